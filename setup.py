@@ -1,0 +1,31 @@
+"""Packaging of keras_lt; the version is the package's own `__version__`."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").read_text()).group(1)
+
+setup(
+    name="keras_lt",
+    version=VERSION,
+    description="Long-tailed image recognition with Keras 3: decouple representation and classifier",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["keras_lt", "keras_lt.*"]),
+    package_data={"keras_lt": ["data/*", "templates/*"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "jinja2>=3.1",
+        "keras>=3.8",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "rich>=13",
+        "tensorflow>=2.18",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.8", "scipy>=1.12"]},
+)
