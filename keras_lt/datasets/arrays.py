@@ -1,0 +1,83 @@
+"""Data sets held as arrays: the embedded `fashion_lt`, and the user's own npz files."""
+
+import importlib.resources
+import pathlib
+import zipfile
+
+import numpy as np
+
+from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation, image_statistics
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def fashion_lt(data_dir: str = "") -> LongTailed:
+    """A long-tailed Fashion-MNIST that ships with the package: 2,478 / 1,000 / 5,000 images, 28x28 grey.
+
+    Exponential profile from 1,000 training images down to 10 (imbalance ratio 100); val and test are balanced.
+    Made by `tools/make_fashion_lt.py` from Fashion-MNIST (Xiao et al., 2017; MIT licence). `data_dir` is not read.
+    """
+    del data_dir
+    with (
+        (importlib.resources.files("keras_lt") / "data/fashion_lt.npz").open("rb") as file,
+        np.load(file) as arrays,
+    ):
+        splits = {
+            split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "val", "test")
+        }
+    return _small_images("fashion_lt", splits, FASHION_CLASSES, augmentation="crop_flip")
+
+
+def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
+    """The user's own arrays: `train.npz`, `test.npz` and, if there is one, `val.npz` in `data_dir`.
+
+    Each file has `images`, uint8 [N, H, W] or [N, H, W, 1 or 3], and `labels`, integers [N]. `classes.txt` names the
+    classes, one per line; without it they are numbered. Without `val.npz` a tenth of each training class is carved off.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing or is not such an npz.
+    """
+    folder = pathlib.Path(data_dir)
+    splits = {split: _read_npz(folder / f"{split}.npz") for split in ("train", "test")}
+    notes = ()
+    if (folder / "val.npz").exists():
+        splits["val"] = _read_npz(folder / "val.npz")
+    else:
+        splits["train"], splits["val"] = carve_validation(splits["train"], seed=seed)
+        notes = (f"There is no val.npz: {len(splits['val'])} validation images were carved from train.",)
+    if (folder / "classes.txt").exists():
+        class_names = (folder / "classes.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    else:
+        class_names = range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
+    return _small_images(folder.resolve().name, splits, class_names, notes=notes)
+
+
+def _read_npz(path: pathlib.Path) -> Split:
+    if not path.exists():
+        raise FileNotFoundError(
+            "--dataset=arrays reads train.npz, test.npz and optionally val.npz, each with `images` and `labels`, "
+            f"from --data_dir. Not found: {path}"
+        )
+    try:
+        with np.load(path) as arrays:
+            return Split(arrays["images"], arrays["labels"])
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"Expected an npz with `images` and `labels`. Received: {path}: {error}") from error
+
+
+def _small_images(name: str, splits: dict[str, Split], class_names, **recipe) -> LongTailed:
+    """Small pictures that fill their frame: their own statistics, no central crop, no augmentation unless named."""
+    mean, std = image_statistics(splits["train"].images)
+    recipe = {"augmentation": "none", "crop_fraction": 1.0, **recipe}
+    return LongTailed(name, **splits, class_names=class_names, mean=mean, std=std, **recipe)

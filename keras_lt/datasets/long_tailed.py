@@ -1,0 +1,165 @@
+"""What every data set becomes: three splits of labelled images, and what the training list says of them."""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGE_FILE_SIZE = 224  # pixels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images of one split.
+
+    Attributes:
+      images: pixels, uint8 [N, H, W, 1 or 3], or paths of encoded images, str [N].
+      labels: class ids, int64 [N].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        labels = np.asarray(self.labels)
+        if labels.ndim != 1 or len(labels) != len(self.images):
+            raise ValueError(
+                "A split needs one label per image. "
+                f"Received: {len(self.images)} images and labels of shape {labels.shape}"
+            )
+        if labels.size and not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"Labels must be integers. Received: dtype={labels.dtype}")
+        images = np.asanyarray(self.images)
+        if images.ndim == 3:
+            images = images[..., np.newaxis]  # grey images without a channel axis
+        if images.dtype.kind != "U" and (
+            images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3)
+        ):
+            raise ValueError(
+                "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], or paths (str) [N]. "
+                f"Received: dtype={images.dtype}, shape={images.shape}"
+            )
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def is_files(self) -> bool:
+        """Whether `images` are paths of encoded images rather than pixels."""
+        return self.images.dtype.kind == "U"
+
+    def subset(self, rows: np.ndarray) -> "Split":
+        """The examples at `rows`, in that order."""
+        return Split(self.images[rows], self.labels[rows])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LongTailed:
+    """A long-tailed data set: train, val and test splits over the same C classes.
+
+    Attributes:
+      name: what tables and reports call it.
+      train, val, test: the splits.
+      class_names: [C], in the order of the labels.
+      mean, std: image statistics per channel, RGB, on images in [0, 1].
+      augmentation: the training augmentation its papers use, a name in `preprocessing.AUGMENTATIONS`.
+      crop_fraction: side of the central crop in evaluation, as a fraction of the resized shorter side.
+      source: where the image files come from; said when one is missing.
+      notes: what a reader of the results has to know, such as a validation split carved from train.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    augmentation: str = "imagenet"
+    crop_fraction: float = 224 / 256
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        classes = len(self.class_names)
+        for split, examples in self.splits.items():
+            if not len(examples):
+                raise ValueError(
+                    f"Every split needs images. Received: data set '{self.name}', split '{split}' of size 0"
+                )
+            low, high = examples.labels.min(), examples.labels.max()
+            if low < 0 or high >= classes:
+                raise ValueError(
+                    f"Labels must lie in 0..{classes - 1}, one per class name. Received: data set '{self.name}', "
+                    f"split '{split}' with labels {low}..{high}"
+                )
+        empty = np.flatnonzero(self.class_counts == 0)
+        if empty.size:
+            names = ", ".join(f"{c} ('{self.class_names[c]}')" for c in empty[:5])
+            raise ValueError(
+                "Every class needs a training image: add images, or take the class out of the lists. "
+                f"Received: data set '{self.name}' with {empty.size} empty: {names}"
+            )
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def image_size(self) -> int:
+        """Side that networks see unless told otherwise, pixels: that of stored pixels, 224 for image files."""
+        return IMAGE_FILE_SIZE if self.train.is_files else self.train.images.shape[1]
+
+    @functools.cached_property
+    def class_counts(self) -> np.ndarray:
+        """Training images per class, int64 [C]."""
+        return np.bincount(self.train.labels, minlength=len(self.class_names))
+
+    def require_files(self):
+        """Raises FileNotFoundError where a listed image is not on disk, before any long work starts."""
+        for name, split in self.splits.items():
+            if not split.is_files:
+                continue
+            missing = [path for path in split.images if not pathlib.Path(path).exists()]
+            if missing:
+                raise FileNotFoundError(
+                    f"Every listed image must be on disk. Received: data set '{self.name}', split '{name}', "
+                    f"{len(missing)} of {len(split)} images missing, the first: {missing[0]}"
+                    + (f" ({self.source})" if self.source else "")
+                )
+
+
+def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per RGB channel of uint8 images [N, H, W, 1 or 3], scaled to [0, 1]."""
+    total = np.zeros(images.shape[-1])
+    squares = np.zeros(images.shape[-1])
+    for start in range(0, len(images), 4096):
+        chunk = images[start : start + 4096].astype(np.float64) / 255
+        total += chunk.sum((0, 1, 2))
+        squares += (chunk**2).sum((0, 1, 2))
+    pixels = images[..., 0].size
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-12))
+    return tuple(float(v) for v in np.resize(mean, 3)), tuple(float(v) for v in np.resize(std, 3))
+
+
+def carve_validation(train: Split, *, fraction: float = 0.1, seed: int = 0) -> tuple[Split, Split]:
+    """Splits train into (train, val), stratified: `fraction` of each class, but never its only image.
+
+    A class of n images gives round(fraction * n) of them, at least one when n > 1.
+    """
+    rng = np.random.default_rng(seed)
+    val = []
+    for label in np.unique(train.labels):
+        rows = rng.permutation(np.flatnonzero(train.labels == label))
+        take = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        val.append(rows[:take])
+    val = np.sort(np.concatenate(val))
+    return train.subset(np.setdiff1d(np.arange(len(train)), val)), train.subset(val)

@@ -1,0 +1,142 @@
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from keras_lt.datasets import DATASETS, LongTailed, Split, carve_validation
+
+
+def split_of(counts, size=4):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return Split(np.zeros((len(labels), size, size), np.uint8), labels)
+
+
+def data_of(train_counts, **changes):
+    splits = {"train": split_of(train_counts), "val": split_of([1, 1]), "test": split_of([1, 1])}
+    return LongTailed("toy", **{**splits, **changes}, class_names=("a", "b"))
+
+
+def test_fashion_lt_has_an_exponential_tail_and_balanced_evaluation_splits():
+    data = DATASETS["fashion_lt"]("")
+    # n_i = floor(1000 * 100 ** (-i / 9)), worked on paper: 10 ** (3 - 2 i / 9)
+    assert data.class_counts.tolist() == [1000, 599, 359, 215, 129, 77, 46, 27, 16, 10]
+    assert np.bincount(data.val.labels).tolist() == [100] * 10
+    assert np.bincount(data.test.labels).tolist() == [500] * 10
+    assert data.train.images.shape == (2478, 28, 28, 1)
+    assert data.image_size == 28
+
+
+def test_fashion_lt_splits_share_no_image():
+    data = DATASETS["fashion_lt"]("")
+    seen = {name: {image.tobytes() for image in split.images} for name, split in data.splits.items()}
+    assert not seen["train"] & seen["val"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["val"] & seen["test"]
+
+
+def test_image_statistics_are_those_of_the_training_pixels(tmp_path):
+    images = np.zeros((2, 4, 4), np.uint8)
+    images[1] = 255  # half the pixels are 0, half are 1: mean 1/2, deviation 1/2
+    for name in ("train", "val", "test"):
+        np.savez(tmp_path / name, images=images, labels=[0, 1])
+    data = DATASETS["arrays"](str(tmp_path))
+    np.testing.assert_allclose([data.mean, data.std], np.full((2, 3), 0.5))
+
+
+def test_arrays_reads_class_names_and_carves_validation(tmp_path):
+    for name, counts in {"train": [20, 5, 1], "test": [2, 2, 2]}.items():
+        labels = np.repeat([0, 1, 2], counts)
+        np.savez(tmp_path / name, images=np.zeros((len(labels), 4, 4, 3), np.uint8), labels=labels)
+    (tmp_path / "classes.txt").write_text("cat\n \ndog\n")
+    data = DATASETS["arrays"](str(tmp_path))
+    assert data.class_names == ("cat", " ", "dog")
+    assert data.class_counts.tolist() == [18, 4, 1]  # a tenth, at least one, never the only one
+    assert np.bincount(data.val.labels, minlength=3).tolist() == [2, 1, 0]
+    assert "3 validation images were carved from train" in data.notes[0]
+
+
+def test_carving_is_seeded_and_loses_nothing():
+    labels = np.repeat([0, 1], [30, 10])
+    images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
+    train, val = carve_validation(Split(images, labels), seed=3)
+    again, _ = carve_validation(Split(images, labels), seed=3)
+    other, _ = carve_validation(Split(images, labels), seed=4)
+    assert sorted([*train.images.ravel(), *val.images.ravel()]) == list(range(40))
+    np.testing.assert_array_equal(train.images, again.images)
+    assert not np.array_equal(train.images, other.images)
+
+
+def test_arrays_says_which_files_it_expects(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"train.npz, test.npz and optionally val.npz"):
+        DATASETS["arrays"](str(tmp_path))
+    (tmp_path / "train.npz").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="Expected an npz with `images` and `labels`"):
+        DATASETS["arrays"](str(tmp_path))
+
+
+def places_like(folder: pathlib.Path, layout):
+    for name in ("train", "val", "test"):
+        lines = [f"{layout.format(split=name, name=c)}/{i}.jpg {c}" for c in range(2) for i in range(3)]
+        (folder / f"Places_LT_{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("layout", ["{split}/hall-{name}", "data_256/h/hall/{name}"])
+def test_places_lt_reads_both_published_layouts(tmp_path, layout):
+    places_like(tmp_path, layout)
+    data = DATASETS["places_lt"](str(tmp_path))
+    assert data.class_names == ("hall-0", "hall-1")
+    assert data.train.images[3] == f"{tmp_path}/{layout.format(split='train', name=1)}/0.jpg"
+    assert data.class_counts.tolist() == [3, 3]
+    assert (data.image_size, data.crop_fraction) == (224, 224 / 256)
+
+
+def test_places_lt_without_lists_says_what_and_where_from(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"OpenLongTailRecognition.*Places365.*Places_LT_train.txt"):
+        DATASETS["places_lt"](str(tmp_path))
+
+
+def test_missing_images_are_found_before_training(tmp_path):
+    places_like(tmp_path, "{split}/{name}")
+    (tmp_path / "train/0").mkdir(parents=True)
+    (tmp_path / "train/0/0.jpg").touch()
+    data = DATASETS["places_lt"](str(tmp_path))
+    with pytest.raises(
+        FileNotFoundError, match=r"'train', 5 of 6 images missing, the first: .*train/0/1.jpg \(the three"
+    ):
+        data.require_files()
+
+
+def test_a_list_line_without_a_label_is_named(tmp_path):
+    places_like(tmp_path, "{split}/{name}")
+    (tmp_path / "Places_LT_val.txt").write_text("val/0/0.jpg 0\nval/0/1.jpg\n")
+    with pytest.raises(ValueError, match=re.escape("Places_LT_val.txt:2: 'val/0/1.jpg'")):
+        DATASETS["places_lt"](str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: data_of([3, 0]), r"Every class needs a training image.*1 \('b'\)"),
+        (lambda: data_of([3, 1], val=split_of([0, 0])), "'val' of size 0"),
+        (lambda: data_of([3, 1, 2]), r"Labels must lie in 0\.\.1.*'train' with labels 0\.\.2"),
+        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0])), "one label per image.*2 images"),
+        (lambda: Split(np.zeros((2, 4, 4), np.float32), np.array([0, 1])), "uint8.*float32"),
+        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0.0, 1.0])), "integers.*float64"),
+    ],
+)
+def test_bad_data_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_class_with_a_single_image_is_accepted():
+    assert data_of([3, 1]).class_counts.tolist() == [3, 1]
+
+
+def test_a_subset_keeps_images_with_their_labels():
+    data = DATASETS["fashion_lt"]("")
+    rows = np.array([7, 3])
+    subset = data.train.subset(rows)
+    np.testing.assert_array_equal(subset.images, data.train.images[rows])
+    np.testing.assert_array_equal(subset.labels, data.train.labels[rows])
