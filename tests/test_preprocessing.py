@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing, decode
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def ramp(height, width):
+    """An RGB image whose red is its row, green its column, blue 0."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.arange(height)[:, None]
+    image[..., 1] = np.arange(width)[None, :]
+    return image
+
+
+def pixels(result):
+    return np.round(np.asarray(result) * 255).astype(int)
+
+
+def test_normalisation_is_per_channel_and_may_turn_to_bgr():
+    image = tf.constant(np.full((2, 2, 3), (255, 51, 0), np.uint8))
+    spec = Preprocessing(2, mean=(0.5, 0.2, 0.1), std=(0.5, 0.1, 0.2))
+    np.testing.assert_allclose(spec.evaluate(image)[0, 0], [1.0, 0.0, -0.5], atol=1e-6)
+    spec = Preprocessing(2, mean=(0.5, 0.2, 0.1), std=(0.5, 0.1, 0.2), channel_order="bgr")
+    np.testing.assert_allclose(spec.evaluate(image)[0, 0], [-0.5, 0.0, 1.0], atol=1e-6)
+
+
+def test_evaluation_resizes_the_shorter_side_and_crops_the_centre():
+    # 8/6 of 6 rows is 8, of 9 columns is 12: the shorter side needs no resize, so pixels are the image's own.
+    spec = Preprocessing(6, crop_fraction=6 / 8, **PLAIN)
+    result = pixels(spec.evaluate(tf.constant(ramp(8, 12))))
+    np.testing.assert_array_equal(result[:, 0, 0], np.arange(1, 7))
+    np.testing.assert_array_equal(result[0, :, 1], np.arange(3, 9))
+
+
+def test_evaluation_shrinks_with_antialiasing():
+    # 8 -> 2: a triangle of support 4 around the output's centre at 2 weighs pixels 0..5 by .625 .875 .875 .625 .375
+    # .125, so 6/7 of it lies on the near half of the image and 1/7 on the far half.
+    quarters = np.array([[0, 100], [200, 40]])
+    image = np.repeat(np.repeat(quarters[..., None], 4, 0), 4, 1).astype(np.uint8)
+    near_and_far = np.array([[6, 1], [1, 6]]) / 7
+    result = np.asarray(Preprocessing(2, **PLAIN).evaluate(tf.constant(image)))[..., 0] * 255
+    np.testing.assert_allclose(result, near_and_far @ quarters @ near_and_far, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [8, 5])
+def test_a_batch_gives_what_its_images_give(size):
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.integers(0, 256, (3, 8, 8, 1), np.uint8))
+    spec = Preprocessing(size, **PLAIN)
+    np.testing.assert_allclose(spec.evaluate(images), tf.stack([spec.evaluate(image) for image in images]), atol=1e-6)
+
+
+@pytest.mark.parametrize("encode", [tf.io.encode_png, lambda x: tf.io.encode_jpeg(x, quality=100)])
+def test_encoded_images_decode_to_their_pixels(encode):
+    image = np.full((5, 7, 3), (10, 120, 250), np.uint8)
+    result = decode(encode(image))
+    assert result.dtype == tf.uint8
+    np.testing.assert_allclose(result, image, atol=3)
+
+
+def test_grey_png_becomes_rgb():
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    np.testing.assert_array_equal(decode(tf.io.encode_png(grey)), np.repeat(grey, 3, -1))
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_training_pixels_depend_on_the_seed_alone(augmentation):
+    rng = np.random.default_rng(1)
+    image = tf.constant(rng.integers(0, 256, (24, 20, 3), np.uint8))
+    spec = Preprocessing(16, augmentation=augmentation, **PLAIN)
+    first, again = spec.train(image, tf.constant([5, 1])), spec.train(image, tf.constant([5, 1]))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (16, 16, 3)
+    others = [spec.train(image, tf.constant([5, step])) for step in range(2, 8)]
+    assert any(not np.array_equal(first, other) for other in others) == (augmentation != "none")
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees():
+    image = tf.constant(ramp(20, 30))
+    spec = Preprocessing(16, crop_fraction=0.8, **PLAIN)
+    np.testing.assert_array_equal(spec.train(image, tf.constant([0, 0])), spec.evaluate(image))
+
+
+def test_crop_shifts_by_at_most_the_padding():
+    spec = Preprocessing(16, augmentation="crop", **PLAIN)
+    image = tf.constant(ramp(16, 16) + np.uint8([1, 1, 0]))  # black is padding only
+    shifts = set()
+    for step in range(300):
+        result = pixels(spec.train(image, tf.constant([0, step])))
+        row, column = np.argwhere(result[..., 0] > 0)[0]
+        shifts.add((int(result[row, column, 0]) - 1 - row, int(result[row, column, 1]) - 1 - column))
+    assert {s for s, _ in shifts} == {s for _, s in shifts} == set(range(-4, 5))
+
+
+def test_half_of_the_images_are_mirrored():
+    spec = Preprocessing(16, augmentation="crop_flip", **PLAIN)
+    image = tf.constant(ramp(16, 16) + np.uint8([1, 1, 0]))
+    flipped = 0
+    for step in range(400):
+        columns = pixels(spec.train(image, tf.constant([0, step])))[..., 1].max(0)
+        flipped += bool(columns[7] > columns[8])
+    assert abs(flipped - 200) < 40  # four standard deviations of 400 fair coins
+
+
+def test_random_resized_crop_covers_8_to_100_percent():
+    spec = Preprocessing(8, augmentation="resized_crop_flip", **PLAIN)
+    image = tf.constant(ramp(200, 200))
+    areas = []
+    for step in range(200):
+        result = np.asarray(spec.train(image, tf.constant([1, step]))) * 255
+        span = (result.max((0, 1)) - result.min((0, 1)))[:2] * 8 / 7  # eight samples span seven steps
+        areas.append(span.prod() / 200**2)
+    assert 0.05 < min(areas) < 0.2
+    assert max(areas) > 0.8
+    # Uniform on [.08, 1] has mean .54; windows too long for the image are drawn again, which costs the largest.
+    assert 0.42 < np.mean(areas) < 0.54
+
+
+def test_a_long_image_falls_back_to_its_central_window():
+    # 10 x 1000: every draw of area >= 8 % and ratio <= 4/3 is taller than 10 rows, so: 10 rows, 13 central columns.
+    spec = Preprocessing(10, augmentation="resized_crop_flip", **PLAIN)
+    image = np.zeros((10, 1000, 3), np.uint8)
+    image[:, 494:507] = 255  # from floor(.5 * (1000 - 13 + 1)) = 494
+    assert pixels(spec.train(tf.constant(image), tf.constant([0, 0]))).min() == 255
+
+
+def test_jpeg_is_cropped_as_its_pixels_are():
+    smooth = ramp(64, 64)
+    spec = Preprocessing(16, augmentation="resized_crop_flip", **PLAIN)
+    encoded = tf.io.encode_jpeg(smooth, quality=100, chroma_downsampling=False)
+    for step in range(5):
+        seed = tf.constant([2, step])
+        np.testing.assert_allclose(spec.train(encoded, seed), spec.train(tf.constant(smooth), seed), atol=4 / 255)
+
+
+def test_jitter_keeps_the_range_and_grey_stays_grey():
+    spec = Preprocessing(8, augmentation="imagenet", **PLAIN)
+    grey = tf.constant(np.full((16, 16, 3), 100, np.uint8))
+    values = [np.asarray(spec.train(grey, tf.constant([3, step]))) for step in range(60)]
+    for value in values:
+        np.testing.assert_allclose(value, value[0, 0, 0], atol=1e-6)  # contrast and saturation do nothing to one grey
+    brightness = np.array([value[0, 0, 0] for value in values]) * 255 / 100
+    assert 0.6 - 1e-3 <= brightness.min() < 0.7
+    assert 1.3 < brightness.max() <= 1.4 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"image_size": 8, "crop_fraction": 1.5}, "crop_fraction must lie in"),
+        ({"image_size": 8, "channel_order": "hsv"}, "channel_order must be one of"),
+        ({"image_size": 8, "augmentation": "flop"}, "augmentation must be one of .*crop_flip"),
+    ],
+)
+def test_bad_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**arguments, **PLAIN)
