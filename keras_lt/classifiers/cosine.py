@@ -1,0 +1,51 @@
+"""Cosine classifier: the direction of features and weights alone, so that no class gains by a large norm."""
+
+import keras
+import numpy as np
+
+from keras_lt.classifiers.dense import dense_shape
+from keras_lt.classifiers.norms import safe_norms
+
+SCALE = 16.0  # OLTR's; a softmax over plain cosines could not get sharp
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class CosineDense(keras.layers.Layer):
+    """Logits scale * cos(features, class weights), [B, D] -> [B, C]; the kernel [D, C] is trained.
+
+    A scale of 1 gives the plain cosines that the LDAM loss takes. A zero vector has cosine 0 to everything.
+    """
+
+    def __init__(self, units: int, scale: float, *, kernel_initializer="glorot_uniform", dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.units = units
+        self.scale = scale
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        """Makes the kernel [D, C]."""
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units), initializer=self.kernel_initializer, name="kernel"
+        )
+
+    def call(self, features):
+        """Features [B, D] -> logits [B, C]."""
+        directions = features / safe_norms(features, axis=-1)
+        return self.scale * keras.ops.matmul(directions, self.kernel / safe_norms(self.kernel, axis=0))
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "scale": self.scale,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+    """One fresh layer to train."""
+    width, units = dense_shape(kernel, bias)
+    layer = CosineDense(units, SCALE, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
+    layer.build((None, width))
+    return [({"scale": SCALE}, layer)]

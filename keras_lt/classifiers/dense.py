@@ -1,0 +1,65 @@
+"""The dense classifier: fresh, frozen, re-trained (cRT), and as what other linear heads fold into."""
+
+import keras
+import numpy as np
+
+
+def fresh_dense(width: int, units: int, *, seed: int) -> keras.layers.Dense:
+    """A trainable dense layer on features [B, width], drawn as the reference draws its linear layers.
+
+    Weights and bias are U(-1/sqrt(width), 1/sqrt(width)).
+    """
+    limit = width**-0.5
+    rng = np.random.default_rng(seed)  # not a Keras initializer: the same numbers on every backend
+    layer = keras.layers.Dense(units, kernel_initializer="zeros", dtype="float32")
+    layer.build((None, width))
+    layer.set_weights([rng.uniform(-limit, limit, weight.shape) for weight in layer.weights])
+    return layer
+
+
+def frozen_dense(kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Dense:
+    """A dense layer without trainable weights that computes features @ kernel [D, C] + bias [C]."""
+    width, units = dense_shape(kernel, bias)
+    layer = keras.layers.Dense(units, trainable=False, dtype="float32")
+    layer.build((None, width))
+    layer.set_weights([kernel, bias])
+    return layer
+
+
+def joint(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+    """Stage one's own classifier, unchanged."""
+    return [({}, frozen_dense(kernel, bias))]
+
+
+def crt(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+    """Classifier re-training: a fresh dense layer in place of stage one's."""
+    width, units = dense_shape(kernel, bias)
+    return [({}, fresh_dense(width, units, seed=seed))]
+
+
+def fold(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | None:
+    """The kernel [D, C] and bias [C] of the one dense layer that computes what this head computes.
+
+    Returns: None for a head that is no affine map of the features, or has no `fold` of its own.
+    """
+    if isinstance(layer, keras.layers.Dense):
+        if layer.activation is not keras.activations.linear:
+            return None
+        kernel = keras.ops.convert_to_numpy(layer.kernel)
+        bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(layer.units, kernel.dtype)
+        return kernel, bias
+    return layer.fold() if hasattr(layer, "fold") else None
+
+
+def dense_shape(kernel: np.ndarray, bias: np.ndarray | None = None) -> tuple[int, int]:
+    """The feature width D and classes C of a dense layer's kernel [D, C].
+
+    Raises:
+      ValueError: the kernel is not a matrix, or the bias is not one value per class.
+    """
+    if np.ndim(kernel) != 2:
+        raise ValueError(f"kernel must be [D, C]. Received: kernel.shape={np.shape(kernel)}")
+    width, units = np.shape(kernel)
+    if bias is not None and np.shape(bias) != (units,):
+        raise ValueError(f"bias must be [C] with C={units}. Received: bias.shape={np.shape(bias)}")
+    return width, units

@@ -1,0 +1,138 @@
+"""Nearest class mean: a class is the mean of its training features, and the nearest mean wins."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from keras_lt.classifiers.dense import dense_shape
+from keras_lt.classifiers.norms import safe_norms
+
+TRANSFORMS = ("cl2n", "l2n", "un")
+DISTANCES = ("l2", "cosine", "reference_cosine")
+CHUNK = 4096  # rows of features in memory at once: 32 MiB when D is 2048
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class NearestClassMean(keras.layers.Layer):
+    """Scores of features against class means, [B, D] -> [B, C]; nothing to train, `adapt` sets the means.
+
+    Args:
+      units: classes C.
+      transform: of features, before means and distances: "cl2n" subtracts the mean training feature and then
+        divides by the norm, "l2n" divides by the norm, "un" does nothing. The means of transformed features
+        are not normalised again.
+      distance: "l2" scores -||f - mu||^2, "cosine" the cosine of f and mu, "reference_cosine" f.mu / D, which
+        is what the reference computes under that name.
+    """
+
+    def __init__(self, units: int, transform: str = "cl2n", distance: str = "l2", *, dtype="float32", **kwargs):
+        if transform not in TRANSFORMS:
+            raise ValueError(f"transform must be one of {TRANSFORMS}. Received: transform={transform!r}")
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be one of {DISTANCES}. Received: distance={distance!r}")
+        super().__init__(dtype=dtype, **kwargs)
+        self.units = units
+        self.transform = transform
+        self.distance = distance
+
+    def build(self, input_shape):
+        """Makes room for the mean feature [D] and the class means [C, D]; `adapt` fills them."""
+        width = input_shape[-1]
+        self.center = self.add_weight(shape=(width,), initializer="zeros", trainable=False, name="center")
+        self.means = self.add_weight(shape=(self.units, width), initializer="zeros", trainable=False, name="means")
+
+    def adapt(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Sets the class means from training features.
+
+        Rows are read in chunks and summed in float64, so a memory map larger than memory will do.
+
+        Args:
+          features: [N, D].
+          labels: class ids in [0, C), [N].
+        Raises:
+          ValueError: shapes or ids that do not fit, or a class without an example.
+        """
+        labels = np.asarray(labels)
+        if np.ndim(features) != 2 or labels.shape != (len(features),):
+            raise ValueError(
+                "features must be [N, D] and labels [N]. "
+                f"Received: features.shape={np.shape(features)}, labels.shape={labels.shape}"
+            )
+        counts = self._count(labels)
+        if not self.built:
+            self.build((None, features.shape[1]))
+        if self.transform == "cl2n":
+            self.center.assign(sum(chunk.sum(0, np.float64) for chunk in _chunks(features)) / len(features))
+        self.means.assign(self._class_sums(features, labels) / counts[:, np.newaxis])
+
+    def call(self, features):
+        """Features [B, D] -> scores [B, C], the larger the nearer."""
+        features = self._transformed(features)
+        width = self.means.shape[-1]
+        if self.distance == "cosine":
+            features = features / safe_norms(features, axis=-1)
+            means = self.means / safe_norms(self.means, axis=-1)
+            return keras.ops.matmul(features, keras.ops.transpose(means))
+        products = keras.ops.matmul(features, keras.ops.transpose(self.means))
+        if self.distance == "reference_cosine":
+            return products / width
+        squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
+        return 2 * products - squares - keras.ops.sum(keras.ops.square(self.means), axis=-1)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "transform": self.transform,
+            "distance": self.distance,
+        }
+
+    def _transformed(self, features):
+        if self.transform == "un":
+            return features
+        if self.transform == "cl2n":
+            features = features - self.center
+        return features / safe_norms(features, axis=-1)
+
+    def _count(self, labels: np.ndarray) -> np.ndarray:
+        if labels.size and not (labels.min() >= 0 and labels.max() < self.units):
+            raise ValueError(
+                f"labels must be in [0, {self.units}). Received: labels in [{labels.min()}, {labels.max()}]"
+            )
+        counts = np.bincount(labels, minlength=self.units)
+        if not counts.all():
+            absent = np.flatnonzero(counts == 0).tolist()
+            raise ValueError(f"every class needs an example. Received: labels without classes {absent}")
+        return counts
+
+    def _class_sums(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        sums = np.zeros(self.means.shape, np.float64)
+        start = 0
+        for chunk in _chunks(features):
+            ids = labels[start : start + len(chunk)]
+            start += len(chunk)
+            transformed = keras.ops.convert_to_numpy(self._transformed(chunk)).astype(np.float64)
+            # Sorted by class, a class is one slice: far faster than np.add.at, and C can be thousands.
+            order = np.argsort(ids, kind="stable")
+            present, first = np.unique(ids[order], return_index=True)
+            sums[present] += np.add.reduceat(transformed[order], first, axis=0)
+        return sums
+
+
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+    """Every transform with every distance, still to be adapted; the paper's choice first, to win ties."""
+    width, units = dense_shape(kernel, bias)
+    found = []
+    for transform in TRANSFORMS:
+        for distance in DISTANCES:
+            layer = NearestClassMean(units, transform, distance)
+            layer.build((None, width))
+            found.append(({"transform": transform, "distance": distance}, layer))
+    return found
+
+
+def _chunks(features: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(features), CHUNK):
+        yield np.asarray(features[start : start + CHUNK], np.float32)

@@ -1,0 +1,76 @@
+"""Tau-normalised classifier: stage one's weights, each class's divided by its norm to the power tau."""
+
+import keras
+import numpy as np
+
+from keras_lt.classifiers.dense import dense_shape
+from keras_lt.classifiers.norms import safe_norms
+
+TAUS = tuple(round(0.1 * step, 1) for step in range(21))  # 0, 0.1, ..., 2: the reference's grid
+
+
+def tau_normalize(kernel, tau: float):
+    """Divides every class's weight vector by its norm to the power tau, in float32.
+
+    Args:
+      kernel: dense weights, one column per class, [D, C].
+      tau: 0 leaves the kernel as it is, 1 gives columns of norm one.
+    Returns: kernel [D, C]; a zero column stays zero.
+    Source: w_i / ||w_i||^tau, section 4 of arXiv:1910.09217.
+    """
+    _check_tau(tau)
+    kernel = keras.ops.convert_to_tensor(kernel, "float32")
+    return kernel / safe_norms(kernel, axis=0) ** tau
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class TauNormalizedDense(keras.layers.Layer):
+    """Logits of the tau-normalised kernel, [B, D] -> [B, C]: no bias and nothing to train.
+
+    The bias is dropped for every tau, as in the reference, so tau 0 is not stage one's classifier.
+    The layer keeps the kernel as it was before the division.
+    """
+
+    def __init__(self, units: int, tau: float = 1.0, *, dtype="float32", **kwargs):
+        _check_tau(tau)
+        super().__init__(dtype=dtype, **kwargs)
+        self.units = units
+        self.tau = tau
+
+    @classmethod
+    def from_dense(cls, kernel: np.ndarray, tau: float) -> "TauNormalizedDense":
+        """The built layer over stage one's kernel [D, C]."""
+        width, units = dense_shape(kernel)
+        layer = cls(units, tau)
+        layer.build((None, width))
+        layer.kernel.assign(kernel)
+        return layer
+
+    def build(self, input_shape):
+        """Makes room for the kernel [D, C]; `from_dense` fills it."""
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units), initializer="zeros", trainable=False, name="kernel"
+        )
+
+    def call(self, features):
+        """Features [B, D] -> logits [B, C]."""
+        return keras.ops.matmul(features, tau_normalize(self.kernel, self.tau))
+
+    def fold(self) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel [D, C] and bias [C], all zero, of the dense layer with the same logits."""
+        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, self.tau))
+        return kernel, np.zeros(self.units, kernel.dtype)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "units": self.units, "tau": self.tau}
+
+
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+    """One layer per tau of the grid; validation chooses."""
+    return [({"tau": tau}, TauNormalizedDense.from_dense(kernel, tau)) for tau in TAUS]
+
+
+def _check_tau(tau: float) -> None:
+    if not tau >= 0:
+        raise ValueError(f"tau must be >= 0. Received: tau={tau}")

@@ -1,0 +1,327 @@
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt import classifiers, losses, metrics
+from keras_lt.classifiers import (
+    CLASSIFIERS,
+    CosineDense,
+    LearnableWeightScaling,
+    NearestClassMean,
+    TauNormalizedDense,
+    fold,
+    tau_normalize,
+)
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+D, C = 5, 3
+KERNEL = np.random.default_rng(1).normal(size=(D, C)).astype(np.float32)
+BIAS = np.array([0.5, -1.0, 2.0], np.float32)
+FEATURES = np.random.default_rng(2).normal(size=(12, D)).astype(np.float32)
+LABELS = np.arange(12) % C
+
+
+def golden(name):
+    return np.load(GOLDEN / f"{name}.npz")
+
+
+def built(name):
+    """The last of a classifier's candidates, adapted where it needs to be."""
+    _, layer = CLASSIFIERS[name](KERNEL, BIAS, seed=0)[-1]
+    if hasattr(layer, "adapt"):
+        layer.adapt(FEATURES, LABELS)
+    return layer
+
+
+def four_accuracies(logits, data):
+    accuracy = metrics.shot_accuracy(np.argmax(logits, 1), data["test_labels"], data["class_counts"])
+    return [accuracy[name] for name in ("many", "medium", "few", "all")]
+
+
+# Every classifier ends as a Keras layer from features to logits.
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_survives_saving(name, tmp_path):
+    layer = built(name)
+    model = keras.Sequential([keras.Input((D,)), layer])
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(restored(FEATURES), layer(FEATURES))
+    assert [w.shape for w in restored.trainable_weights] == [w.shape for w in layer.trainable_weights]
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("joint", []),
+        ("ncm", []),
+        ("crt", [(D, C), (C,)]),
+        ("tau_norm", []),
+        ("lws", [(C,)]),
+        ("cosine", [(D, C)]),
+    ],
+)
+def test_only_what_the_paper_trains_is_trainable(name, shapes):
+    for _, layer in CLASSIFIERS[name](KERNEL, BIAS, seed=0):
+        assert [w.shape for w in layer.trainable_weights] == shapes
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_logits_are_float32_under_mixed_precision(name):
+    half = keras.ops.cast(FEATURES, "bfloat16")
+    expected = built(name)(keras.ops.cast(half, "float32"))
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layer = built(name)
+        logits = layer(half)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert logits.dtype == "float32"
+    np.testing.assert_array_equal(logits, expected)
+
+
+def test_candidates_stand_for_every_choice_and_put_the_paper_s_first():
+    choices = {name: [choice for choice, _ in CLASSIFIERS[name](KERNEL, BIAS, seed=0)] for name in CLASSIFIERS}
+    assert choices["joint"] == choices["crt"] == choices["lws"] == [{}]
+    assert choices["cosine"] == [{"scale": 16.0}]
+    assert [choice["tau"] for choice in choices["tau_norm"]] == [tenths / 10 for tenths in range(21)]
+    assert choices["ncm"][0] == {"transform": "cl2n", "distance": "l2"}
+    assert len({tuple(choice.values()) for choice in choices["ncm"]}) == 9
+
+
+@pytest.mark.parametrize("name", ["joint", "crt", "tau_norm", "lws"])
+def test_a_linear_head_folds_into_one_dense_layer(name):
+    layer = built(name)
+    if name == "lws":
+        layer.scales.assign([2.0, 0.5, -1.0])
+    kernel, bias = fold(layer)
+    np.testing.assert_allclose(FEATURES @ kernel + bias, layer(FEATURES), rtol=1e-4, atol=1e-5)
+
+
+def test_other_heads_do_not_fold():
+    softmax = keras.layers.Dense(C, activation="softmax")
+    softmax.build((None, D))
+    assert fold(softmax) is fold(built("ncm")) is fold(built("cosine")) is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias", "message"),
+    [
+        (KERNEL[0], BIAS, "kernel must be"),
+        (KERNEL, BIAS[:2], "bias must be"),
+        (KERNEL, KERNEL, "bias must be"),
+    ],
+)
+@pytest.mark.parametrize("name", ["joint", "crt", "lws", "cosine"])
+def test_a_dense_layer_that_does_not_fit_is_refused(name, kernel, bias, message):
+    with pytest.raises(ValueError, match=message):
+        CLASSIFIERS[name](kernel, bias, seed=0)
+
+
+# Joint and cRT
+
+
+def test_joint_is_stage_one_s_classifier():
+    np.testing.assert_allclose(built("joint")(FEATURES), FEATURES @ KERNEL + BIAS, rtol=1e-5, atol=1e-6)
+
+
+def test_crt_draws_weight_and_bias_from_the_seed_within_one_over_root_width():
+    layer = classifiers.fresh_dense(100, 400, seed=3)
+    for weight in layer.get_weights():
+        assert np.abs(weight).max() <= 0.1
+        assert weight.std() == pytest.approx(0.1 / np.sqrt(3), rel=0.1)
+        assert weight.mean() == pytest.approx(0, abs=0.01)
+    again, other = classifiers.fresh_dense(100, 400, seed=3), classifiers.fresh_dense(100, 400, seed=4)
+    np.testing.assert_array_equal(again.kernel, layer.kernel)
+    np.testing.assert_array_equal(again.bias, layer.bias)
+    assert not np.isclose(other.kernel, layer.kernel).all()
+    assert not np.isclose(layer.bias, layer.kernel[0]).all()
+
+
+# Tau-normalisation
+
+
+def test_tau_normalisation_by_hand():
+    kernel = [[3.0, 0.0], [4.0, 2.0]]  # columns of norm 5 and 2
+    np.testing.assert_allclose(tau_normalize(kernel, 0), kernel)
+    np.testing.assert_allclose(tau_normalize(kernel, 1), [[0.6, 0.0], [0.8, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(tau_normalize(kernel, 2), [[0.12, 0.0], [0.16, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(tau_normalize(kernel, 0.5)[:, 1], [0.0, np.sqrt(2)], rtol=1e-6)
+
+
+def test_a_class_without_weights_stays_at_zero():
+    np.testing.assert_array_equal(tau_normalize([[0.0, 3.0], [0.0, 4.0]], 1.5)[:, 0], [0.0, 0.0])
+
+
+def test_tau_normalised_accuracies_are_the_reference_ones_for_all_21_taus():
+    data = golden("tau_norm")
+    layers = [layer for _, layer in CLASSIFIERS["tau_norm"](data["kernel"], data["bias"], seed=0)]
+    accuracies = [four_accuracies(layer(data["test_features"]), data) for layer in layers]
+    np.testing.assert_allclose(accuracies, data["many_medium_few_all"])
+    np.testing.assert_allclose(layers[7](data["test_features"]), data["logits_tau_0_7"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_bias_is_dropped_for_every_tau_so_that_tau_0_is_not_joint():
+    layer = TauNormalizedDense.from_dense(KERNEL, 0.0)
+    np.testing.assert_allclose(built("joint")(FEATURES) - layer(FEATURES), np.tile(BIAS, (12, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [-0.1, np.nan])
+def test_tau_is_not_negative(tau):
+    with pytest.raises(ValueError, match="tau must be >= 0"):
+        tau_normalize(KERNEL, tau)
+    with pytest.raises(ValueError, match="tau must be >= 0"):
+        TauNormalizedDense(C, tau)
+
+
+# Learnable weight scaling
+
+
+def test_lws_starts_as_stage_one_s_classifier():
+    np.testing.assert_array_equal(LearnableWeightScaling.from_dense(KERNEL, BIAS)(FEATURES), built("joint")(FEATURES))
+
+
+def test_lws_logits_and_their_gradient_by_the_scales_are_the_reference_ones():
+    data = golden("lws")
+    layer = LearnableWeightScaling.from_dense(data["kernel"], data["bias"])
+    layer.scales.assign(data["scales"])
+    np.testing.assert_allclose(layer(data["test_features"]), data["logits"], rtol=1e-4, atol=1e-4)
+    with tf.GradientTape() as tape:
+        logits = layer(data["train_features"])
+        loss = tf.reduce_mean(losses.cross_entropy(data["train_labels"], logits))
+    gradient = tape.gradient(loss, layer.scales.value)
+    np.testing.assert_allclose(gradient, data["scale_gradient"], rtol=1e-4, atol=1e-6)
+
+
+def test_lws_trains_its_scales_alone_also_after_a_reload(tmp_path):
+    model = keras.Sequential([keras.Input((D,)), LearnableWeightScaling.from_dense(KERNEL, BIAS)])
+    model.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    model.compile("sgd", losses.PerExampleLoss(losses.cross_entropy))
+    model.fit(FEATURES, LABELS, verbose=0)
+    np.testing.assert_array_equal(model.layers[0].kernel, KERNEL)
+    np.testing.assert_array_equal(model.layers[0].bias, BIAS)
+    assert (model.layers[0].scales.numpy() != 1).all()
+
+
+# Nearest class mean
+
+
+@pytest.mark.parametrize(("distance", "key"), [("l2", "l2"), ("reference_cosine", "cos")])
+@pytest.mark.parametrize("transform", ["un", "l2n", "cl2n"])
+def test_ncm_logits_and_accuracies_are_the_reference_ones(transform, distance, key):
+    data = golden("ncm")
+    layer = NearestClassMean(24, transform, distance)
+    layer.adapt(data["train_features"], data["train_labels"])
+    logits = layer(data["test_features"])
+    expected = data[f"logits_{transform}_{key}"]
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(four_accuracies(logits, data), data[f"acc_{transform}_{key}"])
+
+
+def test_ncm_by_hand():
+    features = [[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 5.0]]  # means (3, 0) and (0, 4)
+    scores = {}
+    for distance in ("l2", "cosine", "reference_cosine"):
+        layer = NearestClassMean(2, "un", distance)
+        layer.adapt(np.array(features), np.array([0, 0, 1, 1]))
+        scores[distance] = layer(np.array([[3.0, 4.0]]))[0]
+    np.testing.assert_allclose(scores["l2"], [-16.0, -9.0])
+    np.testing.assert_allclose(scores["cosine"], [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(scores["reference_cosine"], [4.5, 8.0])
+
+
+def test_ncm_means_of_normalised_features_are_not_normalised_again():
+    layer = NearestClassMean(1, "l2n")
+    layer.adapt(np.array([[2.0, 0.0], [0.0, 7.0]]), np.array([0, 0]))
+    np.testing.assert_allclose(layer.means, [[0.5, 0.5]], rtol=1e-6)
+
+
+def test_ncm_centres_with_the_mean_training_feature():
+    layer = NearestClassMean(2, "cl2n")
+    layer.adapt(np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 4.0]]), np.array([0, 0, 1]))  # centre (0, 2)
+    np.testing.assert_allclose(layer.center, [0.0, 2.0])
+    np.testing.assert_allclose(layer.means, [[0.0, -1.0], [0.0, 1.0]])
+    np.testing.assert_allclose(layer(np.array([[0.0, 2.5]])), [[-4.0, 0.0]])
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine", "reference_cosine"])
+def test_ncm_of_a_zero_feature_is_finite(distance):
+    layer = NearestClassMean(C, "l2n", distance)
+    layer.adapt(FEATURES, LABELS)
+    assert np.isfinite(layer(np.zeros((1, D), np.float32))).all()
+
+
+def test_ncm_reads_a_memory_map_in_chunks(tmp_path, monkeypatch):
+    stored = np.memmap(tmp_path / "features", np.float16, "w+", shape=FEATURES.shape)
+    stored[:] = FEATURES
+    whole, chunked = NearestClassMean(C), NearestClassMean(C)
+    whole.adapt(np.asarray(stored), LABELS)
+    monkeypatch.setattr(classifiers.ncm, "CHUNK", 5)  # 12 rows: 5 + 5 + 2
+    chunked.adapt(stored, LABELS)
+    np.testing.assert_allclose(chunked.means, whole.means, atol=1e-6)
+
+
+def test_ncm_means_of_many_examples_do_not_drift():
+    layer = NearestClassMean(1, "un")
+    layer.adapt(np.full((200_000, 1), 0.1, np.float32), np.zeros(200_000, np.int64))
+    assert layer.means.numpy() == np.float32(0.1)  # a float32 running sum is off in the fourth digit
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (FEATURES[:3], [0, 2, 2], r"without classes \[1\]"),
+        (FEATURES[:3], [0, 1, 3], r"labels must be in \[0, 3\)"),
+        (FEATURES[:3], [0, 1, -1], r"labels must be in \[0, 3\)"),
+        (FEATURES[:3], [0, 1], "features must be"),
+        (FEATURES[0], [0, 1, 2, 0, 1], "features must be"),
+        (FEATURES[:0], np.zeros(0, np.int64), r"without classes \[0, 1, 2\]"),
+    ],
+)
+def test_ncm_refuses_examples_that_do_not_fit(features, labels, message):
+    with pytest.raises(ValueError, match=message):
+        NearestClassMean(C).adapt(features, labels)
+
+
+def test_ncm_names_the_valid_choices():
+    with pytest.raises(ValueError, match=r"cl2n.*l2n.*un.*Received: transform='cln'"):
+        NearestClassMean(C, "cln")
+    with pytest.raises(ValueError, match=r"l2.*cosine.*reference_cosine.*Received: distance='cos'"):
+        NearestClassMean(C, distance="cos")
+
+
+# Cosine
+
+
+def test_cosine_logits_by_hand():
+    layer = CosineDense(2, scale=10.0)
+    layer.build((None, 2))
+    layer.kernel.assign([[3.0, 0.0], [4.0, 0.0]])  # the second class has no direction
+    np.testing.assert_allclose(layer(np.array([[8.0, 6.0]])), [[9.6, 0.0]], rtol=1e-6)
+
+
+def test_plain_cosines_ignore_norms():
+    layer = CosineDense(C, scale=1.0)
+    cosines = layer(FEATURES)
+    assert np.abs(cosines).max() <= 1 + 1e-6
+    layer.kernel.assign(layer.kernel * 7.0)
+    np.testing.assert_allclose(layer(FEATURES * 3), cosines, atol=1e-6)
+
+
+def test_a_zero_feature_does_not_spoil_the_cosine_s_gradient():
+    layer = built("cosine")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(np.vstack([FEATURES[:1], np.zeros((1, D), np.float32)])) ** 2)
+    assert np.isfinite(tape.gradient(loss, layer.kernel.value)).all()
+
+
+def test_cosine_candidate_is_drawn_from_the_seed():
+    kernels = [CLASSIFIERS["cosine"](KERNEL, BIAS, seed=seed)[0][1].kernel.numpy() for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.isclose(kernels[0], kernels[2]).all()

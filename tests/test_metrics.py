@@ -1,0 +1,140 @@
+import math
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lt.metrics import ShotAccuracy, shot_accuracy, shot_accuracy_from_counts, shot_groups
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+# Six examples of classes with 200 (many), 50 (medium), 5 and 3 (few) training images.
+COUNTS = [200, 50, 5, 3]
+LABELS = np.array([0, 0, 0, 1, 2, 3])
+PREDICTIONS = np.array([0, 0, 1, 1, 0, 3])
+EXPECTED = {"many": 2 / 3, "medium": 1.0, "few": 0.5, "all": 4 / 6, "class_mean": (2 / 3 + 1 + 0 + 1) / 4}
+
+
+def logits_of(predictions, classes):
+    return np.eye(classes, dtype=np.float32)[predictions]
+
+
+def test_groups_are_cut_strictly_above_100_and_below_20():
+    groups = shot_groups([101, 100, 20, 19, 0])
+    assert groups["many"].tolist() == [True, False, False, False, False]
+    assert groups["medium"].tolist() == [False, True, True, False, False]
+    assert groups["few"].tolist() == [False, False, False, True, True]
+
+
+def test_other_papers_cuts_are_arguments():
+    groups = shot_groups([101, 100, 20, 19], many_above=99, few_below=21)
+    assert groups["many"].tolist() == [True, True, False, False]
+    assert groups["few"].tolist() == [False, False, True, True]
+
+
+def test_a_group_is_the_unweighted_mean_of_its_classes():
+    assert shot_accuracy(PREDICTIONS, LABELS, COUNTS) == pytest.approx(EXPECTED)
+
+
+def test_accuracies_are_plain_floats_in_the_documented_order():
+    accuracy = shot_accuracy(PREDICTIONS, LABELS, COUNTS)
+    assert list(accuracy) == ["many", "medium", "few", "all", "class_mean"]
+    assert {type(value) for value in accuracy.values()} == {float}
+
+
+def test_a_group_without_a_class_is_nan():
+    accuracy = shot_accuracy([0, 0], [0, 1], [200, 150])
+    assert math.isnan(accuracy["medium"])
+    assert math.isnan(accuracy["few"])
+    assert accuracy["many"] == accuracy["all"] == accuracy["class_mean"] == 0.5
+
+
+def test_a_class_absent_from_the_split_is_left_out_of_its_group_and_of_the_class_mean():
+    accuracy = shot_accuracy([0, 2], [0, 2], [200, 150, 5, 3])
+    assert accuracy == pytest.approx({"many": 1, "medium": math.nan, "few": 1, "all": 1, "class_mean": 1}, nan_ok=True)
+
+
+def test_an_empty_split_has_no_accuracy():
+    no_ids = np.zeros(0, np.int64)
+    assert all(math.isnan(value) for value in shot_accuracy(no_ids, no_ids, COUNTS).values())
+
+
+def test_sums_over_parts_of_a_split_give_the_accuracy_of_the_whole():
+    correct, total = np.zeros(4), np.zeros(4)
+    for part in (slice(0, 4), slice(4, 6)):
+        total += np.bincount(LABELS[part], minlength=4)
+        correct += np.bincount(LABELS[part][LABELS[part] == PREDICTIONS[part]], minlength=4)
+    assert shot_accuracy_from_counts(correct, total, COUNTS) == pytest.approx(EXPECTED)
+
+
+def test_the_reference_accuracies_of_its_own_logits():
+    golden = np.load(GOLDEN / "ncm.npz")
+    accuracy = shot_accuracy(golden["logits_cl2n_l2"].argmax(1), golden["test_labels"], golden["class_counts"])
+    assert [accuracy[name] for name in ("many", "medium", "few", "all")] == pytest.approx(golden["acc_cl2n_l2"])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "message"),
+    [
+        ([0, 1], [0], "must both be"),
+        ([[0], [1]], [[0], [1]], "must both be"),
+        ([0, 4], [0, 1], r"predictions must be in \[0, 4\)"),
+        ([0, 1], [0, -1], r"labels must be in \[0, 4\)"),
+        ([0.2, 0.8], [0, 1], "predictions must be integer class ids"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(predictions, labels, message):
+    with pytest.raises(ValueError, match=message):
+        shot_accuracy(predictions, labels, COUNTS)
+
+
+def test_counts_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="0 <= correct <= total"):
+        shot_accuracy_from_counts([2, 0], [1, 0], [200, 5])
+    with pytest.raises(ValueError, match=r"must be \[C\]"):
+        shot_accuracy_from_counts([1, 0], [1, 0], [200, 5, 3])
+    with pytest.raises(ValueError, match="class_counts"):
+        shot_groups([5, -1])
+    with pytest.raises(ValueError, match="few_below"):
+        shot_groups([5, 1], many_above=10, few_below=20)
+
+
+def test_keras_metric_sums_over_partial_batches():
+    metric = ShotAccuracy(COUNTS)
+    for part in (slice(0, 4), slice(4, 6)):
+        metric.update_state(LABELS[part], logits_of(PREDICTIONS[part], 4))
+    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(EXPECTED)
+    metric.reset_state()
+    metric.update_state([[1]], logits_of([1], 4))
+    assert float(metric.result()["all"]) == 1.0
+
+
+def test_keras_metric_counts_an_example_as_much_as_its_weight():
+    metric = ShotAccuracy([200, 50])
+    metric.update_state([0, 0, 1, 1], logits_of([0, 1, 0, 1], 2), sample_weight=[0.5, 1.5, 0.0, 2.0])
+    accuracy = {name: float(value) for name, value in metric.result().items()}
+    assert accuracy == pytest.approx(
+        {"many": 0.25, "medium": 1.0, "few": math.nan, "all": 2.5 / 4, "class_mean": 1.25 / 2}, nan_ok=True
+    )
+
+
+def test_keras_metric_adds_up_over_replicas():
+    metric = ShotAccuracy(COUNTS)
+    assert [variable.aggregation for variable in metric.variables] == ["sum", "sum"]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_keras_metric_in_a_model_logs_nan_for_an_empty_group_and_survives_saving(tmp_path, jit_compile):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("linear")])
+    metric = ShotAccuracy([30, 200, 10], many_above=50, few_below=5)
+    model.compile(loss="sparse_categorical_crossentropy", weighted_metrics=[metric], jit_compile=jit_compile)
+    model.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    logits, labels = logits_of([0, 1, 2, 2, 0], 3), np.array([0, 1, 2, 1, 0])
+    weights = np.array([1.0, 1.0, 1.0, 1.0, 0.0])  # the last example pads its batch
+    logs = model.evaluate(logits, labels, sample_weight=weights, batch_size=2, verbose=0, return_dict=True)
+    logs.pop("loss")
+    assert logs == pytest.approx(
+        {"many": 0.5, "medium": 1.0, "few": math.nan, "all": 0.75, "class_mean": 2.5 / 3}, nan_ok=True
+    )
