@@ -1,0 +1,150 @@
+"""Nothing is lost: files appear whole or not at all, and training goes on from its last finished epoch."""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import shutil
+import time
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+
+KEPT = 2  # latest checkpoints on disk, beside the best one's
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike):
+    """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
+
+    Where the body raises, `path` stays as it was and the scratch is removed.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{os.getpid()}-{path.name}")  # a suffix such as .keras is kept: savers look at it
+    try:
+        yield scratch
+        if scratch.is_dir() and path.exists():
+            shutil.rmtree(path)
+        os.replace(scratch, path)
+    finally:
+        if scratch.is_dir():
+            shutil.rmtree(scratch)
+        else:
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value):
+    """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
+    with atomic(path) as scratch:
+        scratch.write_text(json.dumps(_without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike):
+    """Reads what `write_json` wrote."""
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _without_nan(value.tolist())
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+class EpochCheckpoints(keras.callbacks.Callback):
+    """Saves all training state after every epoch, and knows the best epoch.
+
+    State is every variable of model and optimizer, random state included, and this callback's own history: what Keras's
+    `BackupAndRestore` leaves out. The last two checkpoints and the best epoch's are kept.
+
+    Args:
+      folder: where checkpoints and `history.csv` go; None keeps the history and the best weights in memory only.
+      monitor: the log whose largest value marks the best epoch; the earliest wins a tie.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None, monitor: str):
+        super().__init__()
+        self.folder = None if folder is None else pathlib.Path(folder)
+        self.monitor = monitor
+        self.history: list[dict[str, float]] = []
+        self._best_weights: list[np.ndarray] | None = None
+        self._begun = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 0, with the largest monitored value."""
+        return int(np.argmax([row[self.monitor] for row in self.history]))
+
+    def restore(self, model: keras.Model) -> int:
+        """Puts the newest readable checkpoint into the compiled model; returns the epochs that it has behind it."""
+        for path in reversed(self._saved()):
+            try:
+                with np.load(path) as state:
+                    values = {name: state[name] for name in state.files}
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                warnings.warn(f"Checkpoint {path} cannot be read ({error}); the one before it is used.", stacklevel=2)
+                continue
+            model.optimizer.build(model.trainable_variables)
+            _assign(model.variables, values, "model")
+            _assign(model.optimizer.variables, values, "optimizer")
+            self.history = json.loads(str(values["history"]))
+            return len(self.history)
+        return 0
+
+    def restore_best(self, model: keras.Model):
+        """Puts the best epoch's weights into the model."""
+        if self.folder is None:
+            model.set_weights(self._best_weights)
+            return
+        with np.load(self._path(self.best_epoch)) as state:
+            _assign(model.variables, state, "model")
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
+        """Keras's hook: starts the epoch's clock."""
+        self._begun = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None):
+        """Keras's hook: appends to the history and saves."""
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        self.history.append({"epoch": epoch + 1, **logs, "seconds": time.monotonic() - self._begun})
+        if self.monitor not in self.history[-1]:
+            raise ValueError(f"No log to choose the best epoch by: {self.monitor}. Received: {sorted(logs)}")
+        if self.folder is None:
+            if self.best_epoch == epoch:
+                self._best_weights = self.model.get_weights()
+            return
+        state = {f"model{i}": v for i, v in enumerate(self.model.variables)}
+        state |= {f"optimizer{i}": v for i, v in enumerate(self.model.optimizer.variables)}
+        with atomic(self._path(epoch)) as scratch, scratch.open("wb") as file:
+            np.savez(
+                file,
+                history=json.dumps(self.history),
+                **{k: keras.ops.convert_to_numpy(v) for k, v in state.items()},
+            )
+        with atomic(self.folder / "history.csv") as scratch, scratch.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)
+        kept = {self._path(self.best_epoch), *self._saved()[-KEPT:]}
+        for path in set(self._saved()) - kept:
+            path.unlink()
+
+    def _path(self, epoch: int) -> pathlib.Path:
+        return self.folder / "checkpoints" / f"epoch-{epoch + 1:05d}.npz"
+
+    def _saved(self) -> list[pathlib.Path]:
+        return [] if self.folder is None else sorted(self.folder.glob("checkpoints/epoch-*.npz"))
+
+
+def _assign(variables, values, prefix: str):
+    for i, variable in enumerate(variables):
+        variable.assign(values[f"{prefix}{i}"])

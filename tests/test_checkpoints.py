@@ -1,0 +1,116 @@
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lt.checkpoints import EpochCheckpoints, atomic, read_json, write_json
+
+
+def test_atomic_leaves_the_old_file_where_writing_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail():
+        with atomic(path) as scratch:
+            scratch.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_replaces_whole_folders(tmp_path):
+    path = tmp_path / "deep" / "folder"
+    for name in ("old", "new"):
+        with atomic(path) as scratch:
+            scratch.mkdir()
+            (scratch / name).touch()
+    assert [child.name for child in path.iterdir()] == ["new"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_json_writes_nan_as_null_and_arrays_as_lists(tmp_path):
+    value = {"few": float("nan"), "all": np.float32(0.5), "classes": np.array([1.0, np.nan]), "n": np.int64(3)}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == {"few": None, "all": 0.5, "classes": [1.0, None], "n": 3}
+
+
+def model_with_dropout():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5, seed=1),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
+    return model
+
+
+def train(model, checkpoints, epochs):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 4)).astype("float32"), rng.normal(size=(32, 1)).astype("float32")
+    done = checkpoints.restore(model)
+    model.fit(x, y, batch_size=8, shuffle=False, initial_epoch=done, epochs=epochs, callbacks=[checkpoints], verbose=0)
+    return done
+
+
+def test_a_stopped_training_ends_where_an_unstopped_one_does(tmp_path):
+    """With dropout, batch norm and momentum, whose state Keras's own backup loses in part."""
+    whole, stopped, resumed = model_with_dropout(), model_with_dropout(), model_with_dropout()
+    train(whole, EpochCheckpoints(None, "loss"), 5)
+    assert train(stopped, EpochCheckpoints(tmp_path, "loss"), 3) == 0
+    assert train(resumed, EpochCheckpoints(tmp_path, "loss"), 5) == 3
+    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    with (tmp_path / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
+
+
+def feed(folder, values):
+    """Epochs that log the values, with the epoch's number as the model's only weight."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(), "mse")
+    model.optimizer.build(model.trainable_variables)
+    checkpoints = EpochCheckpoints(folder, "val_score")
+    checkpoints.set_model(model)
+    for epoch, value in enumerate(values):
+        model.set_weights([np.full((1, 1), epoch, "float32")])
+        checkpoints.on_epoch_begin(epoch)
+        checkpoints.on_epoch_end(epoch, {"val_score": value})
+    return model, checkpoints
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_the_earliest_of_the_best_epochs_is_kept(tmp_path, on_disk):
+    model, checkpoints = feed(tmp_path if on_disk else None, [0.1, 0.7, 0.3, 0.7, 0.2, 0.1])
+    assert checkpoints.best_epoch == 1
+    checkpoints.restore_best(model)
+    assert model.get_weights()[0].item() == 1
+
+
+def test_two_latest_and_best_checkpoints_stay_on_disk(tmp_path):
+    feed(tmp_path, [0.1, 0.7, 0.3, 0.7, 0.2, 0.1])
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["epoch-00002.npz", "epoch-00005.npz", "epoch-00006.npz"]
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(tmp_path):
+    model, _ = feed(tmp_path, [0.1, 0.2, 0.3])
+    newest = tmp_path / "checkpoints" / "epoch-00003.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="epoch-00003.npz cannot be read"):
+        assert EpochCheckpoints(tmp_path, "val_score").restore(model) == 2
+    assert model.get_weights()[0].item() == 1
+
+
+def test_a_score_that_is_not_logged_is_named():
+    checkpoints = EpochCheckpoints(None, "val_score")
+    with pytest.raises(ValueError, match=r"val_score. Received: \['loss'\]"):
+        checkpoints.on_epoch_end(0, {"loss": 1.0})

@@ -1,0 +1,90 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_lt.optimization import CoupledSGD, Recipe, cosine_learning_rate
+
+
+def test_three_steps_equal_hand_computed_ones():
+    """w = 2, constant gradient 1, decay 0.1, momentum 0.5, rates 0.1, 0.1, 0.05: worked on paper."""
+    weight = keras.Variable(2.0)
+    optimizer = CoupledSGD(0.1, momentum=0.5, coupled_weight_decay=0.1)
+    values = []
+    for rate in (0.1, 0.1, 0.05):
+        optimizer.learning_rate = rate
+        optimizer.apply([keras.ops.convert_to_tensor(1.0)], [weight])
+        values.append(float(weight))
+    # step 1: g = 1 + .2 = 1.2,    m = 1.2,             w = 2 - .12         = 1.88
+    # step 2: g = 1 + .188 = 1.188, m = .6 + 1.188 = 1.788, w = 1.88 - .1788 = 1.7012
+    # step 3: g = 1.17012,          m = .894 + 1.17012,     w = 1.7012 - .05 * 2.06412 = 1.597994
+    np.testing.assert_allclose(values, [1.88, 1.7012, 1.597994], rtol=1e-6)
+
+
+def test_keras_own_sgd_differs_where_the_rate_changes():
+    """The reason for an optimiser of our own: Keras keeps the old rate inside the momentum."""
+    ours, theirs = keras.Variable(2.0), keras.Variable(2.0)
+    optimizers = (CoupledSGD(0.1, momentum=0.5), keras.optimizers.SGD(0.1, momentum=0.5))
+    for rate in (0.1, 0.01):
+        for optimizer, weight in zip(optimizers, (ours, theirs), strict=True):
+            optimizer.learning_rate = rate
+            optimizer.apply([keras.ops.convert_to_tensor(1.0)], [weight])
+    np.testing.assert_allclose(float(ours), 2 - 0.1 - 0.01 * 1.5)
+    np.testing.assert_allclose(float(theirs), 2 - 0.1 - (0.05 + 0.01))
+
+
+def test_decay_reaches_every_trainable_weight_of_a_model():
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+    )
+    model.layers[-1].trainable = False
+    before = [w.numpy() + 1.0 for w in model.weights]
+    for weight, value in zip(model.weights, before, strict=True):
+        weight.assign(value)
+    optimizer = CoupledSGD(0.5, momentum=0.0, coupled_weight_decay=0.2)
+    optimizer.apply([keras.ops.zeros_like(w) for w in model.trainable_variables], model.trainable_variables)
+    trainable = {id(w) for w in model.trainable_variables}
+    assert len(trainable) == 4  # kernel, bias, gamma, beta
+    for weight, value in zip(model.weights, before, strict=True):
+        factor = 0.9 if id(weight) in trainable else 1.0
+        np.testing.assert_allclose(weight.numpy(), factor * value, rtol=1e-6)
+
+
+def test_multipliers_scale_the_rate_of_their_variables():
+    fast, slow = keras.Variable(1.0, name="fast"), keras.Variable(1.0, name="slow")
+    optimizer = CoupledSGD(0.1, momentum=0.0, multipliers={slow.path: 0.1})
+    optimizer.apply([keras.ops.convert_to_tensor(1.0)] * 2, [fast, slow])
+    np.testing.assert_allclose([float(fast), float(slow)], [0.9, 0.99], rtol=1e-6)
+
+
+def test_optimizer_survives_its_config():
+    optimizer = CoupledSGD(0.3, momentum=0.8, coupled_weight_decay=0.01, multipliers={"a": 0.5})
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, CoupledSGD)
+    assert (again.momentum, again.coupled_weight_decay, again.multipliers) == (0.8, 0.01, {"a": 0.5})
+    np.testing.assert_allclose(float(again.learning_rate), 0.3)
+
+
+def test_cosine_is_held_within_an_epoch_and_ends_above_zero():
+    recipe = Recipe(epochs=4, learning_rate=0.2)
+    # (1 + cos(pi k / 4)) / 2 for k = 0..3
+    expected = [0.2, 0.2 * (2 + 2**0.5) / 4, 0.1, 0.2 * (2 - 2**0.5) / 4]
+    np.testing.assert_allclose([cosine_learning_rate(recipe, epoch) for epoch in range(4)], expected)
+
+
+def test_an_epoch_is_the_full_batches_of_the_training_set():
+    assert Recipe(batch_size=512).steps(115_846) == 226
+    assert Recipe(batch_size=512, steps_per_epoch=7).steps(115_846) == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(batch_size=8).steps(7), "at least one full batch.*batch_size=8, 7 training images"),
+        (lambda: Recipe(epochs=0), "epochs must be at least 1. Received: epochs=0"),
+        (lambda: Recipe(learning_rate=float("nan")), "learning_rate must be finite"),
+        (lambda: Recipe(weight_decay=-1.0), "weight_decay must be finite and at least 0"),
+    ],
+)
+def test_impossible_numbers_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
