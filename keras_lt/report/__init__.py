@@ -1,0 +1,39 @@
+"""Tables, plots and a page from the plain numbers of one run."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+
+from keras_lt import checkpoints
+from keras_lt.report.details import RunDetails
+from keras_lt.report.page import render_page
+from keras_lt.report.plots import draw_plots
+from keras_lt.report.tables import markdown, terminal_table
+
+__all__ = ["RunDetails", "terminal_table", "write_report"]
+
+
+def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetails) -> dict[str, pathlib.Path]:
+    """Writes results.md, report.html and the plots as PNG and SVG.
+
+    Everything is rendered before the first file is written, and no file is ever there in part.
+
+    Args:
+      folder: made if missing; files of the same names are replaced.
+      results: the content of results.json. Scores lie in [0, 1]; null or NaN is shown as a dash.
+        It may also hold "best", the classifier chosen on val, and "notes", sentences for the reader.
+      details: the arrays behind the plots.
+    Returns: name within the folder, such as "plots/class_counts.svg" -> path.
+    """
+    plots = draw_plots(results, details)
+    contents = {
+        "results.md": markdown(results, {f"plots/{plot.name}.png": plot.title for plot in plots}).encode(),
+        "report.html": render_page(results, plots, details.flags).encode(),
+    }
+    for plot in plots:
+        contents |= {f"plots/{plot.name}.png": plot.png, f"plots/{plot.name}.svg": plot.svg}
+    paths = {name: pathlib.Path(folder, name) for name in contents}
+    for name, path in paths.items():
+        with checkpoints.atomic(path) as scratch:
+            scratch.write_bytes(contents[name])
+    return paths

@@ -1,0 +1,166 @@
+"""The plots of one run, drawn without pyplot and its global state."""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keras_lt.report.details import RunDetails
+from keras_lt.report.ranks import Ranks
+from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
+from keras_lt.report.tables import as_number, display_name, percent
+
+SIZE = (4.8, 3.6)  # inches: two beside each other fill a page, and one is still readable on a phone
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A drawn plot: file name without suffix, words for readers with and without sight, the files."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+def draw_plots(results: Mapping, details: RunDetails) -> list[Plot]:
+    """Every plot that `details` has the arrays for, in the order of the page."""
+    ranks = Ranks.sort(details.class_counts, details.class_names, results["groups"])
+    styles = styles_for(results["classifiers"])
+    unknown = {*details.per_class, *details.curves, *details.weight_norms} - styles.keys()
+    if unknown:
+        raise ValueError(f"details may only name classifiers of results. Received: {sorted(unknown)}")
+    with matplotlib.rc_context(RC):
+        plots = [draw_class_counts(ranks)]
+        if details.per_class:
+            plots.append(draw_class_accuracy(ranks, details.per_class, styles=styles))
+        for name, curve in details.curves.items():
+            chosen = results["classifiers"][name].get("chosen") or {}
+            plots.append(draw_tau_curve(name, curve, style=styles[name], chosen_tau=chosen.get("tau")))
+        if details.weight_norms:
+            plots.append(draw_weight_norms(ranks, details.weight_norms, styles=styles))
+    return plots
+
+
+def draw_class_counts(ranks: Ranks) -> Plot:
+    """Training images of every class on a log scale."""
+    figure, ax = _axes("training images")
+    ranks.draw_axis(ax)
+    floor = 0.7  # below one image, so that a class with a single one is seen
+    if ranks.named:
+        bars = ax.bar(np.arange(len(ranks)) + 1, ranks.counts, width=0.7, color=BARS)
+        ax.bar_label(bars, [f"{count:,}" for count in ranks.counts], size=7, padding=1)
+    else:
+        heights = np.maximum(ranks.counts[ranks.shown], floor)
+        ax.fill_between(ranks.shown + 1, floor, heights, color=BARS, linewidth=0)
+    ax.set_yscale("log")
+    ax.set_ylim(floor, 2 * ranks.counts[0])
+    ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    return _plot(
+        figure,
+        name="class_counts",
+        title="Training images per class",
+        caption="Log scale. Shades tell many-, medium- and few-shot classes apart, here and below.",
+        alt=f"{len(ranks):,} classes sorted by training images, from {ranks.counts[0]:,} down to {ranks.counts[-1]:,}.",
+    )
+
+
+def draw_class_accuracy(ranks: Ranks, per_class: Mapping[str, np.ndarray], *, styles: Mapping[str, Style]) -> Plot:
+    """Test accuracy of every class, most frequent class first, one line per classifier."""
+    figure, ax = _axes("test accuracy in %")
+    ranks.draw_axis(ax)
+    percents = {name: 100 * np.asarray(fractions) for name, fractions in per_class.items()}
+    ranks.draw_lines(ax, values=percents, styles=styles)
+    ax.set_ylim(bottom=0)
+    _legend(figure, ax)
+    smoothed = "" if ranks.named else f" Lines are means over {ranks.window} classes of neighboring rank."
+    return _plot(
+        figure,
+        name="class_accuracy",
+        title="Accuracy against training images",
+        caption="Balancing trades accuracy on the left for accuracy on the right." + smoothed,
+        alt=f"Test accuracy per class against rank for {_listed(per_class)}; its means over many-, "
+        "medium- and few-shot classes are in the table.",
+    )
+
+
+def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_tau: float | None) -> Plot:
+    """Accuracy on val over tau for the groups and all, with the chosen tau."""
+    figure, ax = _axes("accuracy on val in %")
+    taus = [point["tau"] for point in curve]
+    alt = f"Accuracy on val for τ from {taus[0]:g} to {taus[-1]:g}"
+    for group, (marker, dashes) in GROUP_LINES.items():
+        percents = [100 * as_number(point[group]) for point in curve]
+        if np.isnan(percents).all():
+            continue
+        whole = group == "all"
+        color, width = (style.color, 2.4) if whole else (INK, 1.3)
+        ax.plot(taus, percents, color=color, linewidth=width, linestyle=dashes, marker=marker, label=group)
+        alt += f"; {group} goes from {percent(curve[0][group])} to {percent(curve[-1][group])}%"
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("τ")
+    if chosen_tau is not None:
+        ax.axvline(chosen_tau, color=style.color, linewidth=1, linestyle=(0, (2, 2)))
+        share = (chosen_tau - taus[0]) / (taus[-1] - taus[0] or 1)
+        side = "left" if share < 0.2 else "right" if share > 0.8 else "center"
+        place = ax.get_xaxis_transform()
+        ax.text(chosen_tau, 1.02, f"chosen τ = {chosen_tau:.4g}", transform=place, ha=side, color=style.color)
+        alt += f"; chosen is {chosen_tau:.4g}"
+    _legend(figure, ax)
+    return _plot(
+        figure,
+        name=f"tau_curve_{name}",
+        title=f"{display_name(name)}: accuracy over τ",
+        caption="A larger τ moves accuracy from frequent to rare classes; the best τ on val is kept.",
+        alt=alt + ".",
+    )
+
+
+def draw_weight_norms(ranks: Ranks, weight_norms: Mapping[str, np.ndarray], *, styles: Mapping[str, Style]) -> Plot:
+    """Norm of every class's weights, each classifier over its own mean, as in figure 2 of the paper."""
+    figure, ax = _axes("weight norm relative to its mean")
+    ranks.draw_axis(ax)
+    relative = {name: np.asarray(norms) / np.mean(norms) for name, norms in weight_norms.items()}
+    ranks.draw_lines(ax, values=relative, styles=styles, raw=True)
+    _legend(figure, ax)
+    shade = "" if ranks.named else " Faint: single classes; strong: smoothed over rank."
+    return _plot(
+        figure,
+        name="weight_norms",
+        title="Weight norms of the linear classifiers",
+        caption="A norm that falls with the training images favors the frequent classes. Each classifier is "
+        "divided by its mean, which changes no prediction." + shade,
+        alt=f"Norm of the classifier weights per class against rank for {_listed(weight_norms)}.",
+    )
+
+
+def _axes(ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE)
+    ax = figure.add_subplot()
+    ax.set_ylabel(ylabel)
+    ax.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+    ax.set_axisbelow(True)
+    return figure, ax
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    columns = min(len(ax.get_legend_handles_labels()[0]), 4)
+    figure.legend(loc="outside upper center", ncols=columns, handlelength=2.8, columnspacing=1.2)
+
+
+def _plot(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Plot:
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
+    figure.savefig(png, format="png")
+    return Plot(name, title, caption, alt, svg.getvalue(), png.getvalue())
+
+
+def _listed(classifiers: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(map(display_name, classifiers))

@@ -1,0 +1,183 @@
+"""One run's scores in words and as a table: for Markdown, for the page and for the terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import rich.box
+import rich.table
+import rich.text
+
+DISPLAY_NAMES = {
+    "joint": "Joint",
+    "ncm": "NCM",
+    "crt": "cRT",
+    "tau_norm": "τ-normalized",
+    "lws": "LWS",
+    "cosine": "Cosine",
+}
+SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
+HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
+NUMERIC = range(1, 8)  # the columns of HEADER that align right
+DASH = "—"
+
+
+class Cell(NamedTuple):
+    """A table cell; `best` marks the highest score of its column."""
+
+    text: str
+    best: bool = False
+
+
+def display_name(name: str) -> str:
+    """The paper's way to write a classifier's name; unknown names stay as they are."""
+    return DISPLAY_NAMES.get(name, name)
+
+
+def as_number(value: float | None) -> float:
+    """A score as a float; null, which JSON has for "no such class", is NaN."""
+    return math.nan if value is None else float(value)
+
+
+def percent(fraction: float | None) -> str:
+    """0.379 -> "37.9"; a dash where nothing was measured."""
+    fraction = as_number(fraction)
+    return DASH if math.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in signed percentage points: 0.077 -> "+7.7"; a dash for NaN."""
+    if math.isnan(difference):
+        return DASH
+    rounded = round(100 * difference, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def duration(seconds: float | None) -> str:
+    """4.2 -> "4.2 s", 77 -> "77 s", 845 -> "14 min", 9000 -> "2.5 h"; a dash where nothing was measured."""
+    seconds = as_number(seconds)
+    if math.isnan(seconds):
+        return DASH
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _chosen(values: Mapping[str, object]) -> str:
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"{'τ' if name == 'tau' else name} = {value}" for name, value in shown.items()) or DASH
+
+
+def score_rows(results: Mapping) -> list[list[Cell]]:
+    """One row of cells per classifier, in the columns of `HEADER`; the differences are to Joint.
+
+    The best of a column is marked as printed, so scores that print alike are marked alike.
+    """
+    classifiers = results["classifiers"]
+    joint = classifiers.get("joint", {"test": {}})["test"]
+    highest = {score: _highest([c["test"].get(score) for c in classifiers.values()]) for score in SCORES}
+
+    rows = []
+    for name, classifier in classifiers.items():
+        test = classifier["test"]
+        texts = {score: percent(test.get(score)) for score in SCORES}
+        rows.append(
+            [
+                Cell(display_name(name)),
+                *(Cell(text, best=text != DASH and text == highest[score]) for score, text in texts.items()),
+                *(Cell(DASH if name == "joint" else _gain(test, joint, score)) for score in ("few", "all")),
+                Cell(_chosen(classifier.get("chosen") or {})),
+                Cell(duration(classifier.get("seconds"))),
+            ]
+        )
+    return rows
+
+
+def _highest(fractions: Sequence[float | None]) -> str:
+    return percent(max((f for f in map(as_number, fractions) if not math.isnan(f)), default=None))
+
+
+def _gain(scores: Mapping, joint: Mapping, score: str) -> str:
+    return points(as_number(scores.get(score)) - as_number(joint.get(score)))
+
+
+def headline(results: Mapping) -> str:
+    """Which classifier was best on val, and what it reaches on test beside Joint.
+
+    Without results["best"] it is the highest `all` on val; without any score on val nothing is claimed.
+    """
+    classifiers = results["classifiers"]
+    on_val = {name: as_number((c.get("val") or {}).get("all")) for name, c in classifiers.items()}
+    on_val = {name: score for name, score in on_val.items() if not math.isnan(score)}
+    best = results.get("best") or max(on_val, key=on_val.get, default=None)
+    if best is None:
+        return f"{len(classifiers)} classifiers on one representation; none was scored on val."
+
+    test = classifiers[best]["test"]
+    sentence = f"{display_name(best)} was best on val and reaches {_reach(test)} on test."
+    if best == "joint" or "joint" not in classifiers:
+        return sentence
+    joint = classifiers["joint"]["test"]
+    gains = [f"{_gain(test, joint, 'all')} points over all images"]
+    if _gain(test, joint, "few") != DASH:
+        gains.append(f"{_gain(test, joint, 'few')} on few-shot classes")
+    return f"{sentence} Joint reaches {_reach(joint)}: a difference of {' and '.join(gains)}."
+
+
+def _reach(scores: Mapping) -> str:
+    few = percent(scores.get("few"))
+    return f"{percent(scores.get('all'))}%" + (f" ({few}% on few-shot classes)" if few != DASH else "")
+
+
+def facts(results: Mapping) -> str:
+    """Size of the data set and cost of stage one, in one line."""
+    groups = ", ".join(f"{size} {group}" for group, size in results["groups"].items())
+    stage_one = results["stage_one"]
+    took, speed = duration(stage_one.get("seconds")), as_number(stage_one.get("images_per_second"))
+    return (
+        f"{results['train_images']:,} training images "
+        f"of {results['classes']:,} classes ({groups}-shot). Stage one: {stage_one['epochs']} epochs in {took}"
+        + ("." if math.isnan(speed) else f", {speed:,.0f} images per second.")
+    )
+
+
+def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
+    """results.md: the headline, the table (best in bold) and the plots, given as path -> title."""
+    rows = [[f"**{_plain(text)}**" if best else _plain(text) for text, best in row] for row in score_rows(results)]
+    rule = ["---:" if column in NUMERIC else "---" for column in range(len(HEADER))]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in [HEADER, rule, *rows])
+    notes = "".join(f"- {_plain(note)}\n" for note in results.get("notes", []))
+    images = "\n".join(f"![{title}]({path})" for path, title in plots.items())
+    parts = [
+        f"# {_plain(results['dataset'])}: one representation, {len(rows)} classifiers",
+        headline(results),
+        facts(results),
+        notes.strip(),
+        "Top-1 accuracy on test in %; best of each column in bold; Δ: points above Joint.",
+        table,
+        images,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def terminal_table(results: Mapping) -> rich.table.Table:
+    """The same table for the terminal; the best of each column is bold and starred."""
+    table = rich.table.Table(
+        title=f"{results['dataset']}: top-1 accuracy on test in %",
+        caption="* best of its column · Δ points above Joint",
+        box=rich.box.SIMPLE_HEAD,
+        padding=0,
+    )
+    for column, name in enumerate(HEADER):
+        justify = "right" if column in NUMERIC else "left"
+        table.add_column(name.replace(" ", "\n", 1), justify=justify, no_wrap=name != "Chosen on val")
+    for row in score_rows(results):
+        # Text, not str: rich would read square brackets in a name as markup
+        table.add_row(*(rich.text.Text(f"*{t}" if best else t, "bold" if best else "") for t, best in row))
+    return table
