@@ -1,0 +1,48 @@
+"""A data set of flat grey squares that a tiny backbone learns in an epoch or two."""
+
+import numpy as np
+import pytest
+
+from keras_lt import backbones
+from keras_lt.datasets import LongTailed, Split
+from tests.tiny_backbone import tiny
+
+COUNTS = (120, 24, 6)  # many-, medium- and few-shot
+
+
+def squares(counts, *, seed, size=8):
+    """Images whose brightness says their class, with noise; and their labels, shuffled."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    images = 60 + 60 * labels[:, None, None] + rng.integers(-40, 41, (len(labels), size, size))
+    return images.astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def data():
+    """120, 24 and 6 training images of three classes; 10 of each to validate, 7 to test."""
+    train, val, test = (
+        Split(*squares(counts, seed=seed)) for seed, counts in enumerate((COUNTS, (10, 10, 10), (7, 7, 7)))
+    )
+    statistics = {"mean": (0.4,) * 3, "std": (0.2,) * 3, "augmentation": "none", "crop_fraction": 1.0}
+    return LongTailed("squares", train, val, test, class_names=("dark", "grey", "light"), **statistics)
+
+
+@pytest.fixture
+def arrays_dir(tmp_path):
+    """The same images as the npz files of `--dataset=arrays`."""
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_backbone():
+    """Makes the tests' own backbone known by the name "tiny"."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "tiny", tiny)
+        patch.setattr(backbones, "NAMES", (*backbones.NAMES, "tiny"))
+        yield "tiny"

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt.datasets import Split
+from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.optimization import Recipe
+from keras_lt.preprocessing import Preprocessing
+
+COUNTS = np.array([12, 6, 3])
+PLAIN = Preprocessing(8, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels stay what they are
+NOISY = Preprocessing(8, mean=(0.0,) * 3, std=(1 / 255,) * 3, augmentation="crop_flip")
+
+
+def numbered(counts=COUNTS):
+    """Images filled with their own number, so that a batch tells which examples it holds."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    images = np.broadcast_to(np.arange(1, len(labels) + 1, dtype=np.uint8)[:, None, None], (len(labels), 8, 8))
+    return Split(images, labels)
+
+
+def rows(batch_of_images):
+    return (np.round(np.asarray(batch_of_images).max((1, 2, 3))) - 1).astype(int)
+
+
+def stream(split, recipe, *, preprocessing=PLAIN, seed=0, start_step=0):
+    batches = training_batches(split, preprocessing, recipe, class_counts=COUNTS, seed=seed, start_step=start_step)
+    return [(rows(images), labels.numpy(), images.numpy()) for images, labels in batches]
+
+
+def test_evaluation_sees_every_example_once_in_order():
+    split = numbered()
+    batches = list(evaluation_batches(split, PLAIN, batch_size=8))
+    assert [len(labels) for _, labels in batches] == [8, 8, 5]
+    np.testing.assert_array_equal(np.concatenate([rows(images) for images, _ in batches]), np.arange(21))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), split.labels)
+
+
+@pytest.mark.parametrize("preprocessing", [PLAIN, NOISY], ids=["whole batches", "one by one"])
+def test_an_instance_balanced_epoch_is_full_batches_without_replacement(preprocessing):
+    split = numbered()
+    recipe = Recipe(epochs=3, batch_size=8)
+    batches = stream(split, recipe, preprocessing=preprocessing)
+    assert len(batches) == 3 * 2  # floor(21 / 8) steps an epoch
+    epochs = np.concatenate([indices for indices, _, _ in batches]).reshape(3, 16)
+    assert all(len(set(epoch)) == 16 for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
+    for indices, labels, _ in batches:
+        np.testing.assert_array_equal(labels, split.labels[indices])
+
+
+def test_a_class_balanced_epoch_draws_every_class_equally():
+    batches = stream(numbered(), Recipe(epochs=1, batch_size=12, steps_per_epoch=2, sampler="class_balanced"))
+    drawn = np.bincount(np.concatenate([labels for _, labels, _ in batches]))
+    assert drawn.tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize("sampler", ["instance_balanced", "class_balanced", "square_root", "progressive"])
+def test_a_resumed_stream_has_the_pixels_of_the_whole_one(sampler):
+    recipe = Recipe(epochs=3, batch_size=8, sampler=sampler)
+    whole = stream(numbered(), recipe, preprocessing=NOISY, seed=5)
+    resumed = stream(numbered(), recipe, preprocessing=NOISY, seed=5, start_step=3)
+    assert len(resumed) == 3
+    for (_, labels, images), (_, expected_labels, expected_images) in zip(resumed, whole[3:], strict=True):
+        np.testing.assert_array_equal(labels, expected_labels)
+        np.testing.assert_array_equal(images, expected_images)
+
+
+def test_another_seed_draws_and_augments_otherwise():
+    recipe = Recipe(epochs=1, batch_size=8)
+    one, other = (stream(numbered(), recipe, seed=seed) for seed in (0, 1))
+    assert not np.array_equal(one[0][0], other[0][0])
+
+
+def test_image_files_are_read_for_training_and_evaluation(tmp_path):
+    split = numbered()
+    paths = []
+    for i, image in enumerate(split.images):
+        paths.append(f"{tmp_path}/{i}.png")
+        tf.io.write_file(paths[-1], tf.io.encode_png(image))
+    files = Split(np.array(paths), split.labels)
+    images, labels = next(iter(evaluation_batches(files, PLAIN, batch_size=21)))
+    np.testing.assert_array_equal(rows(images), np.arange(21))
+    np.testing.assert_array_equal(labels, split.labels)
+    for indices, drawn, _ in stream(files, Recipe(epochs=1, batch_size=8)):
+        np.testing.assert_array_equal(drawn, split.labels[indices])
