@@ -1,0 +1,33 @@
+"""The two stages of Kang et al. (ICLR 2020): learn a representation, then a balanced classifier on top of it."""
+
+from keras_lt.stages.classifier import (
+    BATCH_NORMS,
+    STAGE_TWO_INPUTS,
+    Classifier,
+    check_stage_two,
+    join,
+    learn_classifier,
+    load_classifier,
+)
+from keras_lt.stages.fitting import CHOSEN_BY
+from keras_lt.stages.representation import (
+    TRAIN_PARTS,
+    Representation,
+    learn_representation,
+    make_preprocessing,
+)
+
+__all__ = [
+    "BATCH_NORMS",
+    "CHOSEN_BY",
+    "STAGE_TWO_INPUTS",
+    "TRAIN_PARTS",
+    "Classifier",
+    "Representation",
+    "check_stage_two",
+    "join",
+    "learn_classifier",
+    "learn_representation",
+    "load_classifier",
+    "make_preprocessing",
+]

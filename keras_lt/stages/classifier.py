@@ -1,0 +1,202 @@
+"""Stage two: a balanced classifier on a fixed representation."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.datasets import LongTailed
+from keras_lt.distribution import make_strategy
+from keras_lt.features import Features, classify, extract_features
+from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.losses import LOSSES
+from keras_lt.metrics import shot_accuracy
+from keras_lt.optimization import Recipe
+from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, save_model
+from keras_lt.stages.representation import Representation
+
+STAGE_TWO_INPUTS = ("features", "images")
+BATCH_NORMS = ("frozen", "update")
+STAGE_TWO = Recipe(epochs=10, sampler="class_balanced")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """What stage two leaves behind.
+
+    Attributes:
+      model: features [B, D] -> logits [B, C].
+      backbone: images -> features; stage one's, unless its batch norm was updated.
+      chosen: what was chosen on val, such as {"tau": 0.7}.
+      candidates: every choice with its accuracies on val, in the order tried.
+    """
+
+    model: keras.Model
+    backbone: keras.Model
+    chosen: dict
+    candidates: list[dict]
+
+    def save(self, folder: str | os.PathLike, representation: Representation):
+        """Writes `model.keras`, and `backbone.keras` where that is not the representation's."""
+        folder = pathlib.Path(folder)
+        if self.backbone is not representation.backbone:
+            save_model(self.backbone, folder / "backbone.keras")
+        save_model(self.model, folder / "model.keras")
+
+
+def load_classifier(folder: str | os.PathLike, representation: Representation) -> tuple[keras.Model, keras.Model]:
+    """What `Classifier.save` wrote: (backbone images -> features, model features -> logits)."""
+    own = pathlib.Path(folder) / "backbone.keras"
+    backbone = keras.saving.load_model(own, compile=False) if own.exists() else representation.backbone
+    return backbone, keras.saving.load_model(pathlib.Path(folder) / "model.keras", compile=False)
+
+
+def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
+    """One model, images -> logits, of a backbone and a classifier on its features."""
+    images = keras.Input(backbone.input_shape[1:], name="images")
+    return keras.Model(images, classifier(backbone(images)))
+
+
+def learn_classifier(
+    name: str,
+    representation: Representation,
+    data: LongTailed,
+    *,
+    features: dict[str, Features] | None = None,
+    recipe: Recipe = STAGE_TWO,
+    stage_two: str = "features",
+    batch_norm: str = "frozen",
+    seed: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
+    folder: str | os.PathLike | None = None,
+) -> Classifier:
+    """Stage two: a classifier on the fixed representation; whatever is chosen is chosen on val.
+
+    Args:
+      name: in `classifiers.CLASSIFIERS`, such as "lws".
+      representation: stage one's.
+      data: the data set that the representation was learned on.
+      features: of "train" and "val", from `extract_features`; extracted here where None.
+      recipe: for classifiers that are trained; "joint", "ncm" and "tau_norm" are not.
+      stage_two: "features" trains on those once extracted; "images" on augmented images through the backbone.
+      batch_norm: "frozen" keeps the representation truly fixed; "update", only with images, leaves batch norm in
+        training mode with its statistics drifting, as the reference does.
+      seed: of fresh weights, draws and augmentations.
+      strategy, folder: as in `learn_representation`.
+    Raises:
+      ValueError: a name or number that does not fit, before any training.
+    """
+    check_choice("name", name, CLASSIFIERS)
+    check_stage_two(stage_two, batch_norm)
+    check_choice("loss", recipe.loss, LOSSES)
+    strategy = strategy or make_strategy()
+    backbone, preprocessing = representation.backbone, representation.preprocessing
+    if features is None:
+        features = {split: extract_features(backbone, data.splits[split], preprocessing) for split in ("train", "val")}
+    with strategy.scope():
+        options = CLASSIFIERS[name](*representation.dense, seed=seed)
+    training = {
+        "recipe": recipe,
+        "class_counts": data.class_counts,
+        "seed": seed,
+        "strategy": strategy,
+        "folder": folder,
+    }
+    tried = []
+    for chosen, layer in options:
+        val = features["val"]
+        if hasattr(layer, "adapt"):
+            layer.adapt(features["train"].features, features["train"].labels)
+        if layer.trainable_weights and stage_two == "features":
+            _fit_on_features(layer, features, **training)
+        elif layer.trainable_weights:
+            backbone = _fit_on_images(layer, representation, data, batch_norm=batch_norm, **training)
+            if batch_norm == "update":
+                val = extract_features(backbone, data.val, preprocessing)
+        scores = shot_accuracy(classify(layer, val.features), val.labels, data.class_counts)
+        tried.append((scores[CHOSEN_BY], chosen, layer, {**chosen, **scores}))
+    _, chosen, layer, _ = max(tried, key=lambda option: option[0])  # the first of the best
+    width = backbone.output_shape[-1]
+    return Classifier(_on_features(layer, width), backbone, chosen, [scores for *_, scores in tried])
+
+
+def check_stage_two(stage_two: str, batch_norm: str):
+    """Raises ValueError where these are no input and batch norm of stage two, or contradict one another."""
+    check_choice("stage_two", stage_two, STAGE_TWO_INPUTS)
+    check_choice("batch_norm", batch_norm, BATCH_NORMS)
+    if batch_norm == "update" and stage_two == "features":
+        raise ValueError(
+            "batch_norm=update needs stage_two=images: features are extracted once, with fixed statistics. "
+            "Received: batch_norm=update, stage_two=features"
+        )
+
+
+def _fit_on_features(layer, features: dict[str, Features], *, recipe, class_counts, seed, strategy, folder):
+    with strategy.scope():
+        model = _on_features(layer, features["train"].features.shape[1])
+    fit(
+        model,
+        lambda start_step: features["train"].training_batches(
+            recipe, class_counts=class_counts, seed=seed, start_step=start_step
+        ),
+        features["val"].evaluation_batches(batch_size=recipe.batch_size),
+        recipe=recipe,
+        class_counts=class_counts,
+        strategy=strategy,
+        folder=folder,
+    )
+
+
+def _fit_on_images(
+    layer,
+    representation: Representation,
+    data: LongTailed,
+    *,
+    batch_norm,
+    recipe,
+    class_counts,
+    seed,
+    strategy,
+    folder,
+) -> keras.Model:
+    """Fits the layer through the backbone, or a copy of it where its batch norm drifts; returns that backbone."""
+    with strategy.scope():
+        backbone = keras.models.clone_model(representation.backbone)
+        backbone.set_weights(representation.backbone.get_weights())
+        for part in _leaves(backbone):
+            drifts = batch_norm == "update" and isinstance(part, keras.layers.BatchNormalization)
+            part.trainable = drifts  # Keras runs batch norm in inference mode where it is not trainable
+            for variable in part.trainable_variables:
+                variable.trainable = False  # its statistics move, its scale and shift do not
+        model = join(backbone, layer)
+    preprocessing = representation.preprocessing
+    stream = {"class_counts": class_counts, "seed": seed}
+    fit(
+        model,
+        lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        evaluation_batches(data.val, preprocessing, batch_size=recipe.batch_size),
+        recipe=recipe,
+        class_counts=class_counts,
+        strategy=strategy,
+        folder=folder,
+    )
+    return backbone if batch_norm == "update" else representation.backbone
+
+
+def _on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
+    """A built classifier as a model, features [B, width] -> logits [B, C]."""
+    inputs = keras.Input((width,), name="features")
+    return keras.Model(inputs, layer(inputs))
+
+
+def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of the models nested in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer

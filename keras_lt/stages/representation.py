@@ -1,0 +1,160 @@
+"""Stage one: backbone and dense classifier, trained together."""
+
+import contextlib
+import csv
+import dataclasses
+import os
+import pathlib
+import random
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lt import backbones
+from keras_lt.checkpoints import read_json, write_json
+from keras_lt.classifiers import fresh_dense
+from keras_lt.datasets import LongTailed
+from keras_lt.distribution import make_strategy
+from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.losses import LOSSES
+from keras_lt.optimization import Recipe
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.stages.fitting import check_choice, fit, save_model
+
+TRAIN_PARTS = ("all", "last_block", "classifier")
+STAGE_ONE = Recipe()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Representation:
+    """What stage one leaves behind.
+
+    Attributes:
+      model: images [B, S, S, 3] -> logits [B, C], a layer "backbone" and a dense layer "classifier".
+      preprocessing: what the images go through.
+      history: a row of logs per epoch.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    history: list[dict[str, float]]
+
+    @property
+    def backbone(self) -> keras.Model:
+        """Images [B, S, S, 3] -> features [B, D]."""
+        return self.model.get_layer("backbone")
+
+    @property
+    def dense(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stage one's own classifier: kernel [D, C] and bias [C]."""
+        return tuple(self.model.get_layer("classifier").get_weights())
+
+    def save(self, folder: str | os.PathLike):
+        """Writes `preprocessing.json`, then `model.keras`: a folder with a model is complete."""
+        folder = pathlib.Path(folder)
+        write_json(folder / "preprocessing.json", dataclasses.asdict(self.preprocessing))
+        save_model(self.model, folder / "model.keras")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Representation":
+        """Reads what `save` and the training wrote."""
+        folder = pathlib.Path(folder)
+        preprocessing = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in read_json(folder / "preprocessing.json").items()
+        }
+        with (folder / "history.csv").open(newline="") as file:
+            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        model = keras.saving.load_model(folder / "model.keras", compile=False)
+        return cls(model, Preprocessing(**preprocessing), history)
+
+
+def learn_representation(
+    data: LongTailed,
+    *,
+    backbone: str = "resnet8",
+    recipe: Recipe = STAGE_ONE,
+    image_size: int = 0,
+    augmentation: str = "auto",
+    pretrained: str = "",
+    train_parts: str = "all",
+    backbone_lr_multiplier: float = 1.0,
+    seed: int = 0,
+    strategy: tf.distribute.Strategy | None = None,
+    folder: str | os.PathLike | None = None,
+) -> Representation:
+    """Stage one: trains backbone and dense classifier together, and keeps the epoch that validates best.
+
+    Args:
+      data: the data set.
+      backbone: a name `backbones.build` knows.
+      recipe: epochs, batch size, optimisation, sampler and loss.
+      image_size: pixels; 0 is the data set's own.
+      augmentation: a name in `preprocessing.AUGMENTATIONS`; "auto" is the data set's own.
+      pretrained: weights to begin with, "imagenet" or a file; empty is from scratch.
+      train_parts: "all", "last_block" (and the classifier) or "classifier"; the rest is frozen, batch norm included.
+      backbone_lr_multiplier: the backbone's learning rate over the classifier's.
+      seed: of initial weights, draws and augmentations.
+      strategy: from `distribution.make_strategy`; default one device, or all GPUs where there are several.
+      folder: for checkpoints and history; a run that was stopped goes on from there. None keeps nothing on disk.
+    Raises:
+      ValueError: a name or number that does not fit, before any training.
+    """
+    check_choice("train_parts", train_parts, TRAIN_PARTS)
+    check_choice("loss", recipe.loss, LOSSES)
+    strategy = strategy or make_strategy()
+    preprocessing = make_preprocessing(data, backbone=backbone, image_size=image_size, augmentation=augmentation)
+    stream = {"class_counts": data.class_counts, "seed": seed}
+    with strategy.scope(), _seeded_initializers(seed):
+        network = backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained)
+        _train_only(network, train_parts)
+        dense = fresh_dense(network.output_shape[-1], len(data.class_names), seed=seed)
+        network.name, dense.name = "backbone", "classifier"
+        model = keras.Model(network.input, dense(network(network.input)), name="representation")
+    history = fit(
+        model,
+        lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        evaluation_batches(data.val, preprocessing, batch_size=recipe.batch_size),
+        recipe=recipe,
+        class_counts=data.class_counts,
+        multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
+        strategy=strategy,
+        folder=folder,
+    )
+    return Representation(model, preprocessing, history)
+
+
+def make_preprocessing(
+    data: LongTailed, *, backbone: str, image_size: int = 0, augmentation: str = "auto"
+) -> Preprocessing:
+    """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation."""
+    own = backbones.normalization(backbone)
+    statistics = dataclasses.asdict(own) if own else {"mean": data.mean, "std": data.std}
+    return Preprocessing(
+        image_size=image_size or data.image_size,
+        crop_fraction=data.crop_fraction,
+        augmentation=data.augmentation if augmentation == "auto" else augmentation,
+        **statistics,
+    )
+
+
+def _train_only(network: keras.Model, train_parts: str):
+    """Freezes the backbone but for what `train_parts` names."""
+    if train_parts == "all":
+        return
+    for stage in network.layers:
+        stage.trainable = False
+    for stage in backbones.last_block(network) if train_parts == "last_block" else ():
+        stage.trainable = True
+
+
+@contextlib.contextmanager
+def _seeded_initializers(seed: int) -> Iterator[None]:
+    """Initial weights drawn inside depend on `seed` alone: Keras seeds its initialisers from Python's generator."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

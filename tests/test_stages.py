@@ -1,0 +1,188 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lt.checkpoints import EpochCheckpoints
+from keras_lt.features import extract_features
+from keras_lt.optimization import Recipe
+from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
+
+STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
+STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
+
+
+@pytest.fixture(scope="module")
+def representation(data, tiny_backbone):
+    return learn_representation(data, backbone=tiny_backbone, recipe=STAGE_ONE)
+
+
+def weights(model):
+    return [weight.copy() for weight in model.get_weights()]
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def differ(ours, theirs):
+    return any(not np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_a_representation_depends_on_its_seed_alone(data, tiny_backbone):
+    recipe = dataclasses.replace(STAGE_ONE, epochs=1)
+    one, again, other = (
+        weights(learn_representation(data, backbone=tiny_backbone, recipe=recipe, seed=seed).model)
+        for seed in (3, 3, 4)
+    )
+    assert_same(one, again)
+    assert differ(one, other)
+
+
+def test_the_epoch_that_validates_best_is_kept(data, representation):
+    scores = [row["val_class_mean"] for row in representation.history]
+    images, labels = data.val.images, data.val.labels
+    logits = representation.model.predict(representation.preprocessing.evaluate(images), verbose=0)
+    np.testing.assert_allclose(np.mean(logits.argmax(1) == labels), max(scores), atol=1e-6)
+    assert [row["learning_rate"] for row in representation.history] == pytest.approx([0.05, 0.0375, 0.0125])
+
+
+def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_backbone, tmp_path, monkeypatch):
+    arguments = {"backbone": tiny_backbone, "recipe": STAGE_ONE, "augmentation": "crop_flip"}
+    whole = learn_representation(data, **arguments)
+    saved = EpochCheckpoints.on_epoch_end
+
+    def die_in_the_second_epoch(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        saved(self, epoch, logs)
+
+    monkeypatch.setattr(EpochCheckpoints, "on_epoch_end", die_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        learn_representation(data, **arguments, folder=tmp_path)
+    monkeypatch.setattr(EpochCheckpoints, "on_epoch_end", saved)
+    resumed = learn_representation(data, **arguments, folder=tmp_path)
+    assert_same(weights(resumed.model), weights(whole.model))
+    assert [row["val_loss"] for row in resumed.history] == [row["val_loss"] for row in whole.history]
+
+
+@pytest.mark.parametrize(("train_parts", "moving"), [("last_block", ["layer1"]), ("classifier", [])])
+def test_parts_that_are_not_trained_keep_every_weight_and_statistic(data, tiny_backbone, train_parts, moving):
+    arguments = {"backbone": tiny_backbone, "train_parts": train_parts, "backbone_lr_multiplier": 0.5}
+    untrained = learn_representation(data, **arguments, recipe=Recipe(epochs=1, batch_size=16, learning_rate=0.0))
+    trained = learn_representation(data, **arguments, recipe=dataclasses.replace(STAGE_ONE, epochs=1))
+    for stage in ("stem", "layer1"):
+        before, after = (weights(r.backbone.get_layer(stage)) for r in (untrained, trained))
+        assert differ(before, after) == (stage in moving)
+    assert differ(untrained.dense, trained.dense)
+
+
+def test_a_multiplier_of_zero_holds_the_backbones_trainable_weights(data, tiny_backbone):
+    arguments = {"backbone": tiny_backbone, "recipe": dataclasses.replace(STAGE_ONE, epochs=1)}
+    still = learn_representation(data, **arguments, backbone_lr_multiplier=0.0)
+    moved = learn_representation(data, **arguments)
+    start = learn_representation(
+        data, backbone=tiny_backbone, recipe=Recipe(epochs=1, batch_size=16, learning_rate=0.0)
+    )
+    kernels = [r.backbone.get_layer("stem").layers[1].kernel.numpy() for r in (start, still, moved)]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
+
+
+def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_path):
+    learned = learn_representation(data, backbone=tiny_backbone, recipe=STAGE_ONE, folder=tmp_path)
+    learned.save(tmp_path)
+    loaded = Representation.load(tmp_path)
+    assert loaded.preprocessing == learned.preprocessing
+    for row, expected in zip(loaded.history, learned.history, strict=True):
+        assert row == pytest.approx(expected)
+    assert_same(weights(loaded.backbone), weights(learned.backbone))
+    assert_same(loaded.dense, learned.dense)
+
+
+@pytest.mark.parametrize("name", ["joint", "ncm", "crt", "tau_norm", "lws", "cosine"])
+def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(data, representation, name, tmp_path):
+    before = weights(representation.backbone)
+    classifier = learn_classifier(name, representation, data, recipe=STAGE_TWO)
+    assert_same(weights(representation.backbone), before)
+    assert classifier.backbone is representation.backbone
+    assert classifier.model.output_shape == (None, 3)
+    classifier.save(tmp_path, representation)
+    backbone, loaded = load_classifier(tmp_path, representation)
+    features = extract_features(backbone, data.test, representation.preprocessing).features
+    np.testing.assert_array_equal(loaded(features), classifier.model(features))
+
+
+def test_joint_is_stage_ones_own_classifier(data, representation):
+    classifier = learn_classifier("joint", representation, data)
+    images = representation.preprocessing.evaluate(data.test.images)
+    joined = join(classifier.backbone, classifier.model)
+    np.testing.assert_allclose(
+        joined.predict(images, verbose=0), representation.model.predict(images, verbose=0), atol=1e-5
+    )
+
+
+def test_tau_is_the_first_of_the_best_on_val(data, representation):
+    classifier = learn_classifier("tau_norm", representation, data)
+    assert [candidate["tau"] for candidate in classifier.candidates] == pytest.approx(np.arange(21) / 10)
+    best = max(candidate["class_mean"] for candidate in classifier.candidates)
+    first = next(c["tau"] for c in classifier.candidates if c["class_mean"] == best)
+    assert classifier.chosen == {"tau": first}
+
+
+def test_without_augmentation_images_and_features_give_the_same_classifier(data, representation):
+    """With a truly fixed representation, the two inputs of stage two are the same numbers."""
+    for name in ("crt", "lws"):
+        by_images, by_features = (
+            learn_classifier(name, representation, data, recipe=STAGE_TWO, stage_two=stage_two)
+            for stage_two in ("images", "features")
+        )
+        for one, other in zip(weights(by_images.model), weights(by_features.model), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_updated_batch_norm_drifts_in_a_copy_and_in_its_statistics_alone(data, representation, tmp_path):
+    before = weights(representation.backbone)
+    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
+    classifier = learn_classifier("crt", representation, data, **arguments)
+    assert_same(weights(representation.backbone), before)
+    for stage in ("stem", "layer1"):
+        own, stage_one = (b.get_layer(stage).layers for b in (classifier.backbone, representation.backbone))
+        for layer, original in zip(own, stage_one, strict=True):
+            if isinstance(layer, keras.layers.BatchNormalization):
+                np.testing.assert_array_equal(layer.gamma, original.gamma)
+                np.testing.assert_array_equal(layer.beta, original.beta)
+                assert not np.array_equal(layer.moving_mean, original.moving_mean)
+            else:
+                assert_same(layer.get_weights(), original.get_weights())
+    classifier.save(tmp_path, representation)
+    assert_same(weights(load_classifier(tmp_path, representation)[0]), weights(classifier.backbone))
+
+
+def test_balanced_classifiers_find_the_tail_that_joint_misses(data, tiny_backbone):
+    """The paper's finding, on three shades of grey: 120, 24 and 6 images."""
+    recipe = dataclasses.replace(STAGE_ONE, epochs=6)
+    representation = learn_representation(data, backbone=tiny_backbone, recipe=recipe)
+    recipe = dataclasses.replace(STAGE_TWO, epochs=20)
+    few = {
+        name: max(c["few"] for c in learn_classifier(name, representation, data, recipe=recipe).candidates)
+        for name in ("joint", "crt", "ncm")
+    }
+    assert min(few["crt"], few["ncm"]) > few["joint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "crtt"}, "name must be one of joint, ncm, crt, .*'crtt'"),
+        ({"name": "crt", "stage_two": "image"}, "stage_two must be one of features, images"),
+        ({"name": "crt", "batch_norm": "update"}, "batch_norm=update needs stage_two=images"),
+        ({"name": "crt", "recipe": Recipe(batch_size=512)}, "at least one full batch"),
+        ({"name": "crt", "recipe": Recipe(batch_size=8, sampler="balanced")}, "class_balanced"),
+    ],
+)
+def test_wrong_arguments_are_refused(data, representation, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        learn_classifier(representation=representation, data=data, **arguments)
