@@ -1,0 +1,67 @@
+"""How a command starts and ends: quiet libraries, plain answers to mistakes, a line per part of the work."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+from absl import app
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps what TensorFlow's libraries write to the terminal while they load; it is shown where loading fails.
+
+    They write from C++ before any logging level counts, so it is the file descriptor that is turned aside.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with tempfile.TemporaryFile() as aside:
+        terminal = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+            sys.modules["tensorflow"].config.list_physical_devices()  # where there is no GPU it says so, once
+        except BaseException:
+            aside.seek(0)
+            os.write(terminal, aside.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """A user's mistake ends the command with its message and exit code 1, without a stack trace."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+
+
+@contextlib.contextmanager
+def part(title: str) -> Iterator[None]:
+    """Says what is being done, and how long it took."""
+    print(f"\n== {title}", flush=True)
+    start = time.monotonic()
+    yield
+    print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
+
+
+def launch(main: Callable[[], None]):
+    """Parses the flags and runs `main`; Ctrl-C says how to go on."""
+
+    def run(arguments):
+        logging.getLogger("tensorflow").setLevel(logging.WARNING)
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        if len(arguments) > 1:
+            sys.exit(f"Error: flags are written --name=value. Received: {' '.join(arguments[1:])}")
+        try:
+            main()
+        except KeyboardInterrupt:
+            sys.exit("\nStopped. The same command goes on from the last finished part or epoch.")
+
+    app.run(run)

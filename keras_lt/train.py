@@ -1,0 +1,236 @@
+"""Learns a representation, then every classifier on top of it; scores, reports and exports.
+
+    python -m keras_lt.train --flagfile=flags/fashion_lt.cfg
+
+Finished parts are kept in the work folder and skipped when the same command is given again.
+"""
+
+import pathlib
+import shutil
+import time
+
+from keras_lt.command import launch, part, plain_errors, quietly
+
+with quietly():
+    import numpy as np
+    import rich
+    import tensorflow as tf
+
+    from keras_lt import config, export
+    from keras_lt.checkpoints import read_json, write_json
+    from keras_lt.classifiers import fold
+    from keras_lt.config import RunConfig
+    from keras_lt.datasets import DATASETS, LongTailed
+    from keras_lt.distribution import make_strategy
+    from keras_lt.evaluation import evaluate
+    from keras_lt.features import Features, extract_features
+    from keras_lt.metrics import shot_groups
+    from keras_lt.report import RunDetails, terminal_table, write_report
+    from keras_lt.stages import (
+        CHOSEN_BY,
+        Representation,
+        learn_classifier,
+        learn_representation,
+    )
+
+
+def run(run_config: RunConfig) -> dict:
+    """Does what is missing of a run, and returns its results."""
+    with plain_errors():
+        data = DATASETS[run_config.dataset](run_config.data_dir)
+        data.require_files()
+        folder = open_folder(run_config)
+    tf.config.experimental.enable_op_determinism()
+    strategy = make_strategy(run_config.strategy)
+    describe(data)
+
+    with part("Stage one: the representation"):
+        representation = stage_one(run_config, data, strategy, folder / "representation")
+    with part("Features of train, val and test"):
+        features = {
+            split: extract_features(
+                representation.backbone, examples, representation.preprocessing, folder=folder / "features" / split
+            )
+            for split, examples in data.splits.items()
+        }
+    for name in run_config.classifiers:
+        with part(f"Stage two: {name}"):
+            stage_two(
+                name,
+                run_config,
+                data,
+                representation=representation,
+                features=features,
+                strategy=strategy,
+                folder=folder / "classifiers" / name,
+            )
+
+    scores = {path.parent.name: read_json(path) for path in sorted(folder.glob("classifiers/*/scores.json"))}
+    results = assemble(run_config, data, representation, scores)
+    write_json(folder / "results.json", results)
+    with part("Report"):
+        write_report(folder, results, report_details(run_config, data, scores))
+    chosen = run_config.export_classifier or results["best"]
+    with part(f"SavedModel of {chosen}"):
+        exported = export.latest_version(folder, chosen) or export.export_version(folder, chosen, data)
+    rich.print(terminal_table(results))
+    print(
+        f"Best on val: {results['best']}\nReport:      {folder / 'report.html'}\n"
+        f"Results:     {folder / 'results.json'}, {folder / 'results.md'}\nSavedModel:  {exported}"
+    )
+    return results
+
+
+def open_folder(run_config: RunConfig) -> pathlib.Path:
+    """The work folder, made or found again.
+
+    Raises:
+      ValueError: it was made with other flags; they are named.
+      OSError: it cannot be written.
+    """
+    folder = run_config.folder
+    if run_config.overwrite and folder.exists():
+        shutil.rmtree(folder)
+    saved = folder / "flags.cfg"
+    if saved.exists():
+        differences = config.read_flag_file(saved).differences(run_config)
+        if differences:
+            raise ValueError(
+                f"{folder} holds a run with other flags: {'; '.join(differences)}. "
+                "Give another --workdir, or --overwrite to start afresh"
+            )
+    run_config.save(saved)
+    return folder
+
+
+def describe(data: LongTailed):
+    """Says what the data set is like."""
+    counts = data.class_counts
+    groups = ", ".join(f"{int(members.sum())} {name}" for name, members in shot_groups(counts).items())
+    print(
+        f"{data.name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images of "
+        f"{len(counts)} classes, {counts.max()} down to {counts.min()} per class ({groups} shot)"
+    )
+    for note in data.notes:
+        print(note)
+
+
+def stage_one(
+    run_config: RunConfig, data: LongTailed, strategy: tf.distribute.Strategy, folder: pathlib.Path
+) -> Representation:
+    """The representation, learned or found again in `folder`."""
+    if (folder / "model.keras").exists():
+        print(f"found in {folder}")
+        return Representation.load(folder)
+    representation = learn_representation(
+        data,
+        backbone=run_config.backbone,
+        recipe=run_config.stage_one_recipe,
+        image_size=run_config.image_size,
+        augmentation=run_config.augmentation,
+        pretrained=run_config.pretrained,
+        train_parts=run_config.train_parts,
+        backbone_lr_multiplier=run_config.backbone_lr_multiplier,
+        seed=run_config.seed,
+        strategy=strategy,
+        folder=folder,
+    )
+    representation.save(folder)
+    return representation
+
+
+def stage_two(
+    name: str,
+    run_config: RunConfig,
+    data: LongTailed,
+    *,
+    representation: Representation,
+    features: dict[str, Features],
+    strategy: tf.distribute.Strategy,
+    folder: pathlib.Path,
+):
+    """Leaves a learned and scored classifier in `folder`, unless it is there."""
+    if (folder / "scores.json").exists():
+        print(f"found in {folder}")
+        return
+    start = time.monotonic()
+    classifier = learn_classifier(
+        name,
+        representation,
+        data,
+        features=features,
+        recipe=run_config.stage_two_recipe,
+        stage_two=run_config.stage_two,
+        batch_norm=run_config.batch_norm,
+        seed=run_config.seed,
+        strategy=strategy,
+        folder=folder,
+    )
+    seconds = time.monotonic() - start
+    classifier.save(folder, representation)
+    if classifier.backbone is not representation.backbone:
+        features = {
+            split: extract_features(classifier.backbone, data.splits[split], representation.preprocessing)
+            for split in ("val", "test")
+        }
+    scored = {split: evaluate(classifier.model, features[split], data.class_counts) for split in ("val", "test")}
+    dense = fold(classifier.model.layers[-1])
+    write_json(
+        folder / "scores.json",
+        {
+            **{split: scores.accuracies for split, scores in scored.items()},
+            "chosen": classifier.chosen,
+            "seconds": seconds,
+            "candidates": classifier.candidates,
+            "per_class": scored["test"].per_class,
+            "weight_norms": None if dense is None else np.linalg.norm(dense[0], axis=0),
+        },
+    )
+
+
+def assemble(run_config: RunConfig, data: LongTailed, representation: Representation, scores: dict) -> dict:
+    """The content of results.json; "best" is the classifier that is best on val."""
+    seconds = sum(row["seconds"] for row in representation.history)
+    recipe = run_config.stage_one_recipe
+    images = len(representation.history) * recipe.steps(len(data.train)) * recipe.batch_size
+    order = [name for name in config.CLASSIFIERS if name in scores]
+    return {
+        "dataset": data.name,
+        "classes": len(data.class_names),
+        "groups": {name: int(members.sum()) for name, members in shot_groups(data.class_counts).items()},
+        "train_images": len(data.train),
+        "stage_one": {
+            "epochs": len(representation.history),
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+        },
+        "classifiers": {
+            name: {key: scores[name][key] for key in ("val", "test", "chosen", "seconds")} for name in order
+        },
+        "best": max(order, key=lambda name: scores[name]["val"][CHOSEN_BY]),
+        "notes": list(data.notes),
+    }
+
+
+def report_details(run_config: RunConfig, data: LongTailed, scores: dict) -> RunDetails:
+    """What the report draws beyond the results."""
+    return RunDetails(
+        class_names=data.class_names,
+        class_counts=data.class_counts,
+        per_class={name: np.array(s["per_class"], np.float64) for name, s in scores.items()},
+        curves={name: s["candidates"] for name, s in scores.items() if "tau" in s["chosen"]},
+        weight_norms={name: np.array(s["weight_norms"]) for name, s in scores.items() if s["weight_norms"]},
+        flags=run_config.as_flags(),
+    )
+
+
+def main():
+    """Runs the command."""
+    with plain_errors():
+        run_config = config.from_flags()
+    run(run_config)
+
+
+if __name__ == "__main__":
+    config.define_flags()
+    launch(main)

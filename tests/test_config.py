@@ -1,0 +1,107 @@
+import dataclasses
+import pathlib
+
+import pytest
+from absl import flags
+
+from keras_lt import config
+from keras_lt.config import RunConfig
+
+FLAG_FILES = sorted((pathlib.Path(__file__).parents[1] / "flags").glob("*.cfg"))
+
+
+def parse(*arguments):
+    flag_values = flags.FlagValues()
+    config.define_flags(flag_values)
+    flag_values(["keras_lt", *arguments])
+    return flag_values
+
+
+@pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.stem)
+def test_every_flag_file_is_a_run_and_shows_its_command(path):
+    run_config = config.read_flag_file(path)
+    assert run_config.stage_one_recipe.epochs == run_config.epochs
+    assert f"python -m keras_lt.train --flagfile=flags/{path.name}" in path.read_text()
+
+
+def test_overrides_come_after_the_flag_file():
+    path = f"--flagfile={FLAG_FILES[0].parent}/places_lt.cfg"
+    assert config.from_flags(parse(path, "--epochs=2", "--pretrained=")).epochs == 2
+    assert config.from_flags(parse("--epochs=2", path)).epochs == 30  # a flag file is read in its place
+
+
+def test_places_lt_is_the_published_recipe():
+    run_config = config.read_flag_file(FLAG_FILES[0].parent / "places_lt.cfg")
+    assert run_config.backbone == "keras_applications/ResNet152"
+    assert run_config.pretrained == "imagenet"
+    assert (run_config.train_parts, run_config.backbone_lr_multiplier) == ("last_block", 0.1)
+    one, two = run_config.stage_one_recipe, run_config.stage_two_recipe
+    assert (one.epochs, one.batch_size, one.learning_rate, one.weight_decay) == (30, 256, 0.1, 5e-4)
+    assert (two.epochs, two.sampler, two.loss) == (10, "class_balanced", "cross_entropy")
+
+
+def test_saved_flags_replay_the_run(tmp_path):
+    run_config = RunConfig(seed=7, classifiers=("lws", "ncm"), overwrite=True, learning_rate=0.125, pretrained="")
+    run_config.save(tmp_path / "flags.cfg")
+    assert config.read_flag_file(tmp_path / "flags.cfg") == run_config
+
+
+def test_differences_name_the_flags_that_make_another_run():
+    run_config = RunConfig()
+    same = dataclasses.replace(run_config, workdir="/elsewhere", classifiers=("lws",), export_classifier="lws")
+    assert run_config.differences(same) == []
+    other = dataclasses.replace(run_config, seed=1, sampler="square_root")
+    assert run_config.differences(other) == [
+        "--seed=0 there, --seed=1 now",
+        "--sampler=instance_balanced there, --sampler=square_root now",
+    ]
+
+
+def test_the_work_folder_has_a_default():
+    assert RunConfig().folder == pathlib.Path("runs/fashion_lt")
+    assert RunConfig(workdir="/tmp/w").folder == pathlib.Path("/tmp/w")
+
+
+def test_every_flag_has_help():
+    assert all(field.metadata["help"].endswith(".") for field in dataclasses.fields(RunConfig))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--classifiers=joint,lsw"], r"--classifiers must name some of joint, ncm, crt.*Received: \['lsw'\]"),
+        (["--classifiers="], "--classifiers must name some of"),
+        (["--export_classifier=lsw"], "--export_classifier must be one of joint"),
+        (["--backbone=resnet51"], "backbone must be one of .*resnet50"),
+        (["--backbone=resnet152", "--pretrained=imagenet"], "keras_applications/ResNet152"),
+        (["--batch_norm=update"], "batch_norm=update needs stage_two=images"),
+        (["--epochs=0"], "epochs must be at least 1"),
+        (["--learning_rate=-1"], "learning_rate must be finite and at least 0"),
+        (["--image_size=-3"], "--image_size must be at least 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_any_work(arguments, message):
+    flag_values = parse(*arguments)
+    with pytest.raises(ValueError, match=message):
+        config.from_flags(flag_values)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--dataset=fashion", "fashion_lt"),
+        ("--sampler=balanced", "class_balanced"),
+        ("--classifier_sampler=balanced", "class_balanced"),
+        ("--loss=ce", "cross_entropy"),
+        ("--strategy=gpu", "mirrored"),
+        ("--epoch=3", "Did you mean: epochs"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_valid_ones(argument, message):
+    with pytest.raises(flags.Error, match=message):
+        parse(argument)
+
+
+def test_a_run_config_made_in_python_is_checked_alike():
+    with pytest.raises(ValueError, match="--dataset must be one of arrays, fashion_lt, places_lt"):
+        RunConfig(dataset="fashion")

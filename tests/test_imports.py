@@ -1,0 +1,80 @@
+"""The order of the modules, and what importing them costs."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_lt
+
+PACKAGE = pathlib.Path(keras_lt.__file__).parent
+# A module imports only from rows above its own; a package may import within itself.
+ROWS = [
+    {"samplers", "backbones", "classifiers", "losses", "metrics", "preprocessing", "datasets", "command"},
+    {"resampling", "distribution", "optimization", "checkpoints"},
+    {"input_pipeline"},
+    {"features"},
+    {"stages"},
+    {"evaluation", "report", "serving"},
+    {"config"},
+    {"export"},
+    {"train", "evaluate"},
+]
+ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
+TENSORFLOW_FREE = ("backbones", "classifiers", "losses", "metrics", "samplers", "optimization", "report")
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def top(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Names of the modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_row():
+    assert {top(path) for path in modules()} == set(ROW_OF)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    own = top(path)
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "keras_lt" and parts[1] != own:
+            assert ROW_OF[parts[1]] < ROW_OF[own], f"{own} imports {parts[1]}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_flags_are_known_to_config_alone(path):
+    names = set(imported(path))
+    assert ("absl.flags" in names) == (top(path) == "config")
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, keras_lt; print(*{'tensorflow', 'keras', 'numpy', 'matplotlib'} & set(sys.modules))"
+    assert run(code).stdout.split() == []
+
+
+def test_public_names_are_listed_and_found():
+    import keras_lt.datasets  # noqa: PLC0415 - the test is about this
+
+    assert keras_lt.LongTailed is keras_lt.datasets.LongTailed
+    assert {"LongTailed", "balance", "learn_representation", "learn_classifier"} <= set(dir(keras_lt))
+    with pytest.raises(AttributeError, match="no attribute 'learn_nothing'"):
+        _ = keras_lt.learn_nothing

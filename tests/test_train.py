@@ -1,0 +1,222 @@
+"""The commands as a user gives them, on a data set that takes seconds."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt import train
+from keras_lt.checkpoints import read_json
+from keras_lt.config import RunConfig, read_flag_file
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 2}
+
+
+@pytest.fixture
+def run_config(arrays_dir, tmp_path):
+    return lambda **changes: RunConfig(
+        **{"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(tmp_path / "run"), **SMALL, **changes}
+    )
+
+
+def command(module, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", f"keras_lt.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        **options,
+    )
+
+
+def as_arguments(config):
+    return [f"--{name}={value}" for name, value in config.as_flags().items()]
+
+
+def accuracies(results):
+    return {name: {split: row[split] for split in ("val", "test")} for name, row in results["classifiers"].items()}
+
+
+def test_a_run_leaves_what_the_design_says(run_config, capsys):
+    config = run_config()
+    results = train.run(config)
+    folder = config.folder
+    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "flags.cfg",
+        "results.json",
+        "results.md",
+        "report.html",
+        "representation/model.keras",
+        "representation/history.csv",
+        "features/test/features.npy",
+        "classifiers/lws/model.keras",
+        "classifiers/lws/history.csv",
+        "classifiers/lws/scores.json",
+        f"export/{results['best']}/1/saved_model.pb",
+    } <= written
+    assert not [path for path in written if pathlib.Path(path).name.startswith(".")]
+    assert (results["classes"], results["train_images"]) == (3, 150)
+    assert results["groups"] == {"many": 1, "medium": 1, "few": 1}
+    assert list(results["classifiers"]) == ["joint", "ncm", "crt", "tau_norm", "lws"]
+    assert read_json(folder / "results.json") == json.loads(json.dumps(results))
+    for row in results["classifiers"].values():
+        for split, images in (("val", 30), ("test", 21)):
+            assert set(row[split]) == {"many", "medium", "few", "all", "class_mean"}
+            assert (row[split]["all"] * images) == pytest.approx(round(row[split]["all"] * images))
+    best = max(row["val"]["class_mean"] for row in results["classifiers"].values())
+    assert results["classifiers"][results["best"]]["val"]["class_mean"] == best
+    said = capsys.readouterr().out
+    assert "150 training, 30 validation and 21 test images of 3 classes, 120 down to 6" in said
+    assert str(folder / "report.html") in said
+
+
+def test_the_same_command_again_skips_what_is_finished_and_adds_what_is_new(run_config):
+    first = train.run(run_config(classifiers=("joint", "lws")))
+    folder = run_config().folder
+    kept = [folder / "representation/model.keras", folder / "features/train/features.npy"]
+    kept += [folder / "classifiers/lws/model.keras"]
+    times = [path.stat().st_mtime_ns for path in kept]
+    second = train.run(run_config(classifiers=("ncm",)))
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    assert list(second["classifiers"]) == ["joint", "ncm", "lws"]
+    assert accuracies(second)["lws"] == accuracies(first)["lws"]
+
+
+def test_the_same_seed_gives_the_same_numbers(run_config, tmp_path):
+    one, again = (
+        accuracies(train.run(run_config(workdir=str(tmp_path / name), augmentation="crop_flip")))
+        for name in ("one", "two")
+    )
+    assert one == again
+
+
+def test_a_folder_of_other_flags_is_refused_by_name_unless_overwritten(run_config):
+    train.run(run_config(classifiers=("joint",)))
+    with pytest.raises(SystemExit, match=r"--seed=0 there, --seed=1 now.*--overwrite"):
+        train.run(run_config(classifiers=("joint",), seed=1))
+    train.run(run_config(classifiers=("ncm",), seed=1, overwrite=True))
+    assert not (run_config().folder / "classifiers/joint").exists()
+
+
+def test_stage_two_on_images_with_updated_batch_norm(run_config):
+    config = run_config(stage_two="images", batch_norm="update", classifiers=("joint", "crt"), export_classifier="crt")
+    results = train.run(config)
+    assert (config.folder / "classifiers/crt/backbone.keras").exists()
+    assert not (config.folder / "classifiers/joint/backbone.keras").exists()
+    with np.load(pathlib.Path(config.data_dir) / "test.npz") as test:
+        served = tf.saved_model.load(config.folder / "export/crt/1").signatures["images"]
+        logits = served(images=tf.constant(np.repeat(test["images"][..., None], 3, -1)))["logits"]
+        hits = np.argmax(logits, 1) == test["labels"]
+    assert results["classifiers"]["crt"]["test"]["all"] == pytest.approx(hits.mean())
+
+
+def test_an_unwritable_work_folder_is_said(run_config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"Error: .*file"):
+        train.run(run_config(workdir=str(tmp_path / "file" / "run")))
+
+
+def places_like(folder):
+    """Places-LT's layout in miniature: lists and JPEGs of two scenes, in the 'easy directory' layout."""
+    rng = np.random.default_rng(0)
+    for split, prefix, count in (("train", "train", 20), ("val", "train", 4), ("test", "val", 4)):
+        lines = []
+        for label, name in enumerate(("airfield", "alley")):
+            (folder / prefix / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                path = f"{prefix}/{name}/{split}{i:04}.jpg"
+                image = np.clip(rng.normal(80 + 90 * label, 30, (48, 40, 3)), 0, 255).astype(np.uint8)
+                tf.io.write_file(str(folder / path), tf.io.encode_jpeg(image))
+                lines.append(f"{path} {label}")
+        (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("backbone", ["tiny", pytest.param("keras_applications/ResNet152", marks=pytest.mark.slow)])
+def test_places_lt_runs_from_scratch_at_a_small_size(tmp_path, backbone):
+    """The published recipe's own sampler, trained parts, rates and stage two; only sizes are overridden."""
+    places_like(tmp_path)
+    recipe = read_flag_file(ROOT / "flags" / "places_lt.cfg")
+    places = {"data_dir": str(tmp_path), "workdir": str(tmp_path / "run"), "backbone": backbone, "pretrained": ""}
+    sizes = {"image_size": 32, "epochs": 1, "batch_size": 8, "classifier_epochs": 1}
+    results = train.run(dataclasses.replace(recipe, **places, **sizes, classifiers=("joint", "lws")))
+    assert (results["dataset"], results["train_images"]) == ("places_lt", 40)
+    assert set(results["classifiers"]) == {"joint", "lws"}
+
+
+def test_places_lt_without_data_fails_at_once_and_says_what_it_needs(tmp_path):
+    done = command("train", "--flagfile=flags/places_lt.cfg", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
+    assert done.returncode == 1
+    assert "Places_LT_train.txt" in done.stderr
+    assert "Places365" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(run_config, tmp_path):
+    config = run_config(backbone="resnet8", epochs=6, classifiers=("joint", "crt"), augmentation="crop_flip")
+    whole = train.run(config)
+    killed = tmp_path / "killed"
+    arguments = [*as_arguments(config), f"--workdir={killed}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_lt.train", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("representation/checkpoints/epoch-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "results.json").exists()
+    done = command("train", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert accuracies(whole) == accuracies(read_json(killed / "results.json"))
+
+
+def test_evaluate_and_export_work_on_a_finished_run(run_config):
+    config = run_config(backbone="resnet8", classifiers=("joint", "lws"))
+    results = train.run(config)
+    done = command("evaluate", f"--workdir={config.folder}")
+    assert done.returncode == 0, done.stderr
+    assert "Joint" in done.stdout
+    done = command("export", f"--workdir={config.folder}", "--export_classifier=lws")
+    assert done.returncode == 0, done.stderr
+    version = "2" if results["best"] == "lws" else "1"
+    assert (config.folder / "export" / "lws" / version / "saved_model.pb").exists()
+
+
+def test_evaluate_without_a_run_says_so(tmp_path):
+    done = command("evaluate", f"--workdir={tmp_path}")
+    assert done.returncode == 1
+    assert "--workdir must be the folder of a run" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "export"])
+def test_help_lists_the_flags_and_nothing_of_tensorflow(module):
+    done = command(module, "--help", env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"})
+    assert "--classifiers" in done.stdout
+    assert "square_root" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--epoch=3", "epochs"), ("--sampler=even", "class_balanced"), ("--classifiers=lsw", "lws"), ("stray", "stray")],
+)
+def test_a_typo_is_answered_without_a_stack_trace(argument, message):
+    done = command("train", argument)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
