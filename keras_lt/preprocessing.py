@@ -91,6 +91,7 @@ class Preprocessing:
 
 def decode(image: tf.Tensor) -> tf.Tensor:
     """An encoded JPEG, PNG, BMP or GIF (first frame), or uint8 [..., H, W, 1 or 3], as uint8 [..., H, W, 3]."""
+    image = tf.convert_to_tensor(image)
     if image.dtype == tf.string:
         image = tf.io.decode_image(image, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
