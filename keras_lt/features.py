@@ -100,10 +100,13 @@ def verbosity() -> int:
 
 
 def _fill(array, backbone, split, preprocessing, batch_size):
+    batches = evaluation_batches(split, preprocessing, batch_size=batch_size)
+    # Not `predict_on_batch`, which under a strategy gives every replica the whole batch.
+    forward = tf.function(lambda images: backbone(images, training=False), input_signature=[batches.element_spec[0]])
     progress = keras.utils.Progbar(len(split), unit_name="image", verbose=verbosity())
     row = 0
-    for images, _ in evaluation_batches(split, preprocessing, batch_size=batch_size):
-        batch = backbone.predict_on_batch(images)
+    for images, _ in batches:
+        batch = forward(images)
         array[row : row + len(batch)] = batch
         row += len(batch)
         progress.update(row)

@@ -18,7 +18,7 @@ with quietly():
 
     from keras_lt import config, export
     from keras_lt.checkpoints import read_json, write_json
-    from keras_lt.classifiers import fold
+    from keras_lt.classifiers import CLASSIFIERS, fold
     from keras_lt.config import RunConfig
     from keras_lt.datasets import DATASETS, LongTailed
     from keras_lt.distribution import make_strategy
@@ -65,7 +65,8 @@ def run(run_config: RunConfig) -> dict:
                 folder=folder / "classifiers" / name,
             )
 
-    scores = {path.parent.name: read_json(path) for path in sorted(folder.glob("classifiers/*/scores.json"))}
+    files = {name: folder / "classifiers" / name / "scores.json" for name in CLASSIFIERS}
+    scores = {name: read_json(path) for name, path in files.items() if path.exists()}
     results = assemble(run_config, data, representation, scores)
     write_json(folder / "results.json", results)
     with part("Report"):
@@ -193,7 +194,6 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     seconds = sum(row["seconds"] for row in representation.history)
     recipe = run_config.stage_one_recipe
     images = len(representation.history) * recipe.steps(len(data.train)) * recipe.batch_size
-    order = [name for name in config.CLASSIFIERS if name in scores]
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
@@ -205,9 +205,9 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
             "images_per_second": images / seconds,
         },
         "classifiers": {
-            name: {key: scores[name][key] for key in ("val", "test", "chosen", "seconds")} for name in order
+            name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
         },
-        "best": max(order, key=lambda name: scores[name]["val"][CHOSEN_BY]),
+        "best": max(scores, key=lambda name: scores[name]["val"][CHOSEN_BY]),
         "notes": list(data.notes),
     }
 

@@ -6,4 +6,4 @@ from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
 
 DATASETS = {"arrays": arrays, "fashion_lt": fashion_lt, "places_lt": places_lt}
 
-__all__ = ["DATASETS", "LongTailed", "Split", "carve_validation"]
+__all__ = ["DATASETS", "LongTailed", "Split", "arrays", "carve_validation", "fashion_lt", "places_lt"]
