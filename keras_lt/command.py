@@ -1,14 +1,13 @@
 """How a command starts and ends: quiet libraries, plain answers to mistakes, a line per part of the work."""
 
 import contextlib
-import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from absl import app
+from absl import app, logging
 
 
 @contextlib.contextmanager
@@ -55,8 +54,7 @@ def launch(main: Callable[[], None]):
     """Parses the flags and runs `main`; Ctrl-C says how to go on."""
 
     def run(arguments):
-        logging.getLogger("tensorflow").setLevel(logging.WARNING)
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        logging.set_verbosity(logging.WARNING)
         if len(arguments) > 1:
             sys.exit(f"Error: flags are written --name=value. Received: {' '.join(arguments[1:])}")
         try:

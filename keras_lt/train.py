@@ -39,6 +39,8 @@ def run(run_config: RunConfig) -> dict:
     with plain_errors():
         data = DATASETS[run_config.dataset](run_config.data_dir)
         data.require_files()
+        for recipe in (run_config.stage_one_recipe, run_config.stage_two_recipe):
+            recipe.steps(len(data.train))  # refuses a batch that the images do not fill
         folder = open_folder(run_config)
     tf.config.experimental.enable_op_determinism()
     strategy = make_strategy(run_config.strategy)
@@ -90,17 +92,22 @@ def open_folder(run_config: RunConfig) -> pathlib.Path:
       OSError: it cannot be written.
     """
     folder = run_config.folder
-    if run_config.overwrite and folder.exists():
-        shutil.rmtree(folder)
     saved = folder / "flags.cfg"
-    if saved.exists():
-        differences = config.read_flag_file(saved).differences(run_config)
-        if differences:
-            raise ValueError(
-                f"{folder} holds a run with other flags: {'; '.join(differences)}. "
-                "Give another --workdir, or --overwrite to start afresh"
-            )
-    run_config.save(saved)
+    try:
+        if run_config.overwrite and folder.exists():
+            shutil.rmtree(folder)
+        differences = config.read_flag_file(saved).differences(run_config) if saved.exists() else []
+        if not differences:
+            run_config.save(saved)
+    except OSError as error:
+        raise OSError(
+            f"--workdir must be a folder that can be read and written. Received: {folder}: {error}"
+        ) from error
+    if differences:
+        raise ValueError(
+            f"{folder} holds a run with other flags: {'; '.join(differences)}. "
+            "Give another --workdir, or --overwrite to start afresh"
+        )
     return folder
 
 

@@ -123,8 +123,15 @@ def test_stage_two_on_images_with_updated_batch_norm(run_config):
 
 def test_an_unwritable_work_folder_is_said(run_config, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"Error: .*file"):
+    with pytest.raises(SystemExit, match=r"Error: --workdir must be a folder that can be .*/file/run"):
         train.run(run_config(workdir=str(tmp_path / "file" / "run")))
+
+
+def test_a_batch_larger_than_the_training_set_is_refused_before_a_folder_is_made(run_config):
+    config = run_config(batch_size=151)
+    with pytest.raises(SystemExit, match=r"Error: An epoch needs at least one full batch.*batch_size=151, 150"):
+        train.run(config)
+    assert not config.folder.exists()
 
 
 def places_like(folder):
