@@ -1,0 +1,200 @@
+"""Samplers: class counts [C] -> the probability [C] of drawing each class, one row of an [E, C] table per epoch.
+
+A sampler is a function `(class_counts, progress) -> [C]`, where progress moves from 0 to 1 over training.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Sampler = Callable[[npt.ArrayLike, float], np.ndarray]
+
+ROW_SUM_TOLERANCE = 1e-6
+
+
+def power_probabilities(class_counts: npt.ArrayLike, q: float, *, absent: str = "zero") -> np.ndarray:
+    """Probability of drawing each class when p_j is proportional to n_j ** q (arXiv:1910.09217, equation 1).
+
+    Args:
+      class_counts: training images per class, [C].
+      q: 1 instance-balanced, 0.5 square-root, 0 class-balanced; any q >= 0.
+      absent: what a class without images gets, "zero" probability or an "error".
+
+    Returns: probabilities that sum to one, [C].
+
+    Raises:
+      ValueError: for counts or a q that are negative or not finite.
+    """
+    if not (np.isfinite(q) and q >= 0):
+        raise ValueError(f"q must be finite and >= 0. Received: q={q}")
+    counts = check_counts(class_counts, absent)
+    # Relative to the largest count, so that a large q does not overflow.
+    return _normalized(counts, (counts / counts.max()) ** q)
+
+
+def progressive_probabilities(class_counts: npt.ArrayLike, progress: float, *, absent: str = "zero") -> np.ndarray:
+    """Moves linearly from instance-balanced (progress 0) to class-balanced (1), [C] -> [C] (equation 2)."""
+    start = power_probabilities(class_counts, 1.0, absent=absent)
+    end = power_probabilities(class_counts, 0.0, absent=absent)
+    return (1 - _checked_progress(progress)) * start + progress * end
+
+
+def effective_number_probabilities(
+    class_counts: npt.ArrayLike, progress: float = 0.0, *, beta: float = 0.9999, absent: str = "zero"
+) -> np.ndarray:
+    """Every image is drawn with weight 1 / E_n, E_n = (1 - beta^n) / (1 - beta) (Cui et al., arXiv:1901.05555).
+
+    So p_j is proportional to n_j / E_j: instance-balanced for beta 0, and towards class-balanced as beta nears 1.
+
+    Args:
+      class_counts: training images per class, [C].
+      progress: not used; every sampler takes it.
+      beta: in [0, 1).
+      absent: what a class without images gets, "zero" probability or an "error".
+
+    Returns: probabilities that sum to one, [C].
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must be in [0, 1). Received: beta={beta}")
+    counts = check_counts(class_counts, absent)
+    effective = (1 - beta ** np.maximum(counts, 1)) / (1 - beta)
+    return _normalized(counts, counts / effective)
+
+
+def reversed_probabilities(class_counts: npt.ArrayLike, progress: float = 0.0, *, absent: str = "zero") -> np.ndarray:
+    """The rarer, the likelier: p_j proportional to n_max / n_j (BBN, arXiv:1912.02413), [C] -> [C]."""
+    counts = check_counts(class_counts, absent)
+    return _normalized(counts, counts.max() / np.maximum(counts, 1))
+
+
+def mixture(weights: Mapping[str | Sampler, float]) -> Sampler:
+    """A sampler that is a weighted mean of others.
+
+    >>> mixture({"instance_balanced": 0.75, "reversed": 0.25})([30, 10], 0.0)
+    array([0.625, 0.375])
+
+    Args:
+      weights: sampler, or its name in `SAMPLERS` -> weight; weights are >= 0 and sum to one.
+
+    Returns: the sampler (class_counts, progress) -> [C].
+    """
+    values = _checked_vector("weights", list(weights.values()))
+    _check_sum("weights", values)
+    samplers = [_named(sampler) for sampler in weights]
+
+    def mixed(class_counts: npt.ArrayLike, progress: float) -> np.ndarray:
+        return values @ np.stack([sampler(class_counts, progress) for sampler in samplers])
+
+    return mixed
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "instance_balanced": lambda class_counts, progress: power_probabilities(class_counts, 1.0),
+    "class_balanced": lambda class_counts, progress: power_probabilities(class_counts, 0.0),
+    "square_root": lambda class_counts, progress: power_probabilities(class_counts, 0.5),
+    "progressive": progressive_probabilities,
+    "effective_number": effective_number_probabilities,
+    "reversed": reversed_probabilities,
+}
+
+
+def probability_table(
+    sampler: str | Sampler,
+    class_counts: npt.ArrayLike,
+    epochs: int,
+    *,
+    progress: str = "reference",
+    absent: str = "zero",
+) -> np.ndarray:
+    """One row of class probabilities per epoch, [E, C].
+
+    Args:
+      sampler: a function (class_counts, progress) -> [C], or a name in `SAMPLERS`.
+      class_counts: training images per class, [C].
+      epochs: E.
+      progress: of epoch e = 0 .. E-1: "reference", e / (E - 1), whose last row is the schedule's end; or "paper",
+        e / E, which stops one step short of it.
+      absent: what a class without images gets, "zero" probability or an "error".
+
+    Raises:
+      ValueError: for an unknown name, bad counts, or a sampler whose row is not a distribution over the classes.
+    """
+    sampler = _named(sampler)
+    if epochs < 1:
+        raise ValueError(f"epochs must be >= 1. Received: epochs={epochs}")
+    if progress not in ("reference", "paper"):
+        raise ValueError(f'progress must be "reference" or "paper". Received: progress={progress!r}')
+    counts = check_counts(class_counts, absent)
+    last = epochs if progress == "paper" else max(epochs - 1, 1)
+    table = check_probabilities([sampler(class_counts, epoch / last) for epoch in range(epochs)])
+    if table.shape != (epochs, counts.size):
+        raise ValueError(f"a sampler must return [C] = [{counts.size}]. Received: {list(table.shape[1:])}")
+    return table
+
+
+def check_counts(class_counts: npt.ArrayLike, absent: str = "zero") -> np.ndarray:
+    """The counts as float64, [C], once they are known to be finite, not negative and not all zero.
+
+    Args:
+      class_counts: images per class, [C].
+      absent: "error" refuses a class without images.
+    """
+    counts = _checked_vector("class_counts", class_counts)
+    if absent not in ("zero", "error"):
+        raise ValueError(f'absent must be "zero" or "error". Received: absent={absent!r}')
+    if not counts.any():
+        raise ValueError(f"class_counts must hold at least one image. Received: class_counts={counts}")
+    if absent == "error" and not counts.all():
+        raise ValueError(f"every class must have images. Received: 0 for class {np.flatnonzero(counts == 0)[0]}")
+    return counts
+
+
+def check_probabilities(probabilities: npt.ArrayLike) -> np.ndarray:
+    """The probabilities as float64, [C] or [E, C], once every row is known to be a distribution.
+
+    Raises:
+      ValueError: for a negative or non-finite probability, or a row that does not sum to one, which it names.
+    """
+    table = np.asarray(probabilities, np.float64)
+    if table.ndim not in (1, 2) or table.size == 0:
+        raise ValueError(f"probabilities must be [C] or [E, C]. Received: shape={table.shape}")
+    for index, row in enumerate(np.atleast_2d(table)):
+        name = f"row {index} of probabilities"
+        _check_sum(name, _checked_vector(name, row))
+    return table
+
+
+def _checked_vector(name: str, values: npt.ArrayLike) -> np.ndarray:
+    vector = np.asarray(values, np.float64)
+    if vector.ndim != 1 or vector.size == 0:
+        raise ValueError(f"{name} must be one-dimensional and not empty. Received: shape={vector.shape}")
+    bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
+    if bad.size:
+        raise ValueError(f"{name} must be finite and >= 0. Received: {vector[bad[0]]} for class {bad[0]}")
+    return vector
+
+
+def _check_sum(name: str, vector: np.ndarray) -> None:
+    if abs(vector.sum() - 1) > ROW_SUM_TOLERANCE:
+        raise ValueError(f"{name} must sum to 1. Received: sum={vector.sum()}")
+
+
+def _checked_progress(progress: float) -> float:
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be in [0, 1]. Received: progress={progress}")
+    return progress
+
+
+def _normalized(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weights to probabilities; a class without images is never drawn, also where its weight is 0**0 = 1."""
+    weights = np.where(counts > 0, weights, 0.0)
+    return weights / weights.sum()
+
+
+def _named(sampler: str | Sampler) -> Sampler:
+    if callable(sampler):
+        return sampler
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be a function or one of {sorted(SAMPLERS)}. Received: sampler={sampler!r}")
+    return SAMPLERS[sampler]
