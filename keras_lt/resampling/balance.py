@@ -1,0 +1,225 @@
+"""The Keras user's door: any training data in, a balanced `tf.data.Dataset` out."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_lt import samplers
+from keras_lt.resampling import plans
+from keras_lt.resampling.indices import check_integers, checked_classes
+from keras_lt.resampling.rejection import expected_copies, resampled_epochs
+
+COUNTING_BATCH = 1024  # labels
+
+
+def balance(
+    data: Any,
+    schedule: str | samplers.Sampler = "class_balanced",
+    *,
+    epochs: int | None = None,
+    class_counts: npt.ArrayLike | None = None,
+    counts_file: str | os.PathLike | None = None,
+    num_samples: int | None = None,
+    batch_size: int = 32,
+    shuffle_buffer: int = 1024,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Training data resampled so that its classes follow a schedule.
+
+    Arrays are drawn from by index, stratified (see `sample_indices`); datasets are streams, so that their examples are
+    dropped and repeated as they come (see `rejection_resample`): balance them before decoding and augmentation, so that
+    no work goes into what is dropped and copies come out different.
+
+    >>> model.fit(keras_lt.balance(dataset), epochs=10)
+
+    Without `epochs` the result is one epoch long and draws anew each time it is iterated, as `model.fit` does every
+    epoch. With `epochs` it is the whole training, which a schedule that changes over training needs:
+
+    >>> balanced = keras_lt.balance(dataset, "progressive", epochs=10)
+    >>> model.fit(balanced, epochs=10, steps_per_epoch=int(balanced.cardinality()) // 10)
+
+    Args:
+      data: arrays (x, y), a finite `tf.data.Dataset` of (x, y), batched or not, or a finite `keras.utils.PyDataset` of
+        batches (x, y). x is an array or a structure of them, y holds integer classes.
+      schedule: a name in `keras_lt.samplers.SAMPLERS`, or a function (class_counts, progress) -> [C].
+      epochs: see above.
+      class_counts: examples per class, [C]; counted by reading all of `data` once when None.
+      counts_file: .npy file that keeps the counts: written when missing, read instead of counting otherwise.
+      num_samples: examples per epoch, as many as `data` holds when None; rounded down to whole batches where batches
+        have a static size, or where `epochs` is given, so that every epoch has the same number of steps.
+      batch_size: for arrays; datasets keep their own.
+      shuffle_buffer: examples that a stream holds in memory to part the copies of one.
+      seed: a non-negative integer.
+
+    Returns: dataset of the data's own element spec (for arrays, of batches), whose cardinality is known.
+
+    Raises:
+      ValueError: for data of another form, labels outside `class_counts`, or a schedule that changes without `epochs`.
+    """
+    check_integers(batch_size=(batch_size, 1), shuffle_buffer=(shuffle_buffer, 1), seed=(seed, 0))
+    if isinstance(data, keras.utils.PyDataset):
+        data = _in_order(data)
+    source = _stream(data, shuffle_buffer) if isinstance(data, tf.data.Dataset) else _arrays(data, batch_size)
+    counts = _counts(source, class_counts, counts_file)
+    table = _table(schedule, counts, epochs)
+    size = source.batch_size or 1
+    num_samples = int(np.sum(counts)) if num_samples is None else num_samples
+    check_integers(num_samples=(num_samples, 1))
+    if source.static_batches or epochs is not None:
+        num_samples = max(num_samples // size, 1) * size
+    if epochs is None:  # another number at every iteration; the engines take any for an epoch
+        epoch_ids = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    else:
+        epoch_ids = tf.data.Dataset.range(epochs)
+    balanced = source.resampled(epoch_ids, counts, table, num_samples=num_samples, seed=seed)
+    length = (epochs or 1) * num_samples
+    return balanced.apply(tf.data.experimental.assert_cardinality(-(-length // size)))
+
+
+def count_classes(label_batches: Iterable[npt.ArrayLike]) -> np.ndarray:
+    """How often each class occurs in batches of labels, [C], where C is the largest label plus one."""
+    counts = np.zeros(0, np.int64)
+    for labels in label_batches:
+        flat = np.reshape(labels, -1)
+        if flat.min(initial=0) < 0:
+            raise ValueError(f"labels must be >= 0. Received: {flat.min()}")
+        more = np.bincount(flat, minlength=counts.size)
+        more[: counts.size] += counts
+        counts = more
+    return counts
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arrays:
+    """Arrays (x, y) of N examples, drawn from by index."""
+
+    x: Any
+    y: np.ndarray
+    batch_size: int
+    static_batches: bool = False
+
+    def label_batches(self) -> Iterable[np.ndarray]:
+        return [self.y]
+
+    def resampled(
+        self, epoch_ids: tf.data.Dataset, counts: np.ndarray, table: np.ndarray, *, num_samples: int, seed: int
+    ) -> tf.data.Dataset:
+        labels, table = checked_classes(self.y.reshape(-1), table)
+        with tf.device("CPU:0"):
+            by_class = plans.ExamplesByClass(labels, len(counts))
+            plan = plans.stratified_plan(by_class, table, num_samples=num_samples, seed=seed)
+            examples = tf.nest.map_structure(tf.constant, (self.x, self.y))
+        batches = epoch_ids.map(tf.autograph.experimental.do_not_convert(plan)).rebatch(
+            self.batch_size, drop_remainder=num_samples % self.batch_size == 0
+        )
+        return batches.map(lambda index: tf.nest.map_structure(lambda array: tf.gather(array, index), examples))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """A dataset of (x, y), its batches taken apart, and how to put them together again."""
+
+    examples: tf.data.Dataset
+    labels: tf.data.Dataset
+    batch_size: int | None
+    static_batches: bool
+    shuffle_buffer: int
+
+    def label_batches(self) -> Iterable[np.ndarray]:
+        progress = keras.utils.Progbar(self._number_of_batches(), unit_name="batch")
+        for batch in self.labels.as_numpy_iterator():
+            progress.add(1)
+            yield batch
+
+    def resampled(
+        self, epoch_ids: tf.data.Dataset, counts: np.ndarray, table: np.ndarray, *, num_samples: int, seed: int
+    ) -> tf.data.Dataset:
+        copies = expected_copies(counts, table, samples_per_epoch=num_samples)
+        examples = resampled_epochs(
+            self.examples, epoch_ids, copies, size=num_samples, seed=seed, shuffle_buffer=self.shuffle_buffer
+        )
+        if self.batch_size is None:
+            return examples
+        return examples.batch(self.batch_size, drop_remainder=self.static_batches)
+
+    def _number_of_batches(self) -> int | None:
+        known = int(self.labels.cardinality())
+        return known if known >= 0 else None
+
+
+def _arrays(data: Any, batch_size: int) -> _Arrays:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ValueError(
+            f"data must be arrays (x, y), a tf.data.Dataset or a keras.utils.PyDataset. Received: {type(data)}"
+        )
+    x, y = data[0], np.asarray(data[1])
+    if y.ndim != 1 and y.shape[1:] != (1,):
+        raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
+    lengths = {len(array) for array in tf.nest.flatten(x)}
+    if lengths != {len(y)}:
+        raise ValueError(f"x and y must have the same length. Received: {sorted(lengths)} and {len(y)}")
+    return _Arrays(x, y, batch_size)
+
+
+def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[1], tf.TensorSpec):
+        raise ValueError(f"the dataset must yield (x, y). Received: element_spec={spec}")
+    if spec[1].shape.rank not in (0, 1) or not spec[1].dtype.is_integer:
+        raise ValueError(f"y must be integer classes, one an example, not one-hot. Received: {spec[1]}")
+    if dataset.cardinality() in (tf.data.INFINITE_CARDINALITY, 0):
+        raise ValueError(
+            "the dataset must be finite (balance it before repeat()) and not empty. "
+            f"Received: cardinality {int(dataset.cardinality())}"
+        )
+    labels = dataset.map(lambda x, y: y)
+    if spec[1].shape.rank == 0:
+        return _Stream(dataset, labels.batch(COUNTING_BATCH), None, False, shuffle_buffer)
+    static_size = spec[1].shape[0]
+    size = static_size or len(next(labels.as_numpy_iterator()))
+    return _Stream(dataset.unbatch(), labels, size, static_size is not None, shuffle_buffer)
+
+
+def _in_order(data: keras.utils.PyDataset) -> tf.data.Dataset:
+    """The batches of a `PyDataset`, as a dataset that reads all of them in each pass."""
+    if data.num_batches is None:
+        raise ValueError("the PyDataset must be finite. Received: num_batches=None")
+
+    def batches() -> Iterable[tuple]:
+        for index in range(data.num_batches):
+            yield tuple(data[index])
+        data.on_epoch_end()
+
+    signature = tf.nest.map_structure(
+        lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), tuple(data[0])
+    )
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(data.num_batches))
+
+
+def _counts(source: _Arrays | _Stream, class_counts: npt.ArrayLike | None, counts_file: str | None) -> np.ndarray:
+    if class_counts is not None:
+        return np.asarray(class_counts)
+    if counts_file is not None and pathlib.Path(counts_file).exists():
+        return np.load(counts_file)
+    counts = count_classes(source.label_batches())
+    if counts_file is not None:
+        np.save(counts_file, counts)
+    return counts
+
+
+def _table(schedule: str | samplers.Sampler, counts: np.ndarray, epochs: int | None) -> np.ndarray:
+    """Probabilities of each epoch, [E, C], or [C] where every epoch has the same."""
+    if epochs is not None:
+        return samplers.probability_table(schedule, counts, epochs)
+    first, last = samplers.probability_table(schedule, counts, 2)
+    if not np.allclose(first, last):
+        raise ValueError(f"a schedule that changes over training needs epochs. Received: schedule={schedule!r}")
+    return first

@@ -1,0 +1,136 @@
+"""Example indices drawn by class probability, as a `tf.data` stream: for data with random access."""
+
+import numbers
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_lt import samplers
+from keras_lt.resampling import plans
+
+PLANS_AHEAD = 2  # epochs planned at once, so that the stream does not pause between epochs
+
+
+def sample_indices(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    *,
+    num_samples: int,
+    seed: int,
+    engine: str = "weighted",
+    start: int = 0,
+    batch_size: int | None = None,
+    worker: int = 0,
+    workers: int = 1,
+) -> tf.data.Dataset:
+    """Stream of example indices whose classes follow the given probabilities, epoch after epoch.
+
+    Which index stands at a position depends on the seed and the position only: not on `start`, on `batch_size` or on
+    the number of workers. Nothing is remembered, so a stream starts anywhere at the cost of one epoch's plan, and
+    `tf.train.Checkpoint` saves its iterator without options.
+
+    Engines:
+      weighted: independent draws, a class by its probability and then any image of it.
+      stratified: the reference's class-aware sampler where all rows are class-balanced: a shuffled cycle over the
+        classes, four images at each, from that class's own shuffled cycle. For other rows each epoch holds
+        num_samples * p images of a class, rounded up or down so that the rounding evens out over epochs, spread over
+        the whole epoch. Either way no image repeats before all of its class were seen, across epochs too.
+      instance: a full shuffle each epoch, without replacement; it does not look at the probabilities, only at how
+        many rows they have.
+
+    Args:
+      labels: class of each example, [N] integers.
+      probabilities: [C], for ever, or [E, C], one row an epoch, after which the stream ends.
+      num_samples: examples per epoch.
+      seed: a non-negative integer.
+      engine: "weighted", "stratified" or "instance".
+      start: position of the first example of the stream, in examples (not batches).
+      batch_size: examples over all workers per batch; scalars when None. Batches run on across epochs, and the last one
+        of a finite stream may be smaller.
+      worker, workers: this worker's number and how many there are. Each gets its own slice of every batch, or every
+        workers-th scalar.
+
+    Returns: dataset of int64 indices, scalars or [batch_size / workers]; its cardinality is known.
+
+    Raises:
+      ValueError: for labels outside the C classes, rows that are no distributions, a class with a positive
+        probability but no example, and numbers out of range.
+    """
+    labels, probabilities = checked_classes(labels, probabilities)
+    check_integers(num_samples=(num_samples, 1), seed=(seed, 0), start=(start, 0), workers=(workers, 1))
+    if batch_size is not None:
+        check_integers(batch_size=(batch_size, 1))
+        if batch_size % workers:
+            raise ValueError(f"batch_size must be a multiple of workers={workers}. Received: batch_size={batch_size}")
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker must be in [0, {workers}). Received: worker={worker}")
+    if engine not in plans.ENGINES:
+        raise ValueError(f"engine must be one of {sorted(plans.ENGINES)}. Received: engine={engine!r}")
+
+    first_epoch, skipped = divmod(start, num_samples)
+    epochs, length = tf.data.Dataset.counter(first_epoch), tf.data.INFINITE_CARDINALITY
+    if probabilities.ndim == 2:
+        total = len(probabilities) * num_samples
+        if start > total:
+            raise ValueError(f"start must be at most {total}, the stream's length. Received: start={start}")
+        epochs, length = tf.data.Dataset.range(first_epoch, len(probabilities)), total - start
+
+    with tf.device("CPU:0"):  # tf.data runs there; on an accelerator its constants would be copied back and forth
+        by_class = plans.ExamplesByClass(labels, probabilities.shape[-1])
+        plan = plans.ENGINES[engine](by_class, probabilities, num_samples=num_samples, seed=seed)
+
+    @tf.autograph.experimental.do_not_convert  # plans are pure TensorFlow, and converting takes longer than planning
+    def rest_of_epoch(epoch: tf.Tensor) -> tf.Tensor:
+        return plan(epoch)[tf.where(epoch == first_epoch, np.int64(skipped), 0) :]
+
+    vectors = epochs.map(rest_of_epoch, num_parallel_calls=PLANS_AHEAD, deterministic=True)
+    if batch_size is None:
+        stream = vectors.unbatch().apply(tf.data.experimental.assert_cardinality(length))
+        return stream if workers == 1 else stream.shard(workers, worker)
+    return _own_batches(vectors, length, batch_size, worker=worker, workers=workers)
+
+
+def _own_batches(
+    vectors: tf.data.Dataset, length: int, batch_size: int, *, worker: int, workers: int
+) -> tf.data.Dataset:
+    """A worker's slices of the batches that the vectors make, end to end; length is -1 for an endless stream."""
+    all_full = length == tf.data.INFINITE_CARDINALITY or length % batch_size == 0
+    stream = vectors.rebatch(batch_size, drop_remainder=all_full)  # drops nothing, but makes the shape static
+
+    def own_slice(batch: tf.Tensor) -> tf.Tensor:
+        size = batch_size if all_full else tf.size(batch)
+        return batch[worker * size // workers : (worker + 1) * size // workers]
+
+    if workers > 1:
+        stream = stream.map(own_slice)
+    batches = length if length == tf.data.INFINITE_CARDINALITY else -(-length // batch_size)
+    return stream.apply(tf.data.experimental.assert_cardinality(batches))
+
+
+def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and probabilities [C] or [E, C] as arrays, once they are known to fit each other."""
+    labels, probabilities = np.asarray(labels), samplers.check_probabilities(probabilities)
+    if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be [N] integers. Received: shape={labels.shape}, dtype={labels.dtype}")
+    classes = probabilities.shape[-1]
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        raise ValueError(
+            f"labels must be in [0, {classes}), the classes of the probabilities. "
+            f"Received: {labels[outside[0]]} for example {outside[0]}"
+        )
+    wanted = np.atleast_2d(probabilities).any(axis=0)
+    missing = np.flatnonzero(wanted & (np.bincount(labels, minlength=classes) == 0))
+    if missing.size:
+        raise ValueError(
+            f"a class with a positive probability needs examples. Received: no label {missing[0]} among {len(labels)}"
+        )
+    return labels.astype(np.int64), probabilities
+
+
+def check_integers(**limits: tuple[int, int]) -> None:
+    """Raises a ValueError for a value, by name, that is not an integer of at least its limit: name=(value, limit)."""
+    for name, (value, lowest) in limits.items():
+        if not isinstance(value, numbers.Integral) or value < lowest:
+            raise ValueError(f"{name} must be an integer >= {lowest}. Received: {name}={value!r}")

@@ -1,0 +1,184 @@
+"""The Keras user's door: what goes in, what comes out, and that `model.fit` can work with it."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_lt
+from keras_lt.resampling import count_classes
+
+COUNTS = np.array([300, 60, 20, 5])
+N = 385
+Y = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
+X = {"image": np.arange(2 * N, dtype=np.float32).reshape(N, 2), "id": np.arange(N)}
+EXAMPLES = tf.data.Dataset.from_tensor_slices((X, Y))
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 25
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        return {name: array[rows] for name, array in X.items()}, Y[rows]
+
+
+def shown(balanced):
+    """Example ids of one iteration, whose labels are known to be their own."""
+    ids, labels = [], []
+    for x, y in balanced.as_numpy_iterator():
+        ids.extend(np.ravel(x["id"]))
+        labels.extend(np.ravel(y))
+    np.testing.assert_array_equal(Y[ids], labels)
+    return np.array(ids)
+
+
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        ((X, Y), 13),  # 385 examples in batches of 32
+        (EXAMPLES, 385),
+        (EXAMPLES.batch(16), 25),
+        (EXAMPLES.batch(16, drop_remainder=True), 24),
+        (Batches(), 25),
+    ],
+    ids=["arrays", "examples", "batches", "static batches", "PyDataset"],
+)
+def test_every_kind_of_data_comes_back_balanced(data, steps):
+    balanced = keras_lt.balance(data)
+    assert balanced.cardinality() == steps
+    first, second = shown(balanced), shown(balanced)
+    for epoch in (first, second):
+        assert 384 <= len(epoch) <= 385
+        np.testing.assert_allclose(np.bincount(Y[epoch]) / len(epoch), 0.25, atol=0.03)
+    assert (first == second).mean() < 0.1  # each iteration draws anew
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [EXAMPLES, EXAMPLES.batch(16), EXAMPLES.batch(16, drop_remainder=True)],
+    ids=["examples", "batches", "static batches"],
+)
+def test_the_element_spec_is_kept(dataset):
+    assert keras_lt.balance(dataset, class_counts=COUNTS).element_spec == dataset.element_spec
+
+
+def test_arrays_are_drawn_evenly():
+    times = np.bincount(shown(keras_lt.balance((X, Y), num_samples=400)), minlength=N)
+    for label, count in enumerate(COUNTS):
+        assert set(times[label == Y]) <= {100 // count - 1, 100 // count, 100 // count + 1, 100 // count + 2}
+
+
+@pytest.mark.parametrize("data", [(X, Y), EXAMPLES.batch(32)], ids=["arrays", "batches"])
+def test_a_schedule_is_followed_epoch_by_epoch(data):
+    balanced = keras_lt.balance(data, "progressive", epochs=3, num_samples=400)
+    assert balanced.cardinality() == 36  # 400 examples are 12 whole batches of 32
+    epochs = shown(balanced).reshape(3, 384)
+    np.testing.assert_array_equal(shown(balanced).reshape(3, 384), epochs)
+    for progress, epoch in zip([0, 0.5, 1], epochs, strict=True):
+        expected = (1 - progress) * COUNTS / N + progress / 4
+        np.testing.assert_allclose(np.bincount(Y[epoch], minlength=4) / 384, expected, atol=0.03)
+
+
+def test_a_function_is_a_schedule_too():
+    balanced = keras_lt.balance((X, Y), lambda class_counts, progress: np.array([0, 0, 0.5, 0.5]), seed=1)
+    np.testing.assert_allclose(np.bincount(Y[shown(balanced)], minlength=4) / N, [0, 0, 0.5, 0.5], atol=0.01)
+
+
+def test_labels_of_shape_n_by_1_as_keras_data_sets_have_them():
+    x, y = next(iter(keras_lt.balance((X["id"], Y[:, None]), batch_size=385)))
+    assert y.shape == (385, 1)
+    np.testing.assert_array_equal(Y[x], y[:, 0])
+
+
+def test_counting_reads_all_labels_whatever_their_batches():
+    batches = [np.array(labels, int) for labels in ([0, 2], [1, 2, 5], [], [2])]
+    np.testing.assert_array_equal(count_classes(batches), [1, 1, 3, 0, 0, 1])
+
+
+def test_counts_are_kept_in_a_file(tmp_path):
+    path = tmp_path / "counts.npy"
+    keras_lt.balance(EXAMPLES, counts_file=path)
+    np.testing.assert_array_equal(np.load(path), COUNTS)
+    np.save(path, [100, 100, 100, 85])  # were it counted again, these would not matter
+    ids = shown(keras_lt.balance(EXAMPLES, counts_file=path))
+    assert np.bincount(Y[ids])[0] > 250
+
+
+def test_counting_shows_its_progress_only_where_there_is_something_to_count(capsys):
+    keras_lt.balance(EXAMPLES.batch(16), class_counts=COUNTS)
+    keras_lt.balance((X, Y))
+    assert capsys.readouterr().out == ""
+    keras_lt.balance(EXAMPLES.batch(16))
+    assert "25/25" in capsys.readouterr().out
+
+
+def small_model():
+    inputs = {"image": keras.Input([2], name="image"), "id": keras.Input([], dtype="int64", name="id")}
+    model = keras.Model(inputs, keras.layers.Dense(4)(inputs["image"]))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+class Steps(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.of_epoch = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.of_epoch.append(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.of_epoch[-1] += 1
+
+
+@pytest.mark.parametrize("data", [(X, Y), EXAMPLES.batch(32)], ids=["arrays", "batches"])
+def test_fit_knows_the_steps(data):
+    steps = Steps()
+    small_model().fit(keras_lt.balance(data), epochs=3, callbacks=[steps], verbose=0)
+    assert steps.of_epoch == [13, 13, 13]
+    balanced = keras_lt.balance(data, "progressive", epochs=3)
+    small_model().fit(
+        balanced, epochs=3, steps_per_epoch=int(balanced.cardinality()) // 3, callbacks=[steps], verbose=0
+    )
+    assert steps.of_epoch == [12, 12, 12]
+
+
+def test_the_example_of_the_readme_runs():
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if ".balance((" in block)
+    names = {}
+    exec(example, names)
+    assert names["model"].optimizer.iterations == 5 * 32  # epochs of ceil(1000 / 32) steps
+    labels = np.concatenate([y for _, y in keras_lt.balance((names["x"], names["y"]))])
+    np.testing.assert_allclose(np.bincount(labels), 1000 / 3, atol=4)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ((X, Y), {"schedule": "progressive"}, "needs epochs.*'progressive'"),
+        ((X, Y), {"schedule": "balanced"}, "class_balanced.*'balanced'"),
+        ((X, Y[:-1]), {}, r"\[385\] and 384"),
+        ((X, np.eye(4)[Y]), {}, r"one-hot.*\(385, 4\)"),
+        ((X, Y), {"class_counts": [300, 60, 25]}, r"\[0, 3\).*3 for example"),
+        ((X, Y), {"class_counts": [300, 60, 20, -5]}, r"-5\.0 for class 3"),
+        ((X, Y), {"class_counts": [300, 60, 20, 5, 1]}, "no label 4"),
+        ((X, Y), {"num_samples": 0}, "num_samples=0"),
+        ((X, Y), {"batch_size": 0}, "batch_size=0"),
+        ((X, Y), {"seed": -1}, "seed=-1"),
+        ((X, Y), {"epochs": 0}, "epochs=0"),
+        (np.zeros(3), {}, "ndarray"),
+        (EXAMPLES.repeat(), {}, "finite.*-1"),
+        (EXAMPLES.batch(16).take(0), {}, "not empty.*0"),
+        (EXAMPLES.map(lambda x, y: x), {}, "element_spec"),
+        (EXAMPLES.map(lambda x, y: (x, tf.one_hot(y, 4))), {}, "one-hot"),
+        (EXAMPLES.map(lambda x, y: (x, y - 1)), {}, "-1"),
+    ],
+)
+def test_bad_input(data, options, message):
+    with pytest.raises(ValueError, match=message):
+        keras_lt.balance(data, **options)
