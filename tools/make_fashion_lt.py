@@ -59,6 +59,7 @@ def savez_reproducible(path: str, arrays: dict[str, np.ndarray]):
 
 
 def main(_):
+    """Runs the command."""
     full = load_full(SOURCE.value)
     rng = np.random.default_rng(SEED)
     chosen = {"train": [], "val": [], "test": []}
