@@ -5,6 +5,7 @@
 Finished parts are kept in the work folder and skipped when the same command is given again.
 """
 
+import dataclasses
 import pathlib
 import shutil
 import time
@@ -98,7 +99,7 @@ def open_folder(run_config: RunConfig) -> pathlib.Path:
             shutil.rmtree(folder)
         differences = config.read_flag_file(saved).differences(run_config) if saved.exists() else []
         if not differences:
-            run_config.save(saved)
+            dataclasses.replace(run_config, overwrite=False).save(saved)  # a replay must not empty the folder
     except OSError as error:
         raise OSError(
             f"--workdir must be a folder that can be read and written. Received: {folder}: {error}"

@@ -107,6 +107,7 @@ def test_a_folder_of_other_flags_is_refused_by_name_unless_overwritten(run_confi
         train.run(run_config(classifiers=("joint",), seed=1))
     train.run(run_config(classifiers=("ncm",), seed=1, overwrite=True))
     assert not (run_config().folder / "classifiers/joint").exists()
+    assert not read_flag_file(run_config().folder / "flags.cfg").overwrite  # a replay must not empty the folder
 
 
 def test_stage_two_on_images_with_updated_batch_norm(run_config):
