@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 
-from keras_lt.distribution import check_batch_size, make_strategy
+from keras_lt.distribution import check_batch_size, evaluation_batch_size, make_strategy
 
 
 def test_one_device_is_the_default_where_there_are_no_gpus():
@@ -20,10 +23,64 @@ def test_unknown_strategy_is_answered_with_the_valid_ones():
         make_strategy("mirored")
 
 
-def test_a_batch_must_divide_by_the_devices():
-    class TwoReplicas:
-        num_replicas_in_sync = 2
+class Replicas:
+    """A strategy, as far as batches go."""
 
-    check_batch_size(TwoReplicas, 8)
+    def __init__(self, number):
+        self.num_replicas_in_sync = number
+
+
+def test_a_batch_must_divide_by_the_devices():
+    check_batch_size(Replicas(2), 8)
     with pytest.raises(ValueError, match="batch_size=7, 2 devices"):
-        check_batch_size(TwoReplicas, 7)
+        check_batch_size(Replicas(2), 7)
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch_size", "examples", "expected"),
+    [
+        (1, 8, 9, 8),
+        (2, 8, 16, 8),
+        (2, 8, 11, 8),  # 8 + 3, the last as 2 + 1
+        (2, 8, 9, 6),  # 8 + 1 would leave a device without; 6 + 3
+        (4, 8, 15, 8),  # 8 + 7, the last as 2 + 2 + 2 + 1
+        (4, 8, 13, 16),  # 8 + 5 is 2 + 2 + 1 + 0 and 4 + 4 + 4 + 1 no better; 13 is 4 + 4 + 4 + 1
+    ],
+)
+def test_every_device_has_an_example_of_the_last_evaluation_batch(devices, batch_size, examples, expected):
+    assert evaluation_batch_size(Replicas(devices), batch_size, examples) == expected
+
+
+def test_examples_that_cannot_be_shared_out_are_refused():
+    with pytest.raises(ValueError, match="5 examples, 4 devices"):  # 2 + 2 + 1 + 0
+        evaluation_batch_size(Replicas(4), 8, 5)
+
+
+TWO_DEVICES = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from keras_lt import Recipe, learn_classifier, learn_representation
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.distribution import make_strategy
+
+rng = np.random.default_rng(0)
+splits = [Split(rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 3) for n in (32, 9, 9)]
+data = LongTailed("noise", *splits, class_names="abc", augmentation="none", crop_fraction=1.0)
+one, two = make_strategy("none"), make_strategy("mirrored", ["CPU:0", "CPU:1"])
+recipe = Recipe(epochs=2, batch_size=8, sampler="class_balanced")
+learned = learn_representation(data, backbone="resnet8", recipe=recipe, strategy=two)
+weights = [
+    learn_classifier("crt", learned, data, recipe=recipe, strategy=strategy).model.get_weights()
+    for strategy in (one, two)
+]
+print(max(np.abs(a - b).max() for a, b in zip(*weights)))
+"""
+
+
+def test_both_stages_run_on_two_devices_and_stage_two_gives_the_numbers_of_one():
+    """Features have no batch norm, so two half batches are one batch; the last one of val is uneven."""
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.split()[-1]) < 1e-5

@@ -143,7 +143,8 @@ def _fit_on_features(layer, features: dict[str, Features], *, recipe, class_coun
         lambda start_step: features["train"].training_batches(
             recipe, class_counts=class_counts, seed=seed, start_step=start_step
         ),
-        features["val"].evaluation_batches(batch_size=recipe.batch_size),
+        lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
+        val_examples=len(features["val"].labels),
         recipe=recipe,
         class_counts=class_counts,
         strategy=strategy,
@@ -178,7 +179,8 @@ def _fit_on_images(
     fit(
         model,
         lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
-        evaluation_batches(data.val, preprocessing, batch_size=recipe.batch_size),
+        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
+        val_examples=len(data.val),
         recipe=recipe,
         class_counts=class_counts,
         strategy=strategy,

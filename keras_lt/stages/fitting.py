@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints, atomic
-from keras_lt.distribution import check_batch_size
+from keras_lt.distribution import check_batch_size, evaluation_batch_size
 from keras_lt.features import verbosity
 from keras_lt.losses import LOSSES
 from keras_lt.metrics import ShotAccuracy
@@ -22,8 +22,9 @@ CHOSEN_BY = "class_mean"
 def fit(
     model: keras.Model,
     train_batches: Callable[[int], tf.data.Dataset],
-    val_batches: tf.data.Dataset,
+    val_batches: Callable[[int], tf.data.Dataset],
     *,
+    val_examples: int,
     recipe: Recipe,
     class_counts: np.ndarray,
     strategy: tf.distribute.Strategy,
@@ -34,10 +35,12 @@ def fit(
 
     Args:
       train_batches: (steps already done) -> the batches after them.
+      val_batches: (batch size) -> the batches of the `val_examples` validation examples.
     Returns: the history, a row of logs per epoch.
     """
     check_batch_size(strategy, recipe.batch_size)
     steps = recipe.steps(int(class_counts.sum()))
+    val_batch_size = evaluation_batch_size(strategy, recipe.batch_size, val_examples)
     with strategy.scope():
         optimizer = CoupledSGD(
             recipe.learning_rate,
@@ -54,7 +57,7 @@ def fit(
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=recipe.epochs,
-            validation_data=val_batches,
+            validation_data=val_batches(val_batch_size),
             callbacks=[
                 keras.callbacks.LearningRateScheduler(lambda epoch: cosine_learning_rate(recipe, epoch)),
                 checkpoints,

@@ -115,7 +115,8 @@ def learn_representation(
     history = fit(
         model,
         lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
-        evaluation_batches(data.val, preprocessing, batch_size=recipe.batch_size),
+        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
+        val_examples=len(data.val),
         recipe=recipe,
         class_counts=data.class_counts,
         multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
