@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_lt.checkpoints import atomic, read_json, write_json
 from keras_lt.datasets import Split
-from keras_lt.input_pipeline import evaluation_batches, training_indices
+from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import NO_AUGMENTATION, Preprocessing
 
@@ -48,7 +48,7 @@ class Features:
             features.set_shape((None, self.features.shape[1]))
             return features, tf.gather(self.labels, indices)
 
-        return index_batches.map(rows).prefetch(tf.data.AUTOTUNE)
+        return prefetched(index_batches.map(rows))
 
 
 def extract_features(

@@ -1,5 +1,7 @@
 """From a split to batches: sampled and augmented for training, every example once for evaluation."""
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,6 +11,7 @@ from keras_lt.preprocessing import NO_AUGMENTATION, Preprocessing
 from keras_lt.resampling import sample_indices
 from keras_lt.samplers import probability_table
 
+PARALLEL_CALLS = os.cpu_count() or 1
 AUTO_ENGINES = {
     "instance_balanced": "instance",
     "class_balanced": "stratified",
@@ -69,8 +72,8 @@ def training_batches(
 
     positions = tf.data.Dataset.range(start_step * recipe.batch_size, np.iinfo(np.int64).max)
     examples = tf.data.Dataset.zip(positions, training_indices(split.labels, recipe, **stream))
-    examples = examples.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-    return examples.batch(recipe.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    examples = examples.map(example, num_parallel_calls=PARALLEL_CALLS)
+    return prefetched(examples.batch(recipe.batch_size, drop_remainder=True))
 
 
 def evaluation_batches(split: Split, preprocessing: Preprocessing, *, batch_size: int) -> tf.data.Dataset:
@@ -80,18 +83,30 @@ def evaluation_batches(split: Split, preprocessing: Preprocessing, *, batch_size
     if not split.is_files:
         return _evaluated(indices.batch(batch_size), read, labels, preprocessing)
     examples = indices.map(
-        lambda index: (preprocessing.evaluate(read(index)), labels[index]),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        lambda index: (preprocessing.evaluate(read(index)), labels[index]), num_parallel_calls=PARALLEL_CALLS
     )
-    return examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return prefetched(examples.batch(batch_size))
+
+
+def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The batches, two of them ready ahead of the model.
+
+    TensorFlow's tuner is off: nothing is left for it to choose, and at the end of an iterator its thread may sleep on
+    for up to a minute, which the training then waits for.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(2).with_options(options)
 
 
 def _evaluated(index_batches: tf.data.Dataset, read, labels, preprocessing: Preprocessing) -> tf.data.Dataset:
     """Batches of pixels are gathered and preprocessed whole: five times the speed of one by one on small images."""
-    return index_batches.map(
-        lambda indices: (preprocessing.evaluate(read(indices)), tf.gather(labels, indices)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ).prefetch(tf.data.AUTOTUNE)
+    return prefetched(
+        index_batches.map(
+            lambda indices: (preprocessing.evaluate(read(indices)), tf.gather(labels, indices)),
+            num_parallel_calls=PARALLEL_CALLS,
+        )
+    )
 
 
 def _reader(split: Split):

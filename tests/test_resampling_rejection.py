@@ -79,6 +79,17 @@ def test_an_endless_stream_draws_anew_in_each_pass_and_by_seed():
     assert (shown[:1000] == ids(other.take(1000))).mean() < 0.1
 
 
+@pytest.mark.parametrize("global_seed", [0, 7])
+def test_the_users_global_seed_has_no_say(global_seed):
+    """Zero is the one that TensorFlow's shuffle cannot put beside a tensor."""
+    streams = []
+    for seed in (3, global_seed):
+        tf.random.set_seed(seed)
+        stream = rejection_resample(RECORDS, class_counts=COUNTS, probabilities=THIRDS, seed=5)
+        streams.append(ids(stream.take(300)))
+    np.testing.assert_array_equal(*streams)
+
+
 def test_element_spec_is_kept_also_where_shapes_vary():
     def varied():
         for k in range(300):
