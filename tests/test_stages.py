@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lt.checkpoints import EpochCheckpoints
+from keras_lt.classifiers import CLASSIFIERS, fresh_dense
 from keras_lt.features import extract_features
 from keras_lt.optimization import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
@@ -159,6 +160,22 @@ def test_updated_batch_norm_drifts_in_a_copy_and_in_its_statistics_alone(data, r
                 assert_same(layer.get_weights(), original.get_weights())
     classifier.save(tmp_path, representation)
     assert_same(weights(load_classifier(tmp_path, representation)[0]), weights(classifier.backbone))
+
+
+def test_of_several_trained_candidates_each_is_fitted_and_the_best_kept(data, representation, tmp_path, monkeypatch):
+    def two_seeds(kernel, bias, *, seed):
+        return [({"start": i}, fresh_dense(*kernel.shape, seed=i)) for i in (1, 2)]
+
+    monkeypatch.setitem(CLASSIFIERS, "two_seeds", two_seeds)
+    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
+    classifier = learn_classifier("two_seeds", representation, data, **arguments, folder=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    starts, scores = zip(*((c["start"], c["class_mean"]) for c in classifier.candidates), strict=True)
+    assert starts == (1, 2)
+    assert classifier.chosen == {"start": starts[np.argmax(scores)]}
+    features = extract_features(classifier.backbone, data.val, representation.preprocessing)
+    hits = np.argmax(classifier.model(features.features), axis=-1) == features.labels  # val is balanced
+    np.testing.assert_allclose(hits.mean(), max(scores))
 
 
 def test_balanced_classifiers_find_the_tail_that_joint_misses(data, tiny_backbone):

@@ -94,21 +94,25 @@ def learn_classifier(
     check_stage_two(stage_two, batch_norm)
     check_choice("loss", recipe.loss, LOSSES)
     strategy = strategy or make_strategy()
-    backbone, preprocessing = representation.backbone, representation.preprocessing
+    preprocessing = representation.preprocessing
     if features is None:
-        features = {split: extract_features(backbone, data.splits[split], preprocessing) for split in ("train", "val")}
+        features = {
+            split: extract_features(representation.backbone, data.splits[split], preprocessing)
+            for split in ("train", "val")
+        }
     with strategy.scope():
         options = CLASSIFIERS[name](*representation.dense, seed=seed)
-    training = {
-        "recipe": recipe,
-        "class_counts": data.class_counts,
-        "seed": seed,
-        "strategy": strategy,
-        "folder": folder,
-    }
     tried = []
-    for chosen, layer in options:
-        val = features["val"]
+    for number, (chosen, layer) in enumerate(options):
+        backbone, val = representation.backbone, features["val"]
+        training = {
+            "recipe": recipe,
+            "class_counts": data.class_counts,
+            "seed": seed,
+            "strategy": strategy,
+            # Of several candidates each has checkpoints of its own.
+            "folder": pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,
+        }
         if hasattr(layer, "adapt"):
             layer.adapt(features["train"].features, features["train"].labels)
         if layer.trainable_weights and stage_two == "features":
@@ -118,10 +122,10 @@ def learn_classifier(
             if batch_norm == "update":
                 val = extract_features(backbone, data.val, preprocessing)
         scores = shot_accuracy(classify(layer, val.features), val.labels, data.class_counts)
-        tried.append((scores[CHOSEN_BY], chosen, layer, {**chosen, **scores}))
-    _, chosen, layer, _ = max(tried, key=lambda option: option[0])  # the first of the best
-    width = backbone.output_shape[-1]
-    return Classifier(_on_features(layer, width), backbone, chosen, [scores for *_, scores in tried])
+        tried.append((chosen, layer, backbone, scores))
+    chosen, layer, backbone, _ = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
+    candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
+    return Classifier(_on_features(layer, backbone.output_shape[-1]), backbone, chosen, candidates)
 
 
 def check_stage_two(stage_two: str, batch_norm: str):
