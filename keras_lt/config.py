@@ -142,7 +142,7 @@ class RunConfig:
         }
 
     def differences(self, other: "RunConfig") -> list[str]:
-        """The flags by which the other would be another run: "--seed=0 here, --seed=1 there"."""
+        """The flags by which the other would be another run: "--seed=0 there, --seed=1 now"."""
         ours, theirs = self.as_flags(), other.as_flags()
         return [
             f"--{f.name}={ours[f.name]} there, --{f.name}={theirs[f.name]} now"

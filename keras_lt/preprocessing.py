@@ -143,8 +143,8 @@ def _random_window(shape, seed):
     """Inception's crop (Szegedy et al., 2015): [top, left, height, width] in an image of shape [H, W, 3].
 
     The area is uniform, the ratio log-uniform; of ten draws the first that fits, else the largest central window
-    of a permitted ratio. `tf.image.sample_distorted_bounding_box` draws the height instead of the area, so that its
-    windows are smaller: mean area 0.38 for the reference's 0.5.
+    of a permitted ratio. `tf.image.sample_distorted_bounding_box` draws the height instead of the area, which gives
+    smaller windows.
     """
     height, width = tf.unstack(tf.cast(shape[:2], tf.float32))
     uniform = tf.random.stateless_uniform((4, 10), fold_in(seed, 3))

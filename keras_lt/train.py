@@ -177,21 +177,20 @@ def stage_two(
     )
     seconds = time.monotonic() - start
     classifier.save(folder, representation)
+    test = features["test"]
     if classifier.backbone is not representation.backbone:
-        features = {
-            split: extract_features(classifier.backbone, data.splits[split], representation.preprocessing)
-            for split in ("val", "test")
-        }
-    scored = {split: evaluate(classifier.model, features[split], data.class_counts) for split in ("val", "test")}
+        test = extract_features(classifier.backbone, data.test, representation.preprocessing)
+    scores = evaluate(classifier.model, test, data.class_counts)
     dense = fold(classifier.model.layers[-1])
     write_json(
         folder / "scores.json",
         {
-            **{split: scores.accuracies for split, scores in scored.items()},
+            "val": classifier.val,
+            "test": scores.accuracies,
             "chosen": classifier.chosen,
             "seconds": seconds,
             "candidates": classifier.candidates,
-            "per_class": scored["test"].per_class,
+            "per_class": scores.per_class,
             "weight_norms": None if dense is None else np.linalg.norm(dense[0], axis=0),
         },
     )

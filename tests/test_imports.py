@@ -62,6 +62,13 @@ def test_flags_are_known_to_config_alone(path):
     assert ("absl.flags" in names) == (top(path) == "config")
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_runs_on_other_backends_does_not_import_tensorflow(path):
+    """Layers, losses, metrics and backbones; a grouped convolution asks which backend it is on before it does."""
+    if top(path) in TENSORFLOW_FREE and path.stem != "grouped_convolution":
+        assert "tensorflow" not in {name.split(".")[0] for name in imported(path)}
+
+
 def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

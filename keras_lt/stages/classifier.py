@@ -12,11 +12,10 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import make_strategy
 from keras_lt.features import Features, classify, extract_features
-from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.losses import LOSSES
 from keras_lt.metrics import shot_accuracy
 from keras_lt.optimization import Recipe
-from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, save_model
+from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, fit_on_images, save_model
 from keras_lt.stages.representation import Representation
 
 STAGE_TWO_INPUTS = ("features", "images")
@@ -32,12 +31,14 @@ class Classifier:
       model: features [B, D] -> logits [B, C].
       backbone: images -> features; stage one's, unless its batch norm was updated.
       chosen: what was chosen on val, such as {"tau": 0.7}.
+      val: its accuracies on val, as `metrics.shot_accuracy`.
       candidates: every choice with its accuracies on val, in the order tried.
     """
 
     model: keras.Model
     backbone: keras.Model
     chosen: dict
+    val: dict[str, float]
     candidates: list[dict]
 
     def save(self, folder: str | os.PathLike, representation: Representation):
@@ -107,7 +108,6 @@ def learn_classifier(
         backbone, val = representation.backbone, features["val"]
         training = {
             "recipe": recipe,
-            "class_counts": data.class_counts,
             "seed": seed,
             "strategy": strategy,
             # Of several candidates each has checkpoints of its own.
@@ -116,16 +116,16 @@ def learn_classifier(
         if hasattr(layer, "adapt"):
             layer.adapt(features["train"].features, features["train"].labels)
         if layer.trainable_weights and stage_two == "features":
-            _fit_on_features(layer, features, **training)
+            _fit_on_features(layer, features, data.class_counts, **training)
         elif layer.trainable_weights:
             backbone = _fit_on_images(layer, representation, data, batch_norm=batch_norm, **training)
             if batch_norm == "update":
                 val = extract_features(backbone, data.val, preprocessing)
         scores = shot_accuracy(classify(layer, val.features), val.labels, data.class_counts)
         tried.append((chosen, layer, backbone, scores))
-    chosen, layer, backbone, _ = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
-    return Classifier(_on_features(layer, backbone.output_shape[-1]), backbone, chosen, candidates)
+    chosen, layer, backbone, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
+    return Classifier(_on_features(layer, backbone.output_shape[-1]), backbone, chosen, scores, candidates)
 
 
 def check_stage_two(stage_two: str, batch_norm: str):
@@ -139,7 +139,7 @@ def check_stage_two(stage_two: str, batch_norm: str):
         )
 
 
-def _fit_on_features(layer, features: dict[str, Features], *, recipe, class_counts, seed, strategy, folder):
+def _fit_on_features(layer, features: dict[str, Features], class_counts, *, recipe, seed, strategy, folder):
     with strategy.scope():
         model = _on_features(layer, features["train"].features.shape[1])
     fit(
@@ -157,18 +157,9 @@ def _fit_on_features(layer, features: dict[str, Features], *, recipe, class_coun
 
 
 def _fit_on_images(
-    layer,
-    representation: Representation,
-    data: LongTailed,
-    *,
-    batch_norm,
-    recipe,
-    class_counts,
-    seed,
-    strategy,
-    folder,
+    layer, representation: Representation, data: LongTailed, *, batch_norm, recipe, seed, strategy, folder
 ) -> keras.Model:
-    """Fits the layer through the backbone, or a copy of it where its batch norm drifts; returns that backbone."""
+    """Fits the layer through a copy of the backbone; returns the copy if its batch norm drifts, else the original."""
     with strategy.scope():
         backbone = keras.models.clone_model(representation.backbone)
         backbone.set_weights(representation.backbone.get_weights())
@@ -178,18 +169,7 @@ def _fit_on_images(
             for variable in part.trainable_variables:
                 variable.trainable = False  # its statistics move, its scale and shift do not
         model = join(backbone, layer)
-    preprocessing = representation.preprocessing
-    stream = {"class_counts": class_counts, "seed": seed}
-    fit(
-        model,
-        lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
-        val_examples=len(data.val),
-        recipe=recipe,
-        class_counts=class_counts,
-        strategy=strategy,
-        folder=folder,
-    )
+    fit_on_images(model, data, representation.preprocessing, recipe=recipe, seed=seed, strategy=strategy, folder=folder)
     return backbone if batch_norm == "update" else representation.backbone
 
 

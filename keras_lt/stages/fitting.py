@@ -8,11 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints, atomic
+from keras_lt.datasets import LongTailed
 from keras_lt.distribution import check_batch_size, evaluation_batch_size
 from keras_lt.features import verbosity
+from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.losses import LOSSES
 from keras_lt.metrics import ShotAccuracy
 from keras_lt.optimization import CoupledSGD, Recipe, cosine_learning_rate
+from keras_lt.preprocessing import Preprocessing
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
@@ -67,6 +70,23 @@ def fit(
         )
     checkpoints.restore_best(model)
     return checkpoints.history
+
+
+def fit_on_images(
+    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, *, recipe: Recipe, seed: int, **options
+) -> list[dict[str, float]]:
+    """`fit` of a model, images -> logits, on the train and val images of a data set; options as there."""
+    return fit(
+        model,
+        lambda start_step: training_batches(
+            data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
+        ),
+        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
+        val_examples=len(data.val),
+        recipe=recipe,
+        class_counts=data.class_counts,
+        **options,
+    )
 
 
 def save_model(model: keras.Model, path: str | os.PathLike):

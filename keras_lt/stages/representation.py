@@ -17,11 +17,10 @@ from keras_lt.checkpoints import read_json, write_json
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import make_strategy
-from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.losses import LOSSES
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.stages.fitting import check_choice, fit, save_model
+from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
 
 TRAIN_PARTS = ("all", "last_block", "classifier")
 STAGE_ONE = Recipe()
@@ -105,20 +104,18 @@ def learn_representation(
     check_choice("loss", recipe.loss, LOSSES)
     strategy = strategy or make_strategy()
     preprocessing = make_preprocessing(data, backbone=backbone, image_size=image_size, augmentation=augmentation)
-    stream = {"class_counts": data.class_counts, "seed": seed}
     with strategy.scope(), _seeded_initializers(seed):
         network = backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained)
         _train_only(network, train_parts)
         dense = fresh_dense(network.output_shape[-1], len(data.class_names), seed=seed)
         network.name, dense.name = "backbone", "classifier"
         model = keras.Model(network.input, dense(network(network.input)), name="representation")
-    history = fit(
+    history = fit_on_images(
         model,
-        lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
-        val_examples=len(data.val),
+        data,
+        preprocessing,
         recipe=recipe,
-        class_counts=data.class_counts,
+        seed=seed,
         multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
         strategy=strategy,
         folder=folder,
