@@ -1,6 +1,3 @@
-import pathlib
-import re
-
 import numpy as np
 import pytest
 
@@ -53,7 +50,8 @@ def test_arrays_reads_class_names_and_carves_validation(tmp_path):
     assert data.class_names == ("cat", " ", "dog")
     assert data.class_counts.tolist() == [18, 4, 1]  # a tenth, at least one, never the only one
     assert np.bincount(data.val.labels, minlength=3).tolist() == [2, 1, 0]
-    assert "3 validation images were carved from train" in data.notes[0]
+    assert data.notes == (f"{tmp_path.name} has no val: 3 of 26 training images were set aside for it.",)
+    assert data.listed_counts.tolist() == [20, 5, 1]  # shot groups go by the list that val was carved from
 
 
 def test_carving_is_seeded_and_loses_nothing():
@@ -73,45 +71,6 @@ def test_arrays_says_which_files_it_expects(tmp_path):
     (tmp_path / "train.npz").write_bytes(b"<html>")
     with pytest.raises(ValueError, match="Expected an npz with `images` and `labels`"):
         DATASETS["arrays"](str(tmp_path))
-
-
-def places_like(folder: pathlib.Path, layout):
-    for name in ("train", "val", "test"):
-        lines = [f"{layout.format(split=name, name=c)}/{i}.jpg {c}" for c in range(2) for i in range(3)]
-        (folder / f"Places_LT_{name}.txt").write_text("\n".join(lines) + "\n")
-
-
-@pytest.mark.parametrize("layout", ["{split}/hall-{name}", "data_256/h/hall/{name}"])
-def test_places_lt_reads_both_published_layouts(tmp_path, layout):
-    places_like(tmp_path, layout)
-    data = DATASETS["places_lt"](str(tmp_path))
-    assert data.class_names == ("hall-0", "hall-1")
-    assert data.train.images[3] == f"{tmp_path}/{layout.format(split='train', name=1)}/0.jpg"
-    assert data.class_counts.tolist() == [3, 3]
-    assert (data.image_size, data.crop_fraction) == (224, 224 / 256)
-
-
-def test_places_lt_without_lists_says_what_and_where_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"OpenLongTailRecognition.*Places365.*Places_LT_train.txt"):
-        DATASETS["places_lt"](str(tmp_path))
-
-
-def test_missing_images_are_found_before_training(tmp_path):
-    places_like(tmp_path, "{split}/{name}")
-    (tmp_path / "train/0").mkdir(parents=True)
-    (tmp_path / "train/0/0.jpg").touch()
-    data = DATASETS["places_lt"](str(tmp_path))
-    with pytest.raises(
-        FileNotFoundError, match=r"'train', 5 of 6 images missing, the first: .*train/0/1.jpg \(the three"
-    ):
-        data.require_files()
-
-
-def test_a_list_line_without_a_label_is_named(tmp_path):
-    places_like(tmp_path, "{split}/{name}")
-    (tmp_path / "Places_LT_val.txt").write_text("val/0/0.jpg 0\nval/0/1.jpg\n")
-    with pytest.raises(ValueError, match=re.escape("Places_LT_val.txt:2: 'val/0/1.jpg'")):
-        DATASETS["places_lt"](str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing, decode
+from keras_lt.preprocessing.augmentations import CROP_AREA, CROP_RATIO, adjust_colours, random_window
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -119,6 +120,36 @@ def test_random_resized_crop_covers_8_to_100_percent():
     assert 0.42 < np.mean(areas) < 0.54
 
 
+def test_windows_have_a_uniform_area_and_a_log_uniform_ratio_anywhere_in_the_image():
+    # Small areas of a square always fit, so nothing is drawn again and the quantiles are those of the plain draws.
+    window = tf.function(
+        lambda step: random_window(
+            tf.constant([1000, 1000, 3]), tf.stack([0, step]), area=(0.08, 0.6), ratio=CROP_RATIO
+        )
+    )
+    top, left, height, width = np.array([window(tf.constant(step)) for step in range(1500)]).T
+    quantiles = np.array([0.1, 0.5, 0.9])
+    error = 4 * np.sqrt(quantiles * (1 - quantiles) / 1500)  # in the share of windows below
+    for values, expected in (
+        (height * width / 1e6, 0.08 + 0.52 * quantiles),
+        (width / height, np.exp(np.log(3 / 4) + np.log(16 / 9) * quantiles)),
+        (top / (1000 - height), quantiles),
+        (left / (1000 - width), quantiles),
+    ):
+        assert (np.abs((values[:, None] <= expected).mean(0) - quantiles) < error).all()
+
+
+@pytest.mark.parametrize("size", [(375, 500), (40, 30), (3, 300), (1, 1)])
+def test_windows_lie_in_the_image(size):
+    for step in range(50):
+        window = random_window(tf.constant([*size, 3]), tf.constant([1, step]), area=CROP_AREA, ratio=CROP_RATIO)
+        top, left, height, width = window.numpy()
+        assert min(top, left) >= 0
+        assert min(height, width) >= 1
+        assert top + height <= size[0]
+        assert left + width <= size[1]
+
+
 def test_a_long_image_falls_back_to_its_central_window():
     # 10 x 1000: every draw of area >= 8 % and ratio <= 4/3 is taller than 10 rows, so: 10 rows, 13 central columns.
     spec = Preprocessing(10, augmentation="resized_crop_flip", **PLAIN)
@@ -147,6 +178,25 @@ def test_jitter_keeps_the_range_and_grey_stays_grey():
     assert 1.3 < brightness.max() <= 1.4 + 1e-3
 
 
+def test_jitter_by_hand():
+    # Red 100 and white 200: greys 29.89 and 199.98 (the weights add up to .9999), their mean 114.935.
+    image = tf.constant([[[100.0, 0, 0], [200, 200, 200]]])
+    by_one = {
+        0: [[[140.0, 0, 0], [255, 255, 255]]],  # 1.4 times, clipped
+        1: [[[107.4675, 57.4675, 57.4675], [157.4675] * 3]],  # halfway to 114.935
+        2: [[[71.956, 11.956, 11.956], [199.992] * 3]],  # .6 of the colour, .4 of the grey
+    }
+    for only, expected in by_one.items():
+        factors = np.where(np.arange(3) == only, [1.4, 0.5, 0.6], 1.0).astype(np.float32)
+        np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([2, 0, 1])), expected, atol=1e-3)
+    # Brightness before contrast: (140, 0, 0) and 255 have greys 41.846 and 254.9745, their mean 148.41025.
+    factors = tf.constant([1.4, 0.5, 1.0])
+    brighter_first = [[[144.205125, 74.205125, 74.205125], [201.705125] * 3]]
+    np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([0, 1, 2])), brighter_first, atol=1e-3)
+    fainter_first = [[[150.4545, 80.4545, 80.4545], [220.4545] * 3]]
+    np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([1, 0, 2])), fainter_first, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -154,6 +204,10 @@ def test_jitter_keeps_the_range_and_grey_stays_grey():
         ({"image_size": 8, "crop_fraction": 1.5}, "crop_fraction must lie in"),
         ({"image_size": 8, "channel_order": "hsv"}, "channel_order must be one of"),
         ({"image_size": 8, "augmentation": "flop"}, "augmentation must be one of .*crop_flip"),
+        ({"image_size": 8, "randaugment": -1}, "randaugment must lie in"),
+        ({"image_size": 8, "randaugment_magnitude": 11.0}, "randaugment_magnitude must lie in .0, 10"),
+        ({"image_size": 8, "random_erasing": 1.5}, "random_erasing must lie in .0, 1"),
+        ({"image_size": 8, "cutmix": float("nan")}, "cutmix must lie in"),
     ],
 )
 def test_bad_settings_are_refused(arguments, message):

@@ -3,10 +3,11 @@
 import importlib.resources
 import pathlib
 import zipfile
+from collections.abc import Iterable
 
 import numpy as np
 
-from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation, image_statistics
+from keras_lt.datasets.long_tailed import LongTailed, Split, image_statistics
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -36,7 +37,7 @@ def fashion_lt(data_dir: str = "") -> LongTailed:
         splits = {
             split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "val", "test")
         }
-    return _small_images("fashion_lt", splits, FASHION_CLASSES, augmentation="crop_flip")
+    return from_pixels("fashion_lt", splits, FASHION_CLASSES, augmentation="crop_flip")
 
 
 def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
@@ -50,17 +51,13 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
     """
     folder = pathlib.Path(data_dir)
     splits = {split: _read_npz(folder / f"{split}.npz") for split in ("train", "test")}
-    notes = ()
     if (folder / "val.npz").exists():
         splits["val"] = _read_npz(folder / "val.npz")
-    else:
-        splits["train"], splits["val"] = carve_validation(splits["train"], seed=seed)
-        notes = (f"There is no val.npz: {len(splits['val'])} validation images were carved from train.",)
     if (folder / "classes.txt").exists():
         class_names = (folder / "classes.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
     else:
         class_names = range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
-    return _small_images(folder.resolve().name, splits, class_names, notes=notes)
+    return from_pixels(folder.resolve().name, splits, class_names, seed=seed)
 
 
 def _read_npz(path: pathlib.Path) -> Split:
@@ -76,8 +73,8 @@ def _read_npz(path: pathlib.Path) -> Split:
         raise ValueError(f"Expected an npz with `images` and `labels`. Received: {path}: {error}") from error
 
 
-def _small_images(name: str, splits: dict[str, Split], class_names, **recipe) -> LongTailed:
+def from_pixels(name: str, splits: dict[str, Split], class_names: Iterable, **recipe) -> LongTailed:
     """Small pictures that fill their frame: their own statistics, no central crop, no augmentation unless named."""
     mean, std = image_statistics(splits["train"].images)
-    recipe = {"augmentation": "none", "crop_fraction": 1.0, **recipe}
-    return LongTailed(name, **splits, class_names=class_names, mean=mean, std=std, **recipe)
+    recipe = {"mean": mean, "std": std, "augmentation": "none", "crop_fraction": 1.0, **recipe}
+    return LongTailed.from_splits(name, splits, class_names=class_names, **recipe)

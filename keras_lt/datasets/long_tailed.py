@@ -3,12 +3,32 @@
 import dataclasses
 import functools
 import pathlib
+from typing import Protocol
 
 import numpy as np
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IMAGE_FILE_SIZE = 224  # pixels
+ENCODED_IMAGE_SIZE = 224  # pixels
+
+
+class Records(Protocol):
+    """Encoded images that are not files of their own, such as those in shards, read in any order.
+
+    Attributes:
+      names: what messages call each image, str [N].
+    """
+
+    names: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> "Records":
+        """The images at `rows`, in that order."""
+
+    def read(self, row: int) -> bytes:
+        """The encoded image of a row; called from several threads."""
+
+    def fingerprint(self) -> bytes:
+        """Changes with the images or their order."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,42 +36,68 @@ class Split:
     """Labelled images of one split.
 
     Attributes:
-      images: pixels, uint8 [N, H, W, 1 or 3], or paths of encoded images, str [N].
+      images: pixels, uint8 [N, H, W, 1 or 3]; paths of encoded images, str [N]; or `Records` of them.
       labels: class ids, int64 [N].
     """
 
-    images: np.ndarray
+    images: np.ndarray | Records
     labels: np.ndarray
 
     def __post_init__(self):
-        labels = np.asarray(self.labels)
-        if labels.ndim != 1 or len(labels) != len(self.images):
+        labels, images = np.asarray(self.labels), self.images
+        if not self.is_records:
+            images = np.asanyarray(images)
+            if images.ndim == 3:
+                images = images[..., np.newaxis]  # grey images without a channel axis
+            object.__setattr__(self, "images", images)
+            if images.dtype.kind != "U" and (
+                images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3)
+            ):
+                raise ValueError(
+                    "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or records. "
+                    f"Received: dtype={images.dtype}, shape={images.shape}"
+                )
+        examples = len(self.names) if self.is_records else len(images)
+        if labels.ndim != 1 or len(labels) != examples:
             raise ValueError(
-                "A split needs one label per image. "
-                f"Received: {len(self.images)} images and labels of shape {labels.shape}"
+                f"A split needs one label per image. Received: {examples} images and labels of shape {labels.shape}"
             )
         if labels.size and not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Labels must be integers. Received: dtype={labels.dtype}")
-        images = np.asanyarray(self.images)
-        if images.ndim == 3:
-            images = images[..., np.newaxis]  # grey images without a channel axis
-        if images.dtype.kind != "U" and (
-            images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3)
-        ):
-            raise ValueError(
-                "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], or paths (str) [N]. "
-                f"Received: dtype={images.dtype}, shape={images.shape}"
-            )
-        object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
+    def is_records(self) -> bool:
+        """Whether `images` are `Records`."""
+        return hasattr(self.images, "read")
+
+    @property
     def is_files(self) -> bool:
-        """Whether `images` are paths of encoded images rather than pixels."""
-        return self.images.dtype.kind == "U"
+        """Whether `images` are paths."""
+        return not self.is_records and self.images.dtype.kind == "U"
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether `images` are encoded, in files or records, rather than pixels."""
+        return self.is_records or self.is_files
+
+    @property
+    def names(self) -> np.ndarray:
+        """What messages call each image, str [N]: its path, its record's name, or its row."""
+        if self.is_records:
+            return self.images.names
+        return self.images if self.is_files else np.arange(len(self.images)).astype(str)
+
+    def read(self, row: int) -> bytes:
+        """The encoded image of a row.
+
+        Raises:
+          OSError: it cannot be read.
+        """
+        return self.images.read(row) if self.is_records else pathlib.Path(self.images[row]).read_bytes()
 
     def subset(self, rows: np.ndarray) -> "Split":
         """The examples at `rows`, in that order."""
@@ -68,7 +114,11 @@ class LongTailed:
       class_names: [C], in the order of the labels.
       mean, std: image statistics per channel, RGB, on images in [0, 1].
       augmentation: the training augmentation its papers use, a name in `preprocessing.AUGMENTATIONS`.
+      image_size: side that networks see unless told otherwise, pixels; 0 becomes that of stored pixels, or 224 for
+        encoded images.
       crop_fraction: side of the central crop in evaluation, as a fraction of the resized shorter side.
+      val_is_carved: whether val was split off the training list, so that its images count as training images where
+        classes are grouped by them.
       source: where the image files come from; said when one is missing.
       notes: what a reader of the results has to know, such as a validation split carved from train.
     """
@@ -81,12 +131,17 @@ class LongTailed:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     augmentation: str = "imagenet"
+    image_size: int = 0
     crop_fraction: float = 224 / 256
+    val_is_carved: bool = False
     source: str = ""
     notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        if not self.image_size:
+            size = ENCODED_IMAGE_SIZE if self.train.is_encoded else self.train.images.shape[1]
+            object.__setattr__(self, "image_size", size)
         classes = len(self.class_names)
         for split, examples in self.splits.items():
             if not len(examples):
@@ -107,33 +162,32 @@ class LongTailed:
                 f"Received: data set '{self.name}' with {empty.size} empty: {names}"
             )
 
+    @classmethod
+    def from_splits(
+        cls, name: str, splits: dict[str, Split], *, seed: int = 0, notes: tuple[str, ...] = (), **attributes
+    ) -> "LongTailed":
+        """A data set of these splits; without a "val", it is carved from train by `seed`, which the notes then say."""
+        if "val" in splits:
+            return cls(name, **splits, notes=notes, **attributes)
+        train, val = carve_validation(splits["train"], seed=seed)
+        notes += (f"{name} has no val: {len(val)} of {len(splits['train'])} training images were set aside for it.",)
+        return cls(name, train, val, splits["test"], val_is_carved=True, notes=notes, **attributes)
+
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
-
-    @property
-    def image_size(self) -> int:
-        """Side that networks see unless told otherwise, pixels: that of stored pixels, 224 for image files."""
-        return IMAGE_FILE_SIZE if self.train.is_files else self.train.images.shape[1]
 
     @functools.cached_property
     def class_counts(self) -> np.ndarray:
         """Training images per class, int64 [C]."""
         return np.bincount(self.train.labels, minlength=len(self.class_names))
 
-    def require_files(self):
-        """Raises FileNotFoundError where a listed image is not on disk, before any long work starts."""
-        for name, split in self.splits.items():
-            if not split.is_files:
-                continue
-            missing = [path for path in split.images if not pathlib.Path(path).exists()]
-            if missing:
-                raise FileNotFoundError(
-                    f"Every listed image must be on disk. Received: data set '{self.name}', split '{name}', "
-                    f"{len(missing)} of {len(split)} images missing, the first: {missing[0]}"
-                    + (f" ({self.source})" if self.source else "")
-                )
+    @functools.cached_property
+    def listed_counts(self) -> np.ndarray:
+        """Images per class of the training list, a val carved from it included, int64 [C]: what shot groups go by."""
+        carved = np.bincount(self.val.labels, minlength=len(self.class_names)) if self.val_is_carved else 0
+        return self.class_counts + carved
 
 
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,0 +1,228 @@
+"""The user's own image files: folders of classes, lists of paths, or csv tables."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+from csv import DictReader
+
+import numpy as np
+
+from keras_lt.datasets.lists import read_list
+from keras_lt.datasets.long_tailed import LongTailed, Split
+
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
+FEWEST_TO_SPLIT = 3  # images of a class: one for each split
+
+
+def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
+    """The user's own images in a folder per class: `train/<class>/`, `test/<class>/` and, if there is one, `val/`.
+
+    Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/` a tenth of each
+    training class is carved off. Without `train/` and `test/` the folders in `data_dir` are the classes, and each is
+    split at random 70 / 10 / 20 into train, val and test, at least one each; a class of one or two images is in train
+    alone. Hidden files and folders are passed over, and so are files without an image's extension.
+
+    Args:
+      seed: of the split and the carving.
+    Raises:
+      FileNotFoundError: there is no such folder, or only one of train and test.
+      ValueError: val or test has a class that train has not.
+    """
+    root = pathlib.Path(data_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(f"--dataset=folder reads its images from the folder --data_dir. Not found: {root}")
+    name, found = root.resolve().name, _folders(root)
+    if "train" not in found and "test" not in found:
+        split, ignored = _read_folders(root, found)
+        splits, notes = _split_by_class(split, name=name, seed=seed)
+        return LongTailed(name, **splits, class_names=found, notes=(*notes, *_ignored_note(ignored)))
+    missing = [str(root / split) for split in ("train", "test") if split not in found]
+    if missing:
+        raise FileNotFoundError(
+            "--dataset=folder reads train/<class>/, test/<class>/ and optionally val/<class>/ from --data_dir, or "
+            f"<class>/ where it has neither train/ nor test/. Not found: {missing[0]}"
+        )
+    class_names, splits, ignored = _folders(root / "train"), {}, 0
+    for split in [split for split in ("train", "val", "test") if split in found]:
+        unknown = sorted(set(_folders(root / split)) - set(class_names))
+        if unknown:
+            raise ValueError(f"Every class needs a folder in train/. Received: {split}/ with {', '.join(unknown[:5])}")
+        splits[split], more = _read_folders(root / split, class_names)
+        ignored += more
+    return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=_ignored_note(ignored))
+
+
+def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
+    """The user's own lists: `train.txt`, `test.txt` and, if there is one, `val.txt`, of `relative/path label` lines.
+
+    Paths are relative to `data_dir`, labels are class ids from 0. `classes.txt` names the classes, one per line;
+    without it they are numbered. Without `val.txt` a tenth of each training class is carved off.
+
+    Args:
+      seed: of the carving.
+    Raises:
+      FileNotFoundError, ValueError: a list is missing, or a line is not `path label`.
+    """
+    root = pathlib.Path(data_dir)
+    entries = {split: read_list(path) for split, path in _split_files(root, "lists", "{}.txt").items()}
+    return _listed(root, entries, _names_in_file(root), seed=seed)
+
+
+def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
+    """The user's own tables: `train.csv`, `test.csv` and, if there is one, `val.csv`, with the columns `path,label`.
+
+    Instead of these there may be one `images.csv` with the columns `path,label,split`; a split is train, val or test.
+    Paths are relative to `data_dir`. Labels are class ids from 0 where all are numbers, otherwise the names of classes,
+    which then are sorted. `classes.txt` gives names, or their order, as in `lists`; so does carving.
+
+    Args:
+      seed: of the carving.
+    Raises:
+      FileNotFoundError: a table is missing.
+      ValueError: a table has other columns, a row is not complete, or a label is not one of train's.
+    """
+    root = pathlib.Path(data_dir)
+    if (root / "images.csv").exists():
+        rows = _read_table(root / "images.csv", ("path", "label", "split"))
+        unknown = {split for *_, split in rows} - {"train", "val", "test"}
+        if unknown:
+            raise ValueError(f"split must be train, val or test. Received: {root / 'images.csv'} with {min(unknown)!r}")
+        tables = {split: [row[:2] for row in rows if row[2] == split] for split in ("train", "val", "test")}
+        if not tables["val"]:
+            del tables["val"]
+    else:
+        files = _split_files(root, "csv", "{}.csv")
+        tables = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
+    names = _names_in_file(root)
+    if not all(label.isdecimal() for table in tables.values() for _, label in table):
+        names = names or sorted({label for _, label in tables["train"]})
+        tables = _numbered(tables, names)
+    entries = {
+        split: (
+            np.array([path for path, _ in table], dtype=str),
+            np.array([int(label) for _, label in table], np.int64),
+        )
+        for split, table in tables.items()
+    }
+    return _listed(root, entries, names, seed=seed)
+
+
+def _folders(root: pathlib.Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(root: str | os.PathLike) -> Iterator[str]:
+    """Paths of the files at any depth, except in hidden folders."""
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield entry.path
+            elif not entry.name.startswith("."):
+                yield from _files(entry.path)
+
+
+def _read_folders(root: pathlib.Path, class_names: list[str]) -> tuple[Split, int]:
+    """The images of the classes that have a folder here, class by class and sorted; and how many other files lie there.
+
+    The order is that of the names, whatever the file system's.
+    """
+    paths, counts, ignored = [], [], 0
+    for name in class_names:
+        files = list(_files(root / name)) if (root / name).is_dir() else []
+        images = [path for path in files if _is_image(path)]
+        paths += sorted(images)
+        counts.append(len(images))
+        ignored += len(files) - len(images)
+    return Split(
+        np.array(paths, dtype=str), np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
+    ), ignored
+
+
+def _is_image(path: str) -> bool:
+    name = os.path.basename(path)
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def _ignored_note(ignored: int) -> tuple[str, ...]:
+    return (f"{ignored} files among the images are hidden or have another extension; they were ignored.",) * bool(
+        ignored
+    )
+
+
+def _split_by_class(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Train, val and test drawn from each class, whose draw depends on the seed and its own images alone; and notes."""
+    rows = {"train": [], "val": [], "test": []}
+    counts = np.bincount(split.labels)
+    for label, of_class in enumerate(np.split(np.arange(len(split)), np.cumsum(counts)[:-1])):
+        shuffled = np.random.default_rng((seed, label)).permutation(of_class)
+        val, test = (
+            max(round(fraction * len(shuffled)), 1) if len(shuffled) >= FEWEST_TO_SPLIT else 0
+            for fraction in (VAL_FRACTION, TEST_FRACTION)
+        )
+        for part, chosen in zip(("val", "test", "train"), np.split(shuffled, [val, val + test]), strict=True):
+            rows[part].append(chosen)
+    splits = {part: split.subset(np.sort(np.concatenate(chosen))) for part, chosen in rows.items()}
+    sizes = " / ".join(str(len(part)) for part in splits.values())
+    notes = (f"{name} has no train and test: each class was split at random, {sizes} images train / val / test.",)
+    small = np.count_nonzero(counts < FEWEST_TO_SPLIT)
+    if small:
+        notes += (f"{small} classes have fewer than {FEWEST_TO_SPLIT} images, all of them in train.",)
+    return splits, notes
+
+
+def _split_files(root: pathlib.Path, dataset: str, pattern: str) -> dict[str, pathlib.Path]:
+    """The files of train, test and, where there is one, val."""
+    files = {split: root / pattern.format(split) for split in ("train", "val", "test")}
+    missing = [str(files[split]) for split in ("train", "test") if not files[split].exists()]
+    if missing:
+        train, val, test = (path.name for path in files.values())
+        raise FileNotFoundError(
+            f"--dataset={dataset} reads {train}, {test} and optionally {val} from --data_dir. "
+            f"Not found: {', '.join(missing)}"
+        )
+    return {split: path for split, path in files.items() if path.exists()}
+
+
+def _names_in_file(root: pathlib.Path) -> list[str] | None:
+    """The lines of `classes.txt`, where there is one."""
+    path = root / "classes.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else None
+
+
+def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The rows of a csv file, their values in the order of `columns`."""
+    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
+        reader = DictReader(file)
+        found = reader.fieldnames or ()
+        if sorted(found) != sorted(columns):
+            raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {','.join(found)}")
+        rows = []
+        for row in reader:
+            if None in row or not all(row.values()):  # too many values, or too few
+                raise ValueError(f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num}")
+            rows.append(tuple(row[column] for column in columns))
+    return rows
+
+
+def _numbered(tables: dict[str, list[tuple[str, str]]], names: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
+    """The tables with class ids for names."""
+    ids = {name: number for number, name in enumerate(names)}
+    for split, table in tables.items():
+        unknown = {label for _, label in table} - set(ids)
+        if unknown:
+            raise ValueError(
+                f"Labels must be class names of train, or of classes.txt. Received: {split} with {min(unknown)!r}"
+            )
+    return {split: [(path, ids[label]) for path, label in table] for split, table in tables.items()}
+
+
+def _listed(root: pathlib.Path, entries: dict, class_names: list[str] | None, *, seed: int) -> LongTailed:
+    """A data set of (paths [N], labels [N]) per split."""
+    splits = {
+        split: Split(np.array([os.path.join(root, path) for path in paths], dtype=str), labels)
+        for split, (paths, labels) in entries.items()
+    }
+    class_names = class_names or range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
+    return LongTailed.from_splits(root.resolve().name, splits, class_names=class_names, seed=seed)

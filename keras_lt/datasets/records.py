@@ -1,0 +1,85 @@
+"""Encoded images inside larger files, each read by one call wherever it lies."""
+
+import copy
+import functools
+import hashlib
+import os
+
+import numpy as np
+
+MOST_OPEN = 128  # files at once: macOS lets a process have 256, Linux 1024
+
+
+class ShardedRecords:
+    """`Records` whose images are stretches of bytes in a few files.
+
+    Any container that stores its images unpacked can be read so, once it is known where they lie: TFRecord, tar.
+    Each read is one `pread`, which has no position to share, so threads need no lock.
+
+    Args:
+      files: paths of the files.
+      shard: the file of each image, a position in `files`, [N].
+      offset, length: where its bytes lie in that file, [N].
+      names: what messages call it, str [N].
+    """
+
+    def __init__(
+        self, files: tuple[str, ...], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, names: np.ndarray
+    ):
+        self.files = tuple(map(str, files))
+        self.shard = np.asarray(shard, np.int32)
+        self.offset, self.length = np.asarray(offset, np.int64), np.asarray(length, np.int64)
+        self.names = np.asarray(names, str)
+        shapes = {array.shape for array in (self.shard, self.offset, self.length, self.names)}
+        if len(shapes) > 1 or self.names.ndim != 1:
+            raise ValueError(f"Every record needs a shard, an offset, a length and a name. Received: shapes {shapes}")
+        if self.shard.size and not 0 <= self.shard.min() <= self.shard.max() < len(self.files):
+            raise ValueError(
+                f"shard must lie in 0..{len(self.files) - 1}, one of the files. "
+                f"Received: {self.shard.min()}..{self.shard.max()}"
+            )
+        self._open = functools.lru_cache(MOST_OPEN)(_OpenFile)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: np.ndarray) -> "ShardedRecords":
+        """The images at `rows`, in that order; open files are shared."""
+        chosen = copy.copy(self)
+        for array in ("shard", "offset", "length", "names"):
+            setattr(chosen, array, getattr(self, array)[rows])
+        return chosen
+
+    def read(self, row: int) -> bytes:
+        """The encoded image of a row.
+
+        Raises:
+          OSError: its file cannot be opened or read, or ends too early.
+        """
+        path, offset, length = self.files[self.shard[row]], int(self.offset[row]), int(self.length[row])
+        file = self._open(path)  # held until read: another thread may push it out of the cache meanwhile
+        image = os.pread(file.descriptor, length, offset)
+        if len(image) != length:
+            raise OSError(
+                f"{path} ends before the image {self.names[row]}: expected {length} bytes at {offset}. "
+                f"Received: {len(image)}"
+            )
+        return image
+
+    def fingerprint(self) -> bytes:
+        """Changes with the files' paths, and with the images' places, names or order."""
+        digest = hashlib.sha256("\0".join(self.files).encode())
+        for array in (self.shard, self.offset, self.length, self.names):
+            digest.update(np.ascontiguousarray(array).view(np.uint8))
+        return digest.digest()
+
+
+class _OpenFile:
+    """Closed once nothing refers to it."""
+
+    def __init__(self, path: str):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "descriptor"):  # not where opening failed
+            os.close(self.descriptor)

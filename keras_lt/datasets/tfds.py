@@ -1,0 +1,219 @@
+"""Any labelled image set of TensorFlow Datasets, its images still encoded and read in any order.
+
+Sets prepared as TFRecord are read where they lie, by one `pread` per image; those prepared as ArrayRecord through its
+own reader. Either way a look at every record comes first, for labels and places.
+"""
+
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from keras_lt.datasets.long_tailed import LongTailed, Split
+from keras_lt.datasets.profiles import impose
+from keras_lt.datasets.records import ShardedRecords
+
+SMALL = 96  # pixels; STL-10 has the largest of the customary small pictures
+LENGTH_BYTES, CRC_BYTES = 8, 4  # a TFRecord: its length, a checksum of that, the bytes, a checksum of those
+
+
+def tfds_dataset(
+    name: str, data_dir: str = "", *, imbalance_ratio: float | None = None, profile: str = "exponential", seed: int = 0
+) -> LongTailed:
+    """A set of TensorFlow Datasets with the features `image` and `label`, such as "imagenet_lt" or "cifar100".
+
+    TensorFlow Datasets downloads and prepares it where it is not yet, below `data_dir` or in its own default folder.
+    The split `test` is the test split and `validation` is val. Where `test` is missing or has no labels, `validation`
+    is the test split; without a val a tenth of each training class is carved off.
+
+    Args:
+      name: as `tfds.builder` takes it, with its config and version where wanted: "name/config:1.0.0".
+      imbalance_ratio: of the long tail imposed on train, largest class over smallest; None leaves train as it is.
+      profile: of that tail, a name in `profiles.PROFILES`.
+      seed: of the images that are kept, and of the carving.
+    Raises:
+      ModuleNotFoundError: TensorFlow Datasets is not installed.
+      ValueError: it has no such set, or the set is not one of labelled images with train and test.
+    """
+    builder = _prepared_builder(name, data_dir)
+    splits = {split: _read_split(builder, split) for split in ("train", "validation", "test") if _holds(builder, split)}
+    labelled = {split: examples for split, examples in splits.items() if examples.labels.min() >= 0}
+    if "train" not in labelled or len(labelled) < 2:
+        raise ValueError(
+            "The set needs a labelled train, and a labelled test or validation. Received: "
+            f"tfds:{name} with {', '.join(labelled) or 'none of them'}"
+        )
+    notes = ()
+    if "test" not in labelled:
+        labelled["test"] = labelled.pop("validation")
+        notes = (f"tfds:{name} has no labelled test split: its validation split is reported as test.",)
+    elif "validation" in labelled:
+        labelled["val"] = labelled.pop("validation")
+    class_names = builder.info.features["label"].names
+    if imbalance_ratio is not None:
+        labelled["train"] = impose(
+            labelled["train"], classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed
+        )
+    recipe = _recipe(builder.info.features["image"].shape)
+    return LongTailed.from_splits(f"tfds:{name}", labelled, class_names=class_names, seed=seed, notes=notes, **recipe)
+
+
+def _recipe(shape: tuple[int | None, ...]) -> dict:
+    """Small pictures of one size, [H, W, channels], fill their frame, and are taken as they are."""
+    side = shape[0]
+    return {"image_size": side, "crop_fraction": 1.0, "augmentation": "none"} if side and side <= SMALL else {}
+
+
+def _prepared_builder(name: str, data_dir: str):
+    """TensorFlow Datasets' builder of the set, which is on disk."""
+    try:
+        import tensorflow_datasets  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"--dataset=tfds:{name} needs TensorFlow Datasets: pip install 'keras_lt[tfds]'. Received: {error}"
+        ) from error
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir or None)
+    except (ValueError, AssertionError) as error:  # for a name, config or version that it does not know
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"tfds:<name> must be a set of TensorFlow Datasets. Received: tfds:{name}: {reason}"
+        ) from error
+    types = {"image": tensorflow_datasets.features.Image, "label": tensorflow_datasets.features.ClassLabel}
+    features = builder.info.features
+    if not all(name in features and isinstance(features[name], kind) for name, kind in types.items()):
+        raise ValueError(
+            f"The set needs the features `image`, an Image, and `label`, a ClassLabel. Received: tfds:{name} with "
+            f"{', '.join(features)}"
+        )
+    if not builder.is_prepared():
+        print(f"TensorFlow Datasets prepares {name} in {builder.data_dir}", flush=True)
+        builder.download_and_prepare()
+    return builder
+
+
+def _holds(builder, split: str) -> bool:
+    return split in builder.info.splits and builder.info.splits[split].num_examples > 0
+
+
+def _read_split(builder, split: str) -> Split:
+    file_format = builder.info.file_format.value
+    if file_format not in READERS:
+        raise ValueError(
+            f"The set must be prepared as {' or '.join(READERS)}. Received: {builder.data_dir} in {file_format}"
+        )
+    return READERS[file_format](split, [os.fspath(path) for path in builder.info.splits[split].filepaths])
+
+
+def _read_tfrecord(split: str, files: list[str]) -> Split:
+    places = (
+        (shard, *_image_and_label(buffer, start, end))
+        for shard, path in enumerate(files)
+        for buffer, start, end in _tfrecords(path)
+    )
+    shard, offset, length, labels = np.fromiter(places, np.dtype((np.int64, 4))).T
+    return Split(ShardedRecords(tuple(files), shard, offset, length, _row_names(split, len(labels))), labels)
+
+
+def _tfrecords(path: str) -> Iterator[tuple[mmap.mmap, int, int]]:
+    """The file, and where each of its records starts and ends."""
+    if not os.path.getsize(path):
+        return  # a shard without examples, which cannot be mapped
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+        buffer.madvise(mmap.MADV_RANDOM)  # no reading ahead: images are passed over
+        end = -CRC_BYTES
+        while (position := end + CRC_BYTES) < len(buffer):
+            start = position + LENGTH_BYTES + CRC_BYTES
+            end = start + struct.unpack_from("<Q", buffer, position)[0]
+            if end + CRC_BYTES > len(buffer):
+                raise ValueError(f"Expected whole TFRecords. Received: {path}, cut short in the one at {position}")
+            yield buffer, start, end
+
+
+def _read_array_record(split: str, files: list[str]) -> Split:
+    from array_record.python import array_record_data_source  # noqa: PLC0415 - comes with TensorFlow Datasets
+
+    source = array_record_data_source.ArrayRecordDataSource(files)
+    labels = np.array([_image_and_label(record, 0, len(record))[-1] for record in source], np.int64)
+    return Split(ArrayRecords(source, files, np.arange(len(labels)), _row_names(split, len(labels))), labels)
+
+
+READERS: dict[str, Callable[[str, list[str]], Split]] = {
+    "tfrecord": _read_tfrecord,
+    "array_record": _read_array_record,
+}
+
+
+def _row_names(split: str, examples: int) -> np.ndarray:
+    return np.array([f"{split}[{row}]" for row in range(examples)], dtype=str)
+
+
+class ArrayRecords:
+    """`Records` in ArrayRecord files, which are compressed: the image is found anew in each record that is read.
+
+    Args:
+      source: the records, as bytes.
+      files: the files they are in.
+      rows: position in `source` of each image, [N].
+      names: what messages call it, str [N].
+    """
+
+    def __init__(self, source, files: list[str], rows: np.ndarray, names: np.ndarray):
+        self.source, self.files, self.rows, self.names = source, files, rows, names
+
+    def __getitem__(self, rows: np.ndarray) -> "ArrayRecords":
+        """The images at `rows`, in that order."""
+        return ArrayRecords(self.source, self.files, self.rows[rows], self.names[rows])
+
+    def read(self, row: int) -> bytes:
+        """The encoded image of a row."""
+        record = self.source[self.rows[row]]
+        offset, length, _ = _image_and_label(record, 0, len(record))
+        return record[offset : offset + length]
+
+    def fingerprint(self) -> bytes:
+        """Changes with the files' paths, and with the images' places or order."""
+        return hashlib.sha256("\0".join(self.files).encode() + self.rows.tobytes()).digest()
+
+
+def _image_and_label(buffer: bytes | mmap.mmap, start: int, end: int) -> tuple[int, int, int]:
+    """(offset and length of the image, label) of a `tf.train.Example` serialized at start..end, its image untouched.
+
+    An Example holds Features, a map: in each entry field 1 is the name and field 2 the Feature, which holds one list,
+    which holds one field of values.
+    """
+    found = {}
+    ((_, *features),) = _fields(buffer, start, end)
+    for _, *entry in _fields(buffer, *features):
+        parts = {number: place for number, *place in _fields(buffer, *entry)}
+        name = buffer[slice(*parts[1])]
+        if name in (b"image", b"label"):
+            ((_, *values),) = _fields(buffer, *parts[2])
+            found[name] = values
+    ((_, offset, image_end),) = _fields(buffer, *found[b"image"])
+    ((_, label_start, _),) = _fields(buffer, *found[b"label"])
+    label, _ = _varint(buffer, label_start)
+    return offset, image_end - offset, label - 2**64 if label >= 2**63 else label
+
+
+def _fields(buffer: bytes | mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a protocol buffer, all of which have a length: (number, start, end)."""
+    while position < end:
+        tag, position = _varint(buffer, position)
+        length, position = _varint(buffer, position)
+        yield tag >> 3, position, position + length
+        position += length
+
+
+def _varint(buffer: bytes | mmap.mmap, position: int) -> tuple[int, int]:
+    """A number of seven bits a byte, low ones first, the eighth bit set on all but the last; and where it ends."""
+    value = shift = 0
+    while True:
+        byte = buffer[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position

@@ -1,0 +1,10 @@
+"""Images into the network's input: one way for training, one for evaluation and serving alike.
+
+Every random choice is a function of a seed, the example's or the batch's, so that a resumed run sees the same pixels.
+"""
+
+from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION
+from keras_lt.preprocessing.decoding import decode
+from keras_lt.preprocessing.preprocessing import Preprocessing
+
+__all__ = ["AUGMENTATIONS", "NO_AUGMENTATION", "Preprocessing", "decode"]

@@ -1,0 +1,125 @@
+"""What happens to an image between its file and the network."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION, erase
+from keras_lt.preprocessing.decoding import decode
+from keras_lt.preprocessing.mixing import mix
+from keras_lt.preprocessing.randaugment import MAX_MAGNITUDE, randaugment
+
+CHANNEL_ORDERS = ("rgb", "bgr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """From an image, encoded or decoded, to the float32 [S, S, 3] that a backbone takes.
+
+    Attributes:
+      image_size: side S of the result, pixels.
+      mean, std: per RGB channel, on images in [0, 1].
+      channel_order: "rgb", or "bgr" for networks whose weights come from Caffe.
+      crop_fraction: evaluation resizes the shorter side to S / crop_fraction and crops the centre.
+      augmentation: a name in `AUGMENTATIONS`; what `train` does first.
+      randaugment: operations of RandAugment per image; 0 is without. They take the place of colour jitter.
+      randaugment_magnitude: the largest strength of an operation, in 0..10.
+      random_erasing: probability that a window of an image is erased, after normalising.
+      mixup, cutmix: alpha of MixUp and CutMix in `mix`; 0 is without.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: str = "rgb"
+    crop_fraction: float = 1.0
+    augmentation: str = NO_AUGMENTATION
+    randaugment: int = 0
+    randaugment_magnitude: float = 9.0
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self):
+        if self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1 pixel. Received: image_size={self.image_size}")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction must lie in (0, 1]. Received: crop_fraction={self.crop_fraction}")
+        if self.channel_order not in CHANNEL_ORDERS:
+            raise ValueError(f"channel_order must be one of {CHANNEL_ORDERS}. Received: {self.channel_order!r}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"augmentation must be one of {tuple(AUGMENTATIONS)}. Received: augmentation={self.augmentation!r}"
+            )
+        upper = {"randaugment_magnitude": MAX_MAGNITUDE, "random_erasing": 1.0}
+        for name in ("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix"):
+            value, most = getattr(self, name), upper.get(name, float("inf"))
+            if not 0 <= value <= most:
+                raise ValueError(f"{name} must lie in [0, {most:g}]. Received: {name}={value}")
+
+    @property
+    def augments(self) -> bool:
+        """Whether `train` differs from `evaluate`."""
+        return self.augmentation != NO_AUGMENTATION or self.randaugment > 0 or self.random_erasing > 0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def evaluation_settings(self) -> dict:
+        """The fields that `evaluate` depends on, by name."""
+        names = ("image_size", "mean", "std", "channel_order", "crop_fraction")
+        return {name: getattr(self, name) for name in names}
+
+    def train(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augments and normalises one image.
+
+        Args:
+          image: encoded bytes, a scalar string; or uint8 [H, W, 1 or 3].
+          seed: int [2], all that the augmentation depends on.
+        Returns: float32 [S, S, 3].
+        """
+        image = AUGMENTATIONS[self.augmentation](self, image, seed)
+        if self.randaugment:
+            image = randaugment(image, seed, operations=self.randaugment, magnitude=self.randaugment_magnitude)
+        image = self.normalize(image)
+        return erase(image, seed, probability=self.random_erasing) if self.random_erasing else image
+
+    def mix(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """MixUp or CutMix of a batch of trained-on images: as `mixing.mix`, mixed labels float32 [B, 3]."""
+        return mix(images, labels, seed, mixup=self.mixup, cutmix=self.cutmix)
+
+    def evaluate(self, image: tf.Tensor) -> tf.Tensor:
+        """Resizes, crops the centre and normalises.
+
+        Args:
+          image: encoded bytes, a scalar string; or uint8 [..., H, W, 1 or 3], one image or a batch of one size.
+        Returns: float32 [..., S, S, 3].
+        """
+        return self.normalize(self.resize_and_crop(image))
+
+    def resize_and_crop(self, image: tf.Tensor) -> tf.Tensor:
+        """The evaluated pixels before normalisation, float32 [..., S, S, 3] in 0..255."""
+        image = tf.cast(decode(image), tf.float32)
+        size, resized_side = self.image_size, round(self.image_size / self.crop_fraction)
+        if image.shape[-3:-1] != (resized_side, resized_side):
+            shape = tf.cast(tf.shape(image)[-3:-1], tf.float64)
+            image = tf.image.resize(
+                image,
+                tf.cast(tf.round(shape * (resized_side / tf.reduce_min(shape))), tf.int32),
+                antialias=True,
+            )
+        top, left = tf.unstack((tf.shape(image)[-3:-1] - size) // 2)
+        image = tf.image.crop_to_bounding_box(image, top, left, size, size)
+        return tf.ensure_shape(image, (*image.shape[:-3], size, size, 3))
+
+    def normalize(self, images: tf.Tensor) -> tf.Tensor:
+        """(x / 255 - mean) / std in the network's channel order; images float32 [..., S, S, 3] RGB in 0..255."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        # Row by row: TensorFlow is ten times slower with a vector of three values.
+        scale, offset = (np.tile(x, self.image_size).astype(np.float32) for x in (1 / (255 * std), -mean / std))
+        rows = tf.reshape(images, (-1, 3 * self.image_size)) * scale + offset
+        images = tf.ensure_shape(tf.reshape(rows, tf.shape(images)), images.shape)
+        return tf.reverse(images, [-1]) if self.channel_order == "bgr" else images

@@ -1,0 +1,168 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_lt.datasets.own_images import csv, folder, lists
+
+
+def touch(root: pathlib.Path, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def relative(root, split):
+    """What a split holds: (path below the folder, label)."""
+    return [(os.path.relpath(path, root), int(label)) for path, label in zip(split.images, split.labels, strict=True)]
+
+
+def test_folders_of_train_are_the_classes_in_sorted_order(tmp_path):
+    touch(tmp_path, "train/owl/b.JPG", "train/owl/2020/a.png", "train/newt/z.webp", "train/newt/y.jfif")
+    touch(tmp_path, "val/owl/1.jpeg", "test/newt/1.gif", "test/owl/1.bmp")
+    data = folder(str(tmp_path))
+    assert data.name == tmp_path.name
+    assert data.class_names == ("newt", "owl")
+    assert relative(tmp_path, data.train) == [
+        ("train/newt/y.jfif", 0),
+        ("train/newt/z.webp", 0),
+        ("train/owl/2020/a.png", 1),
+        ("train/owl/b.JPG", 1),
+    ]
+    assert relative(tmp_path, data.val) == [("val/owl/1.jpeg", 1)]
+    assert relative(tmp_path, data.test) == [("test/newt/1.gif", 0), ("test/owl/1.bmp", 1)]
+    assert data.notes == ()
+
+
+def test_files_that_are_no_images_are_counted_and_left_out(tmp_path):
+    touch(tmp_path, "train/owl/a.jpg", "train/owl/b.jpg", "test/owl/a.jpg")
+    touch(tmp_path, "train/owl/.a.jpg", "train/owl/deep/notes.txt", "test/owl/Thumbs.db", "train/.cache/owl/c.jpg")
+    data = folder(str(tmp_path))
+    assert data.class_names == ("owl",)
+    assert (len(data.train), len(data.val), len(data.test)) == (1, 1, 1)
+    assert data.notes[0].startswith("3 files ")
+    assert "1 of 2 training images were set aside" in data.notes[1]
+
+
+def test_an_unknown_class_folder_is_named(tmp_path):
+    touch(tmp_path, "train/owl/a.jpg", "test/owl/a.jpg", "test/unicorn/a.jpg")
+    with pytest.raises(ValueError, match=r"Received: test/ with unicorn$"):
+        folder(str(tmp_path))
+
+
+def test_train_without_test_and_no_folder_at_all_are_refused(tmp_path):
+    touch(tmp_path, "train/owl/a.jpg")
+    with pytest.raises(FileNotFoundError, match=rf"reads train/<class>/, test/<class>/.*{tmp_path}/test$"):
+        folder(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=rf"Not found: {tmp_path}/nowhere$"):
+        folder(str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def unsplit(tmp_path):
+    """Classes of 20, 10, 4, 3, 2 and 1 images."""
+    for name, count in {"a": 20, "b": 10, "c": 4, "d": 3, "e": 2, "f": 1}.items():
+        touch(tmp_path, *(f"{name}/{number:02}.jpg" for number in range(count)))
+    return tmp_path
+
+
+def test_one_folder_is_split_by_class(unsplit):
+    data = folder(str(unsplit))
+    # 10 and 20 percent of each class, at least one; with fewer than three images, none
+    assert np.bincount(data.val.labels, minlength=6).tolist() == [2, 1, 1, 1, 0, 0]
+    assert np.bincount(data.test.labels, minlength=6).tolist() == [4, 2, 1, 1, 0, 0]
+    assert data.class_counts.tolist() == [14, 7, 2, 1, 2, 1]
+    everything = [entry for split in data.splits.values() for entry in relative(unsplit, split)]
+    assert len(set(everything)) == len(everything) == 40
+    assert all("abcdef"[label] == path[0] for path, label in everything)
+    assert "split at random, 27 / 5 / 8 images train / val / test" in data.notes[0]
+    assert data.notes[1].startswith("2 classes have fewer than 3 images")
+
+
+def test_the_split_depends_on_the_seed_and_the_class_alone(unsplit):
+    first, again, other = (folder(str(unsplit), seed=seed) for seed in (3, 3, 4))
+    assert relative(unsplit, first.test) == relative(unsplit, again.test)
+    assert relative(unsplit, first.test) != relative(unsplit, other.test)
+    touch(unsplit, "b/99.jpg")
+    grown = folder(str(unsplit), seed=3)
+    assert [entry for entry in relative(unsplit, grown.test) if entry[1] != 1] == [
+        entry for entry in relative(unsplit, first.test) if entry[1] != 1
+    ]
+
+
+def test_lists_are_relative_to_the_folder(tmp_path):
+    (tmp_path / "train.txt").write_text("a b/1.jpg 0\n/elsewhere/2.jpg 2\nc.jpg 1\n")
+    (tmp_path / "val.txt").write_text("v.jpg 2\n")
+    (tmp_path / "test.txt").write_text("t.jpg 1\n")
+    data = lists(str(tmp_path))
+    assert data.train.images.tolist() == [f"{tmp_path}/a b/1.jpg", "/elsewhere/2.jpg", f"{tmp_path}/c.jpg"]
+    assert data.train.labels.tolist() == [0, 2, 1]
+    assert relative(tmp_path, data.val) == [("v.jpg", 2)]
+    assert data.class_names == ("0", "1", "2")
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
+    assert lists(str(tmp_path)).class_names == ("ant", "bee", "cat")
+
+
+def test_lists_without_val_carve_one(tmp_path):
+    (tmp_path / "train.txt").write_text("".join(f"{n}.jpg 0\n" for n in range(20)))
+    (tmp_path / "test.txt").write_text("t.jpg 0\n")
+    data = lists(str(tmp_path))
+    assert (len(data.train), len(data.val)) == (18, 2)
+    assert "2 of 20 training images were set aside" in data.notes[0]
+
+
+@pytest.mark.parametrize(("reader", "extension"), [(lists, "txt"), (csv, "csv")])
+def test_missing_lists_are_named(tmp_path, reader, extension):
+    expected = (
+        rf"train.{extension}, test.{extension} and optionally val.{extension} from --data_dir. Not found: .*train"
+    )
+    with pytest.raises(FileNotFoundError, match=expected):
+        reader(str(tmp_path))
+
+
+def test_tables_with_names_number_them_in_sorted_order(tmp_path):
+    (tmp_path / "train.csv").write_text('path,label\n"b, c.jpg",owl\nd.jpg,newt\n', encoding="utf-8-sig")
+    (tmp_path / "val.csv").write_text("label,path\nowl,v.jpg\n")
+    (tmp_path / "test.csv").write_text("path,label\nt.jpg,newt\n")
+    data = csv(str(tmp_path))
+    assert data.class_names == ("newt", "owl")
+    assert relative(tmp_path, data.train) == [("b, c.jpg", 1), ("d.jpg", 0)]
+    assert relative(tmp_path, data.val) == [("v.jpg", 1)]
+    (tmp_path / "classes.txt").write_text("owl\nnewt\n")
+    data = csv(str(tmp_path))
+    assert data.class_names == ("owl", "newt")
+    assert data.train.labels.tolist() == [0, 1]
+
+
+def test_one_table_with_a_split_column(tmp_path):
+    (tmp_path / "images.csv").write_text("path,split,label\na.jpg,train,1\nb.jpg,test,1\nc.jpg,train,0\nd.jpg,val,0\n")
+    data = csv(str(tmp_path))
+    assert data.class_names == ("0", "1")
+    assert relative(tmp_path, data.train) == [("a.jpg", 1), ("c.jpg", 0)]
+    assert relative(tmp_path, data.val) == [("d.jpg", 0)]
+    assert relative(tmp_path, data.test) == [("b.jpg", 1)]
+    (tmp_path / "images.csv").write_text("path,label,split\na.jpg,0,train\nb.jpg,0,test\nc.jpg,0,train\n")
+    assert "1 of 2 training images were set aside" in csv(str(tmp_path)).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "file,label,split\n",
+            r"Expected the columns path,label,split\. Received: .*images\.csv with file,label,split",
+        ),
+        ("path,label\n", r"images\.csv with path,label$"),
+        ("", r"images\.csv with $"),
+        ("path,label,split\na.jpg,0,train\nb.jpg,,test\n", r"in every row\. Received: .*images\.csv:3"),
+        ("path,label,split\na.jpg,0\n", r"images\.csv:2"),
+        ("path,label,split\na, b.jpg,0,train\n", r"images\.csv:2"),
+        ("path,label,split\na.jpg,0,training\n", r"split must be train, val or test\. Received: .*'training'"),
+        ("path,label,split\na.jpg,owl,train\nb.jpg,newt,test\n", r"class names of train.*Received: test with 'newt'"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_named(tmp_path, table, message):
+    (tmp_path / "images.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        csv(str(tmp_path))
