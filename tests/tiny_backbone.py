@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_lt.backbones.parts import pooled
+
 
 def tiny(image_size=8):
     """Images [B, S, S, 3] -> features [B, 4]; a stem and a last block, as every backbone has."""
@@ -11,4 +13,4 @@ def tiny(image_size=8):
         block = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False)(inputs)
         block = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(block))
         x = keras.Model(inputs, block, name=name)(x)
-    return keras.Model(images, keras.layers.GlobalAveragePooling2D(name="pool")(x))
+    return pooled(images, x, name="tiny")

@@ -9,9 +9,12 @@ from collections.abc import Callable
 
 import keras
 
-from keras_lt.backbones.applications import APPLICATIONS, Normalization, application
+from keras_lt.backbones.applications import APPLICATIONS, application
 from keras_lt.backbones.cifar_resnet import cifar_resnet
+from keras_lt.backbones.local_weights import load_weights
+from keras_lt.backbones.normalizations import Normalization
 from keras_lt.backbones.parts import feature_map, last_block
+from keras_lt.backbones.presets import is_preset, preset_backbone, preset_normalization
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
 from keras_lt.backbones.torch_state import load_torch_state
@@ -45,7 +48,7 @@ BACKBONES: dict[str, Callable[..., keras.Model]] = {
     ),
 }
 
-NAMES = (*BACKBONES, *APPLICATIONS)
+NAMES = (*BACKBONES, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")
 
 
 def build(name: str, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
@@ -54,22 +57,27 @@ def build(name: str, *, image_size: int | None = None, pretrained: str = "") -> 
     Args:
       name: one of `NAMES`.
       image_size: side of the square images in pixels; None takes any size.
-      pretrained: a `.weights.h5` or `.keras` file of that net (for a net of `keras.applications`: what Keras saved of
-        it without its top), or for those "imagenet", which Keras downloads; empty for none.
+      pretrained: a `.weights.h5` or `.keras` file of that net (for an adapted net: what was saved of it without its
+        top), or for adapted nets "imagenet", which their library downloads; empty for none.
     """
     check(name, pretrained=pretrained)
+    if is_preset(name):
+        return preset_backbone(name, image_size=image_size, pretrained=pretrained)
     if name in APPLICATIONS:
-        return application(name, image_size=image_size, weights=pretrained or None)
+        return application(name, image_size=image_size, pretrained=pretrained)
     backbone = BACKBONES[name](image_size=image_size)
     if pretrained:
-        backbone.load_weights(pretrained)
+        load_weights(backbone, pretrained)
     return backbone
 
 
 def check(name: str, *, pretrained: str = "") -> None:
-    """Raises ValueError where `build` knows no such name, or no such weights for it."""
-    if name not in BACKBONES | APPLICATIONS:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES | APPLICATIONS)}. Received: backbone={name}")
+    """Raises ValueError where `build` knows no such name, or no such weights for it.
+
+    It loads no library: whether keras_hub or keras_cv know a preset is found out by `build`.
+    """
+    if name not in BACKBONES | APPLICATIONS and not is_preset(name):
+        raise ValueError(f"backbone must be one of {', '.join(NAMES)}. Received: backbone={name}")
     if pretrained == "imagenet" and name in BACKBONES:
         raise ValueError(
             f"pretrained must be empty or a file for {name}: published Keras weights are Caffe's, which do not fit it; "
@@ -82,4 +90,6 @@ def check(name: str, *, pretrained: str = "") -> None:
 def normalization(name: str) -> Normalization | None:
     """How images must be normalised for a backbone; None for the data set's own statistics."""
     check(name)
+    if is_preset(name):
+        return preset_normalization(name)
     return APPLICATIONS[name].normalization if name in APPLICATIONS else None

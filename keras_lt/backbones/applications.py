@@ -2,30 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import keras
 
 from keras_lt.backbones import parts
-
-
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """What a net expects of an image in [0, 1]: (image - mean) / std, then the channels in this order.
-
-    `mean` and `std` are red, green, blue whatever the order.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-
-
-_CAFFE = Normalization(mean=(123.68 / 255, 116.779 / 255, 103.939 / 255), std=(1 / 255,) * 3, channel_order="bgr")
-_SYMMETRIC = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
-_TORCH = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-# These nets take values of 0 to 255 and normalise inside.
-_BYTES = Normalization(mean=(0.0,) * 3, std=(1 / 255,) * 3)
+from keras_lt.backbones.local_weights import load_weights
+from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,38 +26,39 @@ class Application:
 
 
 APPLICATIONS = {
-    "keras_applications/ResNet50": Application(keras.applications.ResNet50, _CAFFE, "conv5_block1_1_conv"),
-    "keras_applications/ResNet101": Application(keras.applications.ResNet101, _CAFFE, "conv5_block1_1_conv"),
-    "keras_applications/ResNet152": Application(keras.applications.ResNet152, _CAFFE, "conv5_block1_1_conv"),
-    "keras_applications/ResNet50V2": Application(keras.applications.ResNet50V2, _SYMMETRIC, "conv5_block1_preact_bn"),
-    "keras_applications/ResNet101V2": Application(keras.applications.ResNet101V2, _SYMMETRIC, "conv5_block1_preact_bn"),
-    "keras_applications/ResNet152V2": Application(keras.applications.ResNet152V2, _SYMMETRIC, "conv5_block1_preact_bn"),
-    "keras_applications/DenseNet121": Application(keras.applications.DenseNet121, _TORCH, "conv5_block1_0_bn"),
-    "keras_applications/DenseNet169": Application(keras.applications.DenseNet169, _TORCH, "conv5_block1_0_bn"),
-    "keras_applications/DenseNet201": Application(keras.applications.DenseNet201, _TORCH, "conv5_block1_0_bn"),
-    "keras_applications/EfficientNetB0": Application(keras.applications.EfficientNetB0, _BYTES, "block6a_expand_conv"),
-    "keras_applications/EfficientNetB3": Application(keras.applications.EfficientNetB3, _BYTES, "block6a_expand_conv"),
+    "keras_applications/ResNet50": Application(keras.applications.ResNet50, CAFFE, "conv5_block1_1_conv"),
+    "keras_applications/ResNet101": Application(keras.applications.ResNet101, CAFFE, "conv5_block1_1_conv"),
+    "keras_applications/ResNet152": Application(keras.applications.ResNet152, CAFFE, "conv5_block1_1_conv"),
+    "keras_applications/ResNet50V2": Application(keras.applications.ResNet50V2, SYMMETRIC, "conv5_block1_preact_bn"),
+    "keras_applications/ResNet101V2": Application(keras.applications.ResNet101V2, SYMMETRIC, "conv5_block1_preact_bn"),
+    "keras_applications/ResNet152V2": Application(keras.applications.ResNet152V2, SYMMETRIC, "conv5_block1_preact_bn"),
+    "keras_applications/DenseNet121": Application(keras.applications.DenseNet121, TORCH, "conv5_block1_0_bn"),
+    "keras_applications/DenseNet169": Application(keras.applications.DenseNet169, TORCH, "conv5_block1_0_bn"),
+    "keras_applications/DenseNet201": Application(keras.applications.DenseNet201, TORCH, "conv5_block1_0_bn"),
+    "keras_applications/EfficientNetB0": Application(keras.applications.EfficientNetB0, BYTES, "block6a_expand_conv"),
+    "keras_applications/EfficientNetB3": Application(keras.applications.EfficientNetB3, BYTES, "block6a_expand_conv"),
     "keras_applications/ConvNeXtTiny": Application(
-        keras.applications.ConvNeXtTiny, _BYTES, "convnext_tiny_stage_3_block_0_depthwise_conv"
+        keras.applications.ConvNeXtTiny, BYTES, "convnext_tiny_stage_3_block_0_depthwise_conv"
     ),
     "keras_applications/ConvNeXtBase": Application(
-        keras.applications.ConvNeXtBase, _BYTES, "convnext_base_stage_3_block_0_depthwise_conv"
+        keras.applications.ConvNeXtBase, BYTES, "convnext_base_stage_3_block_0_depthwise_conv"
     ),
 }
 
 
-def application(name: str, *, image_size: int | None = None, weights: str | None = None) -> keras.Model:
+def application(name: str, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
     """Images [B,H,W,3] -> features [B,D] by a net of `keras.applications` in two parts, `body` and `last_block`.
 
     Args:
       name: a key of `APPLICATIONS`.
       image_size: side of the square images in pixels; None takes any size.
-      weights: "imagenet", which Keras downloads, or a file that `save_weights` of that net without its top wrote.
+      pretrained: "imagenet", which Keras downloads, a file that `save_weights` of that net without its top wrote, or
+        empty for none.
     """
     net = APPLICATIONS[name]
+    weights = "imagenet" if pretrained == "imagenet" else None
     whole = net.build(include_top=False, weights=weights, input_shape=(image_size, image_size, 3))
+    if pretrained and not weights:
+        load_weights(whole, pretrained)
     cut = whole.get_layer(net.last_block).input
-    body = keras.Model(whole.input, cut, name="body")
-    last = keras.Model(cut, whole.output, name="last_block")
-    images = keras.Input((image_size, image_size, 3), name="images")
-    return parts.pooled(images, last(body(images)), name=net.build.__name__)
+    return parts.in_two(whole, cut, image_size=image_size, name=net.build.__name__)

@@ -9,8 +9,22 @@ import keras
 
 def pooled(images: keras.KerasTensor, feature_map: keras.KerasTensor, *, name: str) -> keras.Model:
     """Ends a backbone: images [B,H,W,3] -> spatial mean of the feature map, [B,D]."""
-    features = keras.layers.GlobalAveragePooling2D(name="pool")(feature_map)
+    features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(feature_map)
     return keras.Model(images, features, name=name)
+
+
+def in_two(whole: keras.Model, cut: keras.KerasTensor, *, image_size: int | None = None, name: str) -> keras.Model:
+    """Another library's net as a backbone of two stages, `body` and `last_block`, sharing its weights.
+
+    Args:
+      whole: images [B,H,W,3] -> feature map [B,h,w,D].
+      cut: the feature map inside it that the last block takes.
+      image_size: side of the square images in pixels; None takes any size.
+    """
+    body = keras.Model(whole.input, cut, name="body")
+    last = keras.Model(cut, whole.output, name="last_block")
+    images = keras.Input((image_size, image_size, 3), name="images")
+    return pooled(images, last(body(images)), name=name)
 
 
 def last_block(backbone: keras.Model) -> list[keras.layers.Layer]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
+SHOWN = 10  # of the names that do not fit
 _BATCH_NORM_VARIABLES = {
     "weight": "gamma",
     "bias": "beta",
@@ -37,7 +38,8 @@ def load_torch_state(model: keras.Model, state: Mapping[str, np.ndarray]) -> Non
         if arrays[name].shape != tuple(variables[name].shape)
     ]
     if problems:
-        raise ValueError(f"state must fit {model.name} exactly. Received: " + "; ".join(sorted(problems)))
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise ValueError(f"state must fit {model.name} exactly. Received: {'; '.join(sorted(problems)[:SHOWN])}{more}")
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
