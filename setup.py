@@ -8,6 +8,13 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").read_text()).group(1)
 
+EXTRAS = {
+    "keras_cv": ["keras-cv>=0.9"],
+    "keras_hub": ["keras-hub>=0.20"],
+    "tfds": ["tensorflow-datasets>=4.9.7"],
+    "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
+}
+
 setup(
     name="keras_lt",
     version=VERSION,
@@ -20,12 +27,14 @@ setup(
     package_data={"keras_lt": ["data/*", "templates/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "h5py>=3.11",
         "jinja2>=3.1",
         "keras>=3.8",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "pillow>=10",
         "rich>=13",
         "tensorflow>=2.18",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.8", "scipy>=1.12"]},
+    extras_require={**EXTRAS, "test": ["pytest>=8", "ruff>=0.8", "scipy>=1.12", *sum(EXTRAS.values(), [])]},
 )

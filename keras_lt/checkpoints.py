@@ -48,6 +48,20 @@ def read_json(path: str | os.PathLike):
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
 
 
+def write_history(path: str | os.PathLike, history: list[dict[str, float]]):
+    """Writes a CSV file with a line per epoch, atomically."""
+    with atomic(path) as scratch, scratch.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else [])
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: str | os.PathLike) -> list[dict[str, float]]:
+    """Reads what `write_history` wrote."""
+    with pathlib.Path(path).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
 def _without_nan(value):
     if isinstance(value, dict):
         return {key: _without_nan(v) for key, v in value.items()}
@@ -76,7 +90,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
         self.folder = None if folder is None else pathlib.Path(folder)
         self.monitor = monitor
         self.history: list[dict[str, float]] = []
-        self._best_weights: list[np.ndarray] | None = None
+        self._best_state: dict[str, np.ndarray] = {}  # where nothing is on disk
         self._begun = 0.0
 
     @property
@@ -93,20 +107,19 @@ class EpochCheckpoints(keras.callbacks.Callback):
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 warnings.warn(f"Checkpoint {path} cannot be read ({error}); the one before it is used.", stacklevel=2)
                 continue
-            model.optimizer.build(model.trainable_variables)
-            _assign(model.variables, values, "model")
-            _assign(model.optimizer.variables, values, "optimizer")
+            _restore(model, values)
             self.history = json.loads(str(values["history"]))
             return len(self.history)
         return 0
 
     def restore_best(self, model: keras.Model):
-        """Puts the best epoch's weights into the model."""
+        """Puts the best epoch's weights into the model, their moving average where the optimizer has one."""
         if self.folder is None:
-            model.set_weights(self._best_weights)
-            return
-        with np.load(self._path(self.best_epoch)) as state:
-            _assign(model.variables, state, "model")
+            _restore(model, self._best_state)
+        else:
+            with np.load(self._path(self.best_epoch)) as state:
+                _restore(model, state)
+        model.optimizer.finalize_variable_values(model.trainable_variables)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         """Keras's hook: starts the epoch's clock."""
@@ -118,22 +131,16 @@ class EpochCheckpoints(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.monotonic() - self._begun})
         if self.monitor not in self.history[-1]:
             raise ValueError(f"No log to choose the best epoch by: {self.monitor}. Received: {sorted(logs)}")
-        if self.folder is None:
-            if self.best_epoch == epoch:
-                self._best_weights = self.model.get_weights()
-            return
         state = {f"model{i}": v for i, v in enumerate(self.model.variables)}
         state |= {f"optimizer{i}": v for i, v in enumerate(self.model.optimizer.variables)}
+        state = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in state.items()}
+        if self.folder is None:
+            if self.best_epoch == epoch:
+                self._best_state = state
+            return
         with atomic(self._path(epoch)) as scratch, scratch.open("wb") as file:
-            np.savez(
-                file,
-                history=json.dumps(self.history),
-                **{k: keras.ops.convert_to_numpy(v) for k, v in state.items()},
-            )
-        with atomic(self.folder / "history.csv") as scratch, scratch.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
-            writer.writeheader()
-            writer.writerows(self.history)
+            np.savez(file, history=json.dumps(self.history), **state)
+        write_history(self.folder / "history.csv", self.history)
         kept = {self._path(self.best_epoch), *self._saved()[-KEPT:]}
         for path in set(self._saved()) - kept:
             path.unlink()
@@ -145,6 +152,9 @@ class EpochCheckpoints(keras.callbacks.Callback):
         return [] if self.folder is None else sorted(self.folder.glob("checkpoints/epoch-*.npz"))
 
 
-def _assign(variables, values, prefix: str):
-    for i, variable in enumerate(variables):
-        variable.assign(values[f"{prefix}{i}"])
+def _restore(model: keras.Model, state):
+    if not model.optimizer.built:  # one that scales the loss would make its variables twice
+        model.optimizer.build(model.trainable_variables)
+    for prefix, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
+        for i, variable in enumerate(variables):
+            variable.assign(state[f"{prefix}{i}"])

@@ -37,7 +37,7 @@ def plain_errors() -> Iterator[None]:
     """A user's mistake ends the command with its message and exit code 1, without a stack trace."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"Error: {error}")
 
 

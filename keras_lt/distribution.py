@@ -1,13 +1,14 @@
 """Where a run computes: one device, or the same model on every GPU of this host."""
 
 import itertools
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 STRATEGIES = ("auto", "none", "mirrored")
 
 
-def make_strategy(name: str = "auto", devices: list[str] | None = None) -> tf.distribute.Strategy:
+def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy of that name.
 
     Args:
@@ -15,21 +16,50 @@ def make_strategy(name: str = "auto", devices: list[str] | None = None) -> tf.di
         several GPUs.
       devices: for "mirrored", such as ["GPU:0", "GPU:1"]; default every GPU, or the CPU where there is none.
     """
+    if devices and name != "mirrored":
+        raise ValueError(f"devices belong to strategy 'mirrored'. Received: strategy={name!r}, devices={devices}")
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {STRATEGIES}. Received: strategy={name!r}")
     several_gpus = len(tf.config.list_logical_devices("GPU")) > 1
     if name == "mirrored" or (name == "auto" and several_gpus):
-        return tf.distribute.MirroredStrategy(devices)
+        return tf.distribute.MirroredStrategy(list(devices) or None)
     return tf.distribute.get_strategy()
 
 
-def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int):
-    """Raises ValueError where a global batch cannot be shared out equally; Keras fails from inside on such a batch."""
+def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:
+    """The devices, and each one's share of a batch: "2 devices, GPU:0 and GPU:1, 256 images of a batch each"."""
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return f"one device, a {kind}"
+    names = " and ".join(device.rpartition("/device:")[2] for device in strategy.extended.worker_devices)
+    return f"{replicas} devices, {names}, {batch_size // replicas} images of a batch each"
+
+
+def check_replicas(
+    strategy: tf.distribute.Strategy,
+    *,
+    batch_size: int,
+    accumulate_steps: int = 1,
+    steps_per_execution: int = 1,
+    jit_compile: bool = False,
+):
+    """Raises ValueError for what Keras cannot do on several devices, where it would fail from inside."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise ValueError(
             "The global batch must divide by the number of devices. "
             f"Received: batch_size={batch_size}, {replicas} devices"
+        )
+    asked = {
+        "accumulate_steps": accumulate_steps > 1 and accumulate_steps,
+        "steps_per_execution": steps_per_execution > 1 and steps_per_execution,
+        "jit_compile": jit_compile and "true",
+    }
+    refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
+    if refused and replicas > 1:
+        raise ValueError(
+            f"Keras can do this on one device only (--strategy=none). Received: {refused}, {replicas} devices"
         )
 
 

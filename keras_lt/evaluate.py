@@ -10,7 +10,6 @@ with quietly():
 
     from keras_lt import config
     from keras_lt.checkpoints import read_json
-    from keras_lt.datasets import DATASETS
     from keras_lt.evaluation import evaluate
     from keras_lt.features import extract_features
     from keras_lt.report import terminal_table
@@ -22,8 +21,7 @@ def main():
     with plain_errors():
         run_config = config.from_workdir()
         folder = run_config.folder
-        data = DATASETS[run_config.dataset](run_config.data_dir)
-        data.require_files()
+        data = run_config.open_data()
         results = read_json(folder / "results.json")
         representation = Representation.load(folder / "representation")
     features = {}  # by backbone: all classifiers share stage one's unless its batch norm was updated
@@ -32,7 +30,7 @@ def main():
             backbone, classifier = load_classifier(folder / "classifiers" / name, representation)
             if id(backbone) not in features:
                 features[id(backbone)] = extract_features(backbone, data.test, representation.preprocessing)
-            row["test"] = evaluate(classifier, features[id(backbone)], data.class_counts).accuracies
+            row["test"] = evaluate(classifier, features[id(backbone)], data.listed_counts).accuracies
     rich.print(terminal_table(results))
 
 

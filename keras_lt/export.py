@@ -5,7 +5,6 @@
 Every call writes a new version beside the earlier ones, which a model server picks up by itself.
 """
 
-import dataclasses
 import pathlib
 
 from keras_lt.command import launch, part, plain_errors, quietly
@@ -13,7 +12,7 @@ from keras_lt.command import launch, part, plain_errors, quietly
 with quietly():
     from keras_lt import config
     from keras_lt.checkpoints import read_json
-    from keras_lt.datasets import DATASETS, LongTailed
+    from keras_lt.datasets import LongTailed
     from keras_lt.serving import export_saved_model
     from keras_lt.stages import Representation, join, load_classifier
 
@@ -29,8 +28,7 @@ def export_version(folder: pathlib.Path, name: str, data: LongTailed) -> pathlib
     representation = Representation.load(folder / "representation")
     latest = latest_version(folder, name)
     version = 1 + (int(latest.name) if latest else 0)
-    recipe = dataclasses.asdict(representation.preprocessing)
-    del recipe["augmentation"]
+    recipe = representation.preprocessing.evaluation_settings()
     return export_saved_model(
         join(*load_classifier(folder / "classifiers" / name, representation)),
         folder / "export" / name / str(version),
@@ -47,7 +45,7 @@ def main():
         name = run_config.export_classifier or read_json(folder / "results.json")["best"]
         if not (folder / "classifiers" / name / "scores.json").exists():
             raise ValueError(f"{folder} holds no finished classifier '{name}'; train it with --classifiers={name}")
-        data = DATASETS[run_config.dataset](run_config.data_dir)
+        data = run_config.load_data()
     with part(f"SavedModel of {name}"):
         print(export_version(folder, name, data))
 

@@ -14,7 +14,7 @@ from keras_lt.checkpoints import atomic, read_json, write_json
 from keras_lt.datasets import Split
 from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices
 from keras_lt.optimization import Recipe
-from keras_lt.preprocessing import NO_AUGMENTATION, Preprocessing
+from keras_lt.preprocessing import Preprocessing
 
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
 
@@ -36,7 +36,7 @@ class Features:
     ) -> tf.data.Dataset:
         """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B])."""
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        return self._gather(training_indices(self.labels, recipe, **stream, batch_size=recipe.batch_size))
+        return self._gather(training_indices(self.labels, recipe, **stream, batch_size=recipe.pass_size))
 
     def evaluation_batches(self, *, batch_size: int) -> tf.data.Dataset:
         """Every row once, in order: (features [B, D], labels [B])."""
@@ -115,7 +115,8 @@ def _fill(array, backbone, split, preprocessing, batch_size):
 
 def _fingerprint(backbone: keras.Model, split: Split, preprocessing: Preprocessing) -> str:
     """Changes with anything that the features depend on: weights, preprocessing, examples."""
-    digest = hashlib.sha256(repr(dataclasses.replace(preprocessing, augmentation=NO_AUGMENTATION)).encode())
-    for array in (*backbone.get_weights(), split.images, split.labels):
-        digest.update(np.ascontiguousarray(array).data.cast("B") if array.dtype.kind != "U" else array.tobytes())
+    digest = hashlib.sha256(repr(preprocessing.evaluation_settings()).encode())
+    images = np.frombuffer(split.images.fingerprint(), np.uint8) if split.is_records else split.images
+    for array in (*backbone.get_weights(), images, split.labels):
+        digest.update(np.ascontiguousarray(array).view(np.uint8))
     return digest.hexdigest()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+MIXED_LABEL_WIDTH = 3  # the larger part's class, the smaller part's, the larger part's weight
+
 
 @keras.saving.register_keras_serializable("keras_lt")
 def cross_entropy(labels, logits):
@@ -45,7 +47,13 @@ class PerExampleLoss(keras.losses.Loss):
         self.arguments = arguments
 
     def call(self, labels, logits):
-        """Loss per example, [B]."""
+        """Loss per example, [B]; of mixed labels [B, 3] (`preprocessing.mixing`) the weighted mean of both classes'."""
+        if len(labels.shape) == 2 and labels.shape[-1] == MIXED_LABEL_WIDTH:
+            weight = keras.ops.cast(labels[:, 2], "float32")
+            return weight * self._of_class(labels[:, 0], logits) + (1 - weight) * self._of_class(labels[:, 1], logits)
+        return self._of_class(labels, logits)
+
+    def _of_class(self, labels, logits):
         # Keras hands the labels over as floats; some data sets have them as a column.
         labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
         return self.function(labels, logits, **self.arguments)

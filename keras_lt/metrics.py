@@ -140,8 +140,9 @@ class ShotAccuracy(keras.metrics.Metric):
         self.total = self.add_variable(shape=(classes,), initializer="zeros", name="total")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch."""
-        labels = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
+        """Counts a batch; a mixed label [B, 3] (`preprocessing.mixing`) as its larger part's class."""
+        labels = keras.ops.cast(y_true, "int32")
+        labels = labels[:, 0] if len(labels.shape) == 2 else labels
         # Not `==`, by which TensorFlow loses the shape where only one side's batch is known.
         hits = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
         weights = keras.ops.ones_like(labels) if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))

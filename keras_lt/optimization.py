@@ -1,4 +1,4 @@
-"""How a model is trained: the recipe, SGD with coupled weight decay, a cosine that steps once per epoch."""
+"""How a model is trained: the recipe, its learning rate over the epochs, SGD with coupled weight decay."""
 
 import dataclasses
 import math
@@ -7,6 +7,18 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+JIT_COMPILE = ("auto", "true", "false")
+_FINITE = (
+    "learning_rate",
+    "weight_decay",
+    "momentum",
+    "clip_norm",
+    "ema_momentum",
+    "steps_per_epoch",
+    "warmup_epochs",
+    "decay_factor",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -14,34 +26,72 @@ class Recipe:
 
     Attributes:
       epochs: passes; one pass is `steps_per_epoch` batches.
-      batch_size: images of one step, over all devices.
-      learning_rate: at the first epoch.
+      batch_size: images of one update, over all devices.
+      learning_rate: at its highest.
+      schedule: a name in `SCHEDULES`: what the learning rate does over the epochs.
+      warmup_epochs: W; the k-th epoch, k < W, has k / W of its learning rate.
+      decay_epochs, decay_factor: schedule "multistep" multiplies the learning rate by the factor after each of these.
       weight_decay: coefficient on every trainable weight, biases and batch norm included.
       momentum: of SGD, without Nesterov.
+      clip_norm: largest norm of all gradients together; 0 does not clip.
+      ema_momentum: above 0, validates and keeps the exponential moving average of the weights, not the weights.
       steps_per_epoch: 0 is floor(N / batch_size), whatever the sampler.
       sampler: a name in `samplers.SAMPLERS`, or (class_counts [C], progress) -> probabilities [C].
       engine: of `resampling.sample_indices`; "auto" is instance for instance-balanced, stratified for class-balanced,
         weighted otherwise.
       loss: a name in `losses.LOSSES`.
+      accumulate_steps: forward and backward passes of one update, each over batch_size / accumulate_steps images, for
+        batches that do not fit into memory. Batch norm sees the smaller batches.
+      steps_per_execution: updates that TensorFlow does between two looks at it from Python.
+      jit_compile: "true", "false", or "auto", by which Keras compiles on a single GPU.
     """
 
     epochs: int = 90
     batch_size: int = 512
     learning_rate: float = 0.2
+    schedule: str = "cosine"
+    warmup_epochs: int = 0
+    decay_epochs: tuple[int, ...] = ()
+    decay_factor: float = 0.1
     weight_decay: float = 5e-4
     momentum: float = 0.9
+    clip_norm: float = 0.0
+    ema_momentum: float = 0.0
     steps_per_epoch: int = 0
     sampler: str | Callable = "instance_balanced"
     engine: str = "auto"
     loss: str = "cross_entropy"
+    accumulate_steps: int = 1
+    steps_per_execution: int = 1
+    jit_compile: str = "auto"
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate_steps", "steps_per_execution"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "momentum", "steps_per_epoch"):
+        for name in _FINITE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0. Received: {name}={getattr(self, name)}")
+        for name, valid in {"schedule": SCHEDULES, "jit_compile": JIT_COMPILE}.items():
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} must be one of {', '.join(valid)}. Received: {name}={getattr(self, name)!r}")
+        if bool(self.decay_epochs) != (self.schedule == "multistep"):
+            raise ValueError(
+                "decay_epochs belong to schedule=multistep, which needs them. "
+                f"Received: schedule={self.schedule}, decay_epochs={self.decay_epochs}"
+            )
+        if self.ema_momentum >= 1:
+            raise ValueError(f"ema_momentum must lie in [0, 1). Received: ema_momentum={self.ema_momentum}")
+        if self.ema_momentum and self.accumulate_steps > 1:
+            raise ValueError(
+                "Keras averages weights after every pass, so ema_momentum needs accumulate_steps=1. "
+                f"Received: ema_momentum={self.ema_momentum}, accumulate_steps={self.accumulate_steps}"
+            )
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                "accumulate_steps must divide batch_size. "
+                f"Received: accumulate_steps={self.accumulate_steps}, batch_size={self.batch_size}"
+            )
 
     def steps(self, examples: int) -> int:
         """Steps of one epoch over that many training examples.
@@ -55,12 +105,44 @@ class Recipe:
                 "An epoch needs at least one full batch: lower batch_size or set steps_per_epoch. "
                 f"Received: batch_size={self.batch_size}, {examples} training images"
             )
+        if steps * self.accumulate_steps % self.steps_per_execution:
+            raise ValueError(
+                "steps_per_execution must divide the passes of an epoch; Keras would round the epoch up. Received: "
+                f"steps_per_execution={self.steps_per_execution}, {steps * self.accumulate_steps} passes"
+            )
         return steps
 
+    @property
+    def pass_size(self) -> int:
+        """Images of one forward and backward pass, over all devices."""
+        return self.batch_size // self.accumulate_steps
 
-def cosine_learning_rate(recipe: Recipe, epoch: int) -> float:
-    """lr_0 (1 + cos(pi k / T)) / 2 for epoch k = 0..T-1 of T, held within the epoch (Loshchilov & Hutter, 2017)."""
-    return recipe.learning_rate * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+    def rate(self, epoch: float) -> float:
+        """Learning rate after that many epochs."""
+        warmup = min(1.0, (int(epoch) + 1) / self.warmup_epochs) if self.warmup_epochs else 1.0
+        return self.learning_rate * warmup * SCHEDULES[self.schedule](self, epoch)
+
+
+def _cosine(recipe: Recipe, epoch: float) -> float:
+    """(1 + cos(pi k / T)) / 2 for epoch k = 0..T-1 of T (Loshchilov & Hutter, 2017), held within the epoch."""
+    return _cosine_per_step(recipe, int(epoch))
+
+
+def _cosine_per_step(recipe: Recipe, epoch: float) -> float:
+    """The same cosine at every step."""
+    return (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+
+
+def _multistep(recipe: Recipe, epoch: float) -> float:
+    """LDAM-DRW's protocol (Cao et al., 2019): smaller by a factor once certain epochs are done."""
+    return recipe.decay_factor ** sum(epoch >= done for done in recipe.decay_epochs)
+
+
+SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
+    "cosine": _cosine,
+    "cosine_per_step": _cosine_per_step,
+    "multistep": _multistep,
+}
 
 
 @keras.saving.register_keras_serializable("keras_lt")

@@ -17,11 +17,11 @@ with quietly():
     import rich
     import tensorflow as tf
 
-    from keras_lt import config, export
+    from keras_lt import config, distribution, export
     from keras_lt.checkpoints import read_json, write_json
     from keras_lt.classifiers import CLASSIFIERS, fold
     from keras_lt.config import RunConfig
-    from keras_lt.datasets import DATASETS, LongTailed
+    from keras_lt.datasets import LongTailed
     from keras_lt.distribution import make_strategy
     from keras_lt.evaluation import evaluate
     from keras_lt.features import Features, extract_features
@@ -35,20 +35,23 @@ with quietly():
     )
 
 
+REPRESENTATION = "representation"  # its folder in the work folder
+
+
 def run(run_config: RunConfig) -> dict:
     """Does what is missing of a run, and returns its results."""
     with plain_errors():
-        data = DATASETS[run_config.dataset](run_config.data_dir)
-        data.require_files()
-        for recipe in (run_config.stage_one_recipe, run_config.stage_two_recipe):
+        data = run_config.open_data()
+        for recipe in run_config.recipes:
             recipe.steps(len(data.train))  # refuses a batch that the images do not fill
-        folder = open_folder(run_config)
+        folder = open_folder(run_config, data)
     tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(run_config.strategy)
+    strategy = make_strategy(run_config.strategy, run_config.devices)
     describe(data)
+    print(f"On {distribution.describe(strategy, run_config.batch_size)}")
 
     with part("Stage one: the representation"):
-        representation = stage_one(run_config, data, strategy, folder / "representation")
+        representation = stage_one(run_config, data, strategy, folder / REPRESENTATION)
     with part("Features of train, val and test"):
         features = {
             split: extract_features(
@@ -85,11 +88,11 @@ def run(run_config: RunConfig) -> dict:
     return results
 
 
-def open_folder(run_config: RunConfig) -> pathlib.Path:
+def open_folder(run_config: RunConfig, data: LongTailed) -> pathlib.Path:
     """The work folder, made or found again.
 
     Raises:
-      ValueError: it was made with other flags; they are named.
+      ValueError: it was made with other flags; they are named. Or it holds an imported representation of other classes.
       OSError: it cannot be written.
     """
     folder = run_config.folder
@@ -98,6 +101,8 @@ def open_folder(run_config: RunConfig) -> pathlib.Path:
         if run_config.overwrite and folder.exists():
             shutil.rmtree(folder)
         differences = config.read_flag_file(saved).differences(run_config) if saved.exists() else []
+        if not saved.exists() and (folder / REPRESENTATION / "model.keras").exists():
+            check_imported(folder / REPRESENTATION, data)
         if not differences:
             dataclasses.replace(run_config, overwrite=False).save(saved)  # a replay must not empty the folder
     except OSError as error:
@@ -112,10 +117,20 @@ def open_folder(run_config: RunConfig) -> pathlib.Path:
     return folder
 
 
+def check_imported(folder: pathlib.Path, data: LongTailed):
+    """Raises ValueError where a representation that came from elsewhere knows another number of classes."""
+    classes = Representation.load(folder).model.output_shape[-1]
+    if classes != len(data.class_names):
+        raise ValueError(
+            f"{data.name} needs a representation of its {len(data.class_names)} classes. "
+            f"Received: one of {classes} in {folder}"
+        )
+
+
 def describe(data: LongTailed):
     """Says what the data set is like."""
     counts = data.class_counts
-    groups = ", ".join(f"{int(members.sum())} {name}" for name, members in shot_groups(counts).items())
+    groups = ", ".join(f"{int(members.sum())} {name}" for name, members in shot_groups(data.listed_counts).items())
     print(
         f"{data.name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images of "
         f"{len(counts)} classes, {counts.max()} down to {counts.min()} per class ({groups} shot)"
@@ -131,18 +146,23 @@ def stage_one(
     if (folder / "model.keras").exists():
         print(f"found in {folder}")
         return Representation.load(folder)
+    recipe = run_config.stage_one_recipe
+    passes = f" in {recipe.accumulate_steps} passes" if recipe.accumulate_steps > 1 else ""
+    print(f"{recipe.batch_size} images per step{passes}, learning rate {recipe.learning_rate:g}", flush=True)
     representation = learn_representation(
         data,
         backbone=run_config.backbone,
-        recipe=run_config.stage_one_recipe,
+        recipe=recipe,
         image_size=run_config.image_size,
         augmentation=run_config.augmentation,
         pretrained=run_config.pretrained,
         train_parts=run_config.train_parts,
         backbone_lr_multiplier=run_config.backbone_lr_multiplier,
+        precision=run_config.precision,
         seed=run_config.seed,
         strategy=strategy,
         folder=folder,
+        **run_config.augmentations,
     )
     representation.save(folder)
     return representation
@@ -168,7 +188,7 @@ def stage_two(
         representation,
         data,
         features=features,
-        recipe=run_config.stage_two_recipe,
+        recipe=run_config.stage_two_recipe(name),
         stage_two=run_config.stage_two,
         batch_norm=run_config.batch_norm,
         seed=run_config.seed,
@@ -180,7 +200,7 @@ def stage_two(
     test = features["test"]
     if classifier.backbone is not representation.backbone:
         test = extract_features(classifier.backbone, data.test, representation.preprocessing)
-    scores = evaluate(classifier.model, test, data.class_counts)
+    scores = evaluate(classifier.model, test, data.listed_counts)
     dense = fold(classifier.model.layers[-1])
     write_json(
         folder / "scores.json",
@@ -204,12 +224,13 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
-        "groups": {name: int(members.sum()) for name, members in shot_groups(data.class_counts).items()},
+        "groups": {name: int(members.sum()) for name, members in shot_groups(data.listed_counts).items()},
         "train_images": len(data.train),
-        "stage_one": {
+        "stage_one": {  # an imported representation has no recipe and took no epochs
+            "recipe": dataclasses.asdict(recipe) if representation.history else None,
             "epochs": len(representation.history),
             "seconds": seconds,
-            "images_per_second": images / seconds,
+            "images_per_second": images / seconds if seconds else None,
         },
         "classifiers": {
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
@@ -223,7 +244,7 @@ def report_details(run_config: RunConfig, data: LongTailed, scores: dict) -> Run
     """What the report draws beyond the results."""
     return RunDetails(
         class_names=data.class_names,
-        class_counts=data.class_counts,
+        class_counts=data.listed_counts,
         per_class={name: np.array(s["per_class"], np.float64) for name, s in scores.items()},
         curves={name: s["candidates"] for name, s in scores.items() if "tau" in s["chosen"]},
         weight_norms={name: np.array(s["weight_norms"]) for name, s in scores.items() if s["weight_norms"]},

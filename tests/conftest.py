@@ -40,6 +40,14 @@ def arrays_dir(tmp_path):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def keras_home(tmp_path_factory):
+    """What the package remembers of images is not written into the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def tiny_backbone():
     """Makes the tests' own backbone known by the name "tiny"."""
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from keras_lt.distribution import check_batch_size, evaluation_batch_size, make_strategy
+from keras_lt.distribution import check_replicas, evaluation_batch_size, make_strategy
 
 
 def test_one_device_is_the_default_where_there_are_no_gpus():
@@ -31,9 +31,22 @@ class Replicas:
 
 
 def test_a_batch_must_divide_by_the_devices():
-    check_batch_size(Replicas(2), 8)
+    check_replicas(Replicas(2), batch_size=8)
     with pytest.raises(ValueError, match="batch_size=7, 2 devices"):
-        check_batch_size(Replicas(2), 7)
+        check_replicas(Replicas(2), batch_size=7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"jit_compile": True}, "Received: jit_compile=true, 2 devices"),
+        ({"steps_per_execution": 4, "accumulate_steps": 2}, "accumulate_steps=2, steps_per_execution=4, 2 devices"),
+    ],
+)
+def test_what_keras_cannot_do_on_several_devices_is_refused_in_a_line(asked, message):
+    check_replicas(Replicas(1), batch_size=8, **asked)
+    with pytest.raises(ValueError, match=message):
+        check_replicas(Replicas(2), batch_size=8, **asked)
 
 
 @pytest.mark.parametrize(

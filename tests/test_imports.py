@@ -12,8 +12,9 @@ import keras_lt
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
-    {"samplers", "backbones", "classifiers", "losses", "metrics", "preprocessing", "datasets", "command"},
-    {"resampling", "distribution", "optimization", "checkpoints"},
+    {"samplers", "backbones", "classifiers", "losses", "metrics", "preprocessing", "command"},
+    {"datasets", "optimization", "checkpoints", "distribution"},
+    {"resampling", "inspection"},
     {"input_pipeline"},
     {"features"},
     {"stages"},

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.optimization import CoupledSGD, Recipe, cosine_learning_rate
+from keras_lt.optimization import CoupledSGD, Recipe
 
 
 def test_three_steps_equal_hand_computed_ones():
@@ -68,7 +68,28 @@ def test_cosine_is_held_within_an_epoch_and_ends_above_zero():
     recipe = Recipe(epochs=4, learning_rate=0.2)
     # (1 + cos(pi k / 4)) / 2 for k = 0..3
     expected = [0.2, 0.2 * (2 + 2**0.5) / 4, 0.1, 0.2 * (2 - 2**0.5) / 4]
-    np.testing.assert_allclose([cosine_learning_rate(recipe, epoch) for epoch in range(4)], expected)
+    np.testing.assert_allclose([recipe.rate(epoch) for epoch in range(4)], expected)
+
+
+def test_ldam_drw_protocol_warms_up_and_steps_down_twice():
+    """CIFAR-LT: 0.1, warm-up over 5 epochs, a hundredth after 160 and again after 180 epochs."""
+    recipe = Recipe(
+        epochs=200,
+        learning_rate=0.1,
+        schedule="multistep",
+        warmup_epochs=5,
+        decay_epochs=(160, 180),
+        decay_factor=0.01,
+    )
+    epochs = [0, 1, 4, 5, 159, 160, 179, 180, 199]
+    expected = [0.02, 0.04, 0.1, 0.1, 0.1, 1e-3, 1e-3, 1e-5, 1e-5]
+    np.testing.assert_allclose([recipe.rate(epoch) for epoch in epochs], expected)
+
+
+def test_warm_up_scales_a_cosine():
+    recipe = Recipe(epochs=4, learning_rate=0.2, warmup_epochs=2)
+    np.testing.assert_allclose(recipe.rate(0), 0.1)
+    np.testing.assert_allclose(recipe.rate(2), 0.1)  # cos(pi / 2) is 0: half the rate, and no warm-up any more
 
 
 def test_an_epoch_is_the_full_batches_of_the_training_set():
@@ -82,6 +103,14 @@ def test_an_epoch_is_the_full_batches_of_the_training_set():
         (lambda: Recipe(batch_size=8).steps(7), "at least one full batch.*batch_size=8, 7 training images"),
         (lambda: Recipe(epochs=0), "epochs must be at least 1. Received: epochs=0"),
         (lambda: Recipe(learning_rate=float("nan")), "learning_rate must be finite"),
+        (lambda: Recipe(schedule="exponential"), "schedule must be one of cosine, cosine_per_step, multistep"),
+        (lambda: Recipe(schedule="multistep"), "decay_epochs belong to schedule=multistep, which needs them"),
+        (lambda: Recipe(decay_epochs=(3,)), r"schedule=cosine, decay_epochs=\(3,\)"),
+        (lambda: Recipe(batch_size=8, accumulate_steps=3), "accumulate_steps=3, batch_size=8"),
+        (lambda: Recipe(accumulate_steps=2, ema_momentum=0.9), "averages weights after every pass"),
+        (lambda: Recipe(ema_momentum=1.0), r"ema_momentum must lie in \[0, 1\)"),
+        (lambda: Recipe(batch_size=2, steps_per_execution=3).steps(8), "round the epoch up.*=3, 4 passes"),
+        (lambda: Recipe(jit_compile="yes"), "jit_compile must be one of auto, true, false"),
         (lambda: Recipe(weight_decay=-1.0), "weight_decay must be finite and at least 0"),
     ],
 )

@@ -1,6 +1,5 @@
 """The commands as a user gives them, on a data set that takes seconds."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -133,33 +132,6 @@ def test_a_batch_larger_than_the_training_set_is_refused_before_a_folder_is_made
     with pytest.raises(SystemExit, match=r"Error: An epoch needs at least one full batch.*batch_size=151, 150"):
         train.run(config)
     assert not config.folder.exists()
-
-
-def places_like(folder):
-    """Places-LT's layout in miniature: lists and JPEGs of two scenes, in the 'easy directory' layout."""
-    rng = np.random.default_rng(0)
-    for split, prefix, count in (("train", "train", 20), ("val", "train", 4), ("test", "val", 4)):
-        lines = []
-        for label, name in enumerate(("airfield", "alley")):
-            (folder / prefix / name).mkdir(parents=True, exist_ok=True)
-            for i in range(count):
-                path = f"{prefix}/{name}/{split}{i:04}.jpg"
-                image = np.clip(rng.normal(80 + 90 * label, 30, (48, 40, 3)), 0, 255).astype(np.uint8)
-                tf.io.write_file(str(folder / path), tf.io.encode_jpeg(image))
-                lines.append(f"{path} {label}")
-        (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines) + "\n")
-
-
-@pytest.mark.parametrize("backbone", ["tiny", pytest.param("keras_applications/ResNet152", marks=pytest.mark.slow)])
-def test_places_lt_runs_from_scratch_at_a_small_size(tmp_path, backbone):
-    """The published recipe's own sampler, trained parts, rates and stage two; only sizes are overridden."""
-    places_like(tmp_path)
-    recipe = read_flag_file(ROOT / "flags" / "places_lt.cfg")
-    places = {"data_dir": str(tmp_path), "workdir": str(tmp_path / "run"), "backbone": backbone, "pretrained": ""}
-    sizes = {"image_size": 32, "epochs": 1, "batch_size": 8, "classifier_epochs": 1}
-    results = train.run(dataclasses.replace(recipe, **places, **sizes, classifiers=("joint", "lws")))
-    assert (results["dataset"], results["train_images"]) == ("places_lt", 40)
-    assert set(results["classifiers"]) == {"joint", "lws"}
 
 
 def test_places_lt_without_data_fails_at_once_and_says_what_it_needs(tmp_path):

@@ -136,9 +136,10 @@ def facts(results: Mapping) -> str:
     groups = ", ".join(f"{size} {group}" for group, size in results["groups"].items())
     stage_one = results["stage_one"]
     took, speed = duration(stage_one.get("seconds")), as_number(stage_one.get("images_per_second"))
+    stage = f"{stage_one['epochs']} epochs in {took}" if stage_one["epochs"] else "imported"
     return (
         f"{results['train_images']:,} training images "
-        f"of {results['classes']:,} classes ({groups}-shot). Stage one: {stage_one['epochs']} epochs in {took}"
+        f"of {results['classes']:,} classes ({groups}-shot). Stage one: {stage}"
         + ("." if math.isnan(speed) else f", {speed:,.0f} images per second.")
     )
 

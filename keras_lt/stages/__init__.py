@@ -11,6 +11,7 @@ from keras_lt.stages.classifier import (
 )
 from keras_lt.stages.fitting import CHOSEN_BY
 from keras_lt.stages.representation import (
+    PRECISIONS,
     TRAIN_PARTS,
     Representation,
     learn_representation,
@@ -20,6 +21,7 @@ from keras_lt.stages.representation import (
 __all__ = [
     "BATCH_NORMS",
     "CHOSEN_BY",
+    "PRECISIONS",
     "STAGE_TWO_INPUTS",
     "TRAIN_PARTS",
     "Classifier",

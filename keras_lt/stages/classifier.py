@@ -116,12 +116,12 @@ def learn_classifier(
         if hasattr(layer, "adapt"):
             layer.adapt(features["train"].features, features["train"].labels)
         if layer.trainable_weights and stage_two == "features":
-            _fit_on_features(layer, features, data.class_counts, **training)
+            _fit_on_features(layer, features, data, **training)
         elif layer.trainable_weights:
             backbone = _fit_on_images(layer, representation, data, batch_norm=batch_norm, **training)
             if batch_norm == "update":
                 val = extract_features(backbone, data.val, preprocessing)
-        scores = shot_accuracy(classify(layer, val.features), val.labels, data.class_counts)
+        scores = shot_accuracy(classify(layer, val.features), val.labels, data.listed_counts)
         tried.append((chosen, layer, backbone, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
     chosen, layer, backbone, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
@@ -139,18 +139,17 @@ def check_stage_two(stage_two: str, batch_norm: str):
         )
 
 
-def _fit_on_features(layer, features: dict[str, Features], class_counts, *, recipe, seed, strategy, folder):
+def _fit_on_features(layer, features: dict[str, Features], data: LongTailed, *, recipe, seed, strategy, folder):
     with strategy.scope():
         model = _on_features(layer, features["train"].features.shape[1])
     fit(
         model,
         lambda start_step: features["train"].training_batches(
-            recipe, class_counts=class_counts, seed=seed, start_step=start_step
+            recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
         ),
         lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
-        val_examples=len(features["val"].labels),
+        data=data,
         recipe=recipe,
-        class_counts=class_counts,
         strategy=strategy,
         folder=folder,
     )

@@ -1,7 +1,6 @@
 """Stage one: backbone and dense classifier, trained together."""
 
 import contextlib
-import csv
 import dataclasses
 import os
 import pathlib
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt import backbones
-from keras_lt.checkpoints import read_json, write_json
+from keras_lt.checkpoints import read_history, read_json, write_history, write_json
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import make_strategy
@@ -23,6 +22,7 @@ from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
 
 TRAIN_PARTS = ("all", "last_block", "classifier")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_ONE = Recipe()
 
 
@@ -33,7 +33,7 @@ class Representation:
     Attributes:
       model: images [B, S, S, 3] -> logits [B, C], a layer "backbone" and a dense layer "classifier".
       preprocessing: what the images go through.
-      history: a row of logs per epoch.
+      history: a row of logs per epoch; empty where it was not trained here.
     """
 
     model: keras.Model
@@ -51,22 +51,21 @@ class Representation:
         return tuple(self.model.get_layer("classifier").get_weights())
 
     def save(self, folder: str | os.PathLike):
-        """Writes `preprocessing.json`, then `model.keras`: a folder with a model is complete."""
+        """Writes `preprocessing.json` and `history.csv`, then `model.keras`: a folder with a model is complete."""
         folder = pathlib.Path(folder)
         write_json(folder / "preprocessing.json", dataclasses.asdict(self.preprocessing))
+        write_history(folder / "history.csv", self.history)
         save_model(self.model, folder / "model.keras")
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Representation":
-        """Reads what `save` and the training wrote."""
+        """Reads what `save` wrote."""
         folder = pathlib.Path(folder)
         preprocessing = {
             k: tuple(v) if isinstance(v, list) else v for k, v in read_json(folder / "preprocessing.json").items()
         }
-        with (folder / "history.csv").open(newline="") as file:
-            history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         model = keras.saving.load_model(folder / "model.keras", compile=False)
-        return cls(model, Preprocessing(**preprocessing), history)
+        return cls(model, Preprocessing(**preprocessing), read_history(folder / "history.csv"))
 
 
 def learn_representation(
@@ -79,9 +78,11 @@ def learn_representation(
     pretrained: str = "",
     train_parts: str = "all",
     backbone_lr_multiplier: float = 1.0,
+    precision: str = "float32",
     seed: int = 0,
     strategy: tf.distribute.Strategy | None = None,
     folder: str | os.PathLike | None = None,
+    **augmentations: float,
 ) -> Representation:
     """Stage one: trains backbone and dense classifier together, and keeps the epoch that validates best.
 
@@ -94,17 +95,22 @@ def learn_representation(
       pretrained: weights to begin with, "imagenet" or a file; empty is from scratch.
       train_parts: "all", "last_block" (and the classifier) or "classifier"; the rest is frozen, batch norm included.
       backbone_lr_multiplier: the backbone's learning rate over the classifier's.
+      precision: what the backbone computes in, a Keras dtype policy; weights, classifiers and losses are float32.
       seed: of initial weights, draws and augmentations.
       strategy: from `distribution.make_strategy`; default one device, or all GPUs where there are several.
       folder: for checkpoints and history; a run that was stopped goes on from there. None keeps nothing on disk.
+      **augmentations: randaugment, randaugment_magnitude, random_erasing, mixup and cutmix, as in `Preprocessing`.
     Raises:
       ValueError: a name or number that does not fit, before any training.
     """
     check_choice("train_parts", train_parts, TRAIN_PARTS)
     check_choice("loss", recipe.loss, LOSSES)
+    check_choice("precision", precision, PRECISIONS)
     strategy = strategy or make_strategy()
-    preprocessing = make_preprocessing(data, backbone=backbone, image_size=image_size, augmentation=augmentation)
-    with strategy.scope(), _seeded_initializers(seed):
+    preprocessing = make_preprocessing(
+        data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
+    )
+    with strategy.scope(), _seeded_initializers(seed), _dtype_policy(precision):
         network = backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained)
         _train_only(network, train_parts)
         dense = fresh_dense(network.output_shape[-1], len(data.class_names), seed=seed)
@@ -124,15 +130,19 @@ def learn_representation(
 
 
 def make_preprocessing(
-    data: LongTailed, *, backbone: str, image_size: int = 0, augmentation: str = "auto"
+    data: LongTailed, *, backbone: str, image_size: int = 0, augmentation: str = "auto", **augmentations: float
 ) -> Preprocessing:
-    """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation."""
+    """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation.
+
+    Args: as `learn_representation`.
+    """
     own = backbones.normalization(backbone)
     statistics = dataclasses.asdict(own) if own else {"mean": data.mean, "std": data.std}
     return Preprocessing(
         image_size=image_size or data.image_size,
         crop_fraction=data.crop_fraction,
         augmentation=data.augmentation if augmentation == "auto" else augmentation,
+        **augmentations,
         **statistics,
     )
 
@@ -145,6 +155,17 @@ def _train_only(network: keras.Model, train_parts: str):
         stage.trainable = False
     for stage in backbones.last_block(network) if train_parts == "last_block" else ():
         stage.trainable = True
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Layers made inside have this policy, unless they say otherwise."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,267 @@
+"""Every encoded image is examined once, before any training: a bad one costs a minute now instead of an epoch later."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import pathlib
+import re
+import warnings
+from multiprocessing.pool import ThreadPool
+
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
+import tensorflow as tf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from keras_lt.checkpoints import atomic
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.preprocessing import decode
+
+ON_BAD_IMAGE = ("error", "skip")
+MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
+THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
+SHOWN_IN_ERROR, SHOWN_IN_SKIP = 5, 20
+PREPARE = "convert it by `python -m tools.prepare`"
+ROW = np.dtype([("stamp", np.int64, 2), ("size", np.int32, 2), ("orientation", np.uint8), ("hash", "S16")])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inspection:
+    """What is known of the images of one split; a bad one has size 0, no hash and a problem.
+
+    Attributes:
+      sizes: height and width, pixels, int32 [N, 2].
+      orientations: EXIF's, 1 for upright, [N].
+      hashes: 16 bytes of the encoded image or, where there are only pixels, of those, [N].
+      problems: row -> what is wrong with its image.
+    """
+
+    sizes: np.ndarray
+    orientations: np.ndarray
+    hashes: np.ndarray
+    problems: dict[int, str]
+
+
+def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> dict[str, Inspection]:
+    """Examines every image of every split, in threads: split name -> its inspection.
+
+    An image is good where it decodes as training decodes it, to at most a hundred million pixels. Good ones are
+    remembered, and examined again only where size or time of the file change; bad ones are examined every time.
+
+    Args:
+      cache_dir: where to remember; None is `keras_lt/inspections` in Keras's home. One that cannot be written is no
+        error.
+    """
+    folder = _keras_home() / "keras_lt/inspections" if cache_dir is None else pathlib.Path(cache_dir)
+    return {
+        name: _inspect_encoded(split, folder, f"{data.name}, {name}: examining images")
+        if split.is_encoded
+        else _inspect_pixels(split)
+        for name, split in data.splits.items()
+    }
+
+
+def screen(
+    data: LongTailed,
+    *,
+    report: str | os.PathLike,
+    on_bad_image: str = "error",
+    cache_dir: str | os.PathLike | None = None,
+) -> LongTailed:
+    """The data set without its bad images; sets of pixels pass at once.
+
+    Args:
+      report: the file that lists bad images with what is wrong with them, written where there are any.
+      on_bad_image: "error", or "skip", which leaves them out and says so in `notes`.
+      cache_dir: as in `inspect`.
+    Raises:
+      ValueError: there are bad images and they are not to be skipped, or nothing of a split or class would be left.
+    """
+    if on_bad_image not in ON_BAD_IMAGE:
+        raise ValueError(f"on_bad_image must be one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
+    if not any(split.is_encoded for split in data.splits.values()):
+        return data
+    inspections = inspect(data, cache_dir=cache_dir)
+    _warn_of_rotated(data, inspections)
+    bad = [
+        f"{data.splits[name].names[row]}: {problem}"
+        for name, inspection in inspections.items()
+        for row, problem in inspection.problems.items()
+    ]
+    if not bad:
+        return data
+    with atomic(report) as scratch:
+        scratch.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8")
+    counts = ", ".join(
+        f"{len(inspections[name].problems)} of {len(split)} in {name}" for name, split in data.splits.items()
+    )
+    if on_bad_image == "error":
+        raise ValueError(
+            f"Every listed image must be readable. Received: data set '{data.name}' with bad images, {counts}:\n"
+            + _first(bad, SHOWN_IN_ERROR, report)
+            + "\nMend or convert them (`python -m tools.prepare`), or leave them out by --on_bad_image=skip."
+            + (f"\nThe images: {data.source}" if data.source else "")
+        )
+    print("Left out:\n" + _first(bad, SHOWN_IN_SKIP, report))
+    good = {
+        name: split.subset(np.setdiff1d(np.arange(len(split)), list(inspections[name].problems)))
+        for name, split in data.splits.items()
+    }
+    note = f"Bad images were left out, {counts}; they stand in {report}."
+    return dataclasses.replace(data, **good, notes=(*data.notes, note))
+
+
+def _first(lines: list[str], shown: int, report: str | os.PathLike) -> str:
+    where = f"and {len(lines) - shown} more; all stand in {report}" if len(lines) > shown else f"(also in {report})"
+    return "\n".join(f"  {line}" for line in (*lines[:shown], where))
+
+
+def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
+    rotated = [
+        data.splits[name].names[row]
+        for name, inspection in inspections.items()
+        for row in np.flatnonzero(inspection.orientations > 1)
+    ]
+    if rotated:
+        print(
+            f"{len(rotated)} images are to be turned when shown (EXIF orientation), but training takes them as they "
+            f"are stored; `python -m tools.prepare` turns them. The first: {rotated[0]}"
+        )
+
+
+def _inspect_pixels(split: Split) -> Inspection:
+    examples, height, width, _ = split.images.shape
+    hashes = np.array([_hash(np.ascontiguousarray(image)) for image in split.images], "S16")
+    return Inspection(np.full((examples, 2), (height, width), np.int32), np.ones(examples, np.uint8), hashes, {})
+
+
+def _inspect_encoded(split: Split, folder: pathlib.Path, title: str) -> Inspection:
+    """Examines the rows that the cache has no hash of, bad ones among them, and keeps the cache up to date."""
+    listed = split.images.fingerprint() if split.is_records else np.ascontiguousarray(split.names)
+    path = folder / f"{_hash(listed).hex()}.npz"
+    problems = {}
+    with ThreadPool(THREADS) as pool:
+        known = _read_cache(path, len(split))
+        table = np.zeros(len(split), ROW)
+        if split.is_files:
+            table["stamp"] = pool.map(_stamp, split.names, chunksize=256)
+        same = (known["stamp"] == table["stamp"]).all(1)
+        table[same] = known[same]
+        rows = np.flatnonzero(table["hash"] == b"")
+        if not len(rows):
+            return Inspection(table["size"], table["orientation"], table["hash"], {})
+        try:
+            with _progress() as progress, _large_images_allowed():
+                examined = pool.imap_unordered(functools.partial(_try, split), rows.tolist(), chunksize=16)
+                for row, found, problem in progress.track(examined, total=len(rows), description=title):
+                    if problem:
+                        problems[row] = problem
+                    else:
+                        table["size"][row], table["orientation"][row], table["hash"][row] = found
+        finally:
+            if len(problems) < len(rows):
+                _write_cache(path, table)  # also of an examination that was stopped
+    return Inspection(table["size"], table["orientation"], table["hash"], dict(sorted(problems.items())))
+
+
+def _try(split: Split, row: int) -> tuple[int, tuple | None, str]:
+    """The row with what `_examine` found and "", or with None and what is wrong."""
+    try:
+        return row, _examine(split, row), ""
+    except FileNotFoundError:
+        return row, None, "not found"
+    except OSError as error:
+        return row, None, error.strerror or str(error)
+    except ValueError as error:
+        return row, None, str(error)
+
+
+def _examine(split: Split, row: int) -> tuple[tuple[int, int], int, bytes]:
+    """(height, width), orientation and hash of a good image; a ValueError or OSError says what is wrong with a bad."""
+    if split.is_files and os.path.exists(split.names[row]) and not os.path.isfile(split.names[row]):
+        raise ValueError("not a file")
+    encoded = split.read(row)
+    if not encoded:
+        raise ValueError("empty")
+    try:
+        image = PIL.Image.open(io.BytesIO(encoded))  # reads the header only
+    except PIL.Image.DecompressionBombError:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
+    except Exception:  # a broken header raises nearly anything
+        raise ValueError(f"not a whole image of a known kind; it begins with {encoded[:16]!r}") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels: {image.width} x {image.height}")
+    if (image.format, image.mode) == ("BMP", "P"):
+        raise ValueError(f"BMP with a palette, of which TensorFlow takes the indices for grey: {PREPARE}")
+    try:
+        height, width, _ = decode(encoded).shape
+    except tf.errors.OpError as error:
+        raise ValueError(_why_not_decoded(image, error)) from None
+    return (height, width), _orientation(image), _hash(encoded)
+
+
+def _why_not_decoded(image: PIL.Image.Image, error: tf.errors.OpError) -> str:
+    try:
+        image.load()
+    except Exception:  # a broken image raises nearly anything
+        return f"broken or cut short ({image.format})"
+    said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
+    return f"{image.format} of a kind that TensorFlow does not decode: {PREPARE}. It says: {said}"
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    """EXIF's, 2 to 8, or 1 for upright and for nonsense."""
+    if "exif" not in image.info:  # where it may still follow, as in PNG, Pillow would decode the whole image
+        return 1
+    try:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation)
+    except Exception:  # as broken headers
+        return 1
+    return orientation if orientation in range(2, 9) else 1
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Bytes and time of change of a file; zeros where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _hash(content) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _read_cache(path: pathlib.Path, examples: int) -> np.ndarray:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            table = arrays["table"]
+    except Exception:  # no cache, or not one that this version wrote
+        return np.zeros(examples, ROW)
+    return table if table.dtype == ROW and len(table) == examples else np.zeros(examples, ROW)
+
+
+def _write_cache(path: pathlib.Path, table: np.ndarray):
+    with contextlib.suppress(OSError), atomic(path) as scratch:
+        np.savez(scratch, table=table)
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+@contextlib.contextmanager
+def _large_images_allowed():
+    """Pillow warns below `MOST_PIXELS`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        yield
+
+
+def _keras_home() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()

@@ -1,0 +1,84 @@
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_lt.backbones import BACKBONES, load_torch_state
+from tools.benchmarks import backbones, timing
+
+ROOT = pathlib.Path(__file__).parents[1]
+NUMBER = r"[\d.]+"
+
+
+def printed(arguments):
+    """What the command prints, run as a process of its own: it holds the frameworks to one thread."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", "tools.benchmark", *arguments.split()]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_sampling_prints_a_row_per_sampler():
+    output = printed("sampling --classes 10 --examples_per_class 2000 --seconds 0.01")
+    assert "C = 10, N = 20000" in output
+    for rival in (
+        "keras_lt weighted",
+        "keras_lt stratified",
+        "keras_lt instance",
+        "keras_lt rejection",
+        "tf rejection",
+    ):
+        assert re.search(rf"^{rival}.* {NUMBER} s +{NUMBER} M/s", output, re.MULTILINE)
+
+
+def test_backbones_print_a_row_per_precision_and_compiler():
+    pytest.importorskip("torch")
+    output = printed("backbones --backbones resnet8 --image_size 8 --batch_size 2 --seconds 0.01")
+    assert "resnet8, 8x8, batch 2, one thread" in output
+    for precision in ("float32", "bfloat16"):
+        for rival in (f"ours {precision}", f"ours {precision} XLA", f"PyTorch {precision}"):
+            assert re.search(rf"^{rival} +{NUMBER} s( +{NUMBER}){{4}}$", output, re.MULTILINE)
+
+
+def test_input_prints_a_row_per_reader_and_how_long_training_waits():
+    pytest.importorskip("PIL")
+    output = printed("input --images 4 --batch_size 2 --image_size 16 --seconds 0.01 --rounds 1")
+    assert len(re.findall(r"^(?:500x375|256x256), \d+ kB -> 16 pixels", output, re.MULTILINE)) == 2
+    for augmentation in ("resized_crop_flip", "imagenet"):
+        for rival in ("ours, files", "ours, records", "Pillow and NumPy"):
+            assert len(re.findall(rf"^{augmentation}, {rival}( +{NUMBER}){{3}}$", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^resnet8 .* waits \d+% of the time$", output, re.MULTILINE)) == 2
+
+
+def test_every_backbone_has_its_rival():
+    torch_resnet = pytest.importorskip("tools.benchmarks.torch_resnet")
+    assert set(BACKBONES) - {"tiny"} == set(backbones.NAMES) == set(torch_resnet.NETS)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet10", "resnet32", "resnet50", "resnext50"])
+def test_the_rival_is_the_same_net(name):
+    torch = pytest.importorskip("torch")
+    from tools.benchmarks.torch_resnet import NETS, ResNet  # noqa: PLC0415 - needs torch
+
+    torch.manual_seed(0)
+    rival, ours = ResNet(**NETS[name]).eval(), BACKBONES[name](image_size=32)
+    load_torch_state(ours, {key: value.numpy() for key, value in rival.state_dict().items()})
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    with torch.inference_mode():
+        theirs = rival(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(ours(images), theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():
+    turns = []
+    now = iter([0.0, 5.0, 10.0, 17.0])  # first takes 5, second 7
+    times = timing.fastest(
+        {name: lambda name=name: turns.append(name) for name in ("first", "second")},
+        seconds=0,
+        clock=lambda: next(now),
+    )
+    assert turns == ["first", "second"]
+    assert times == {"first": 5.0, "second": 7.0}

@@ -1,0 +1,86 @@
+"""Every published flag file: read, built, and run for two steps on a miniature laid out as the real data."""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_lt import backbones, train
+from keras_lt.config import read_flag_file
+from tests.miniatures import LAYOUTS
+
+FLAG_FILES = sorted((pathlib.Path(__file__).parents[1] / "flags").glob("*.cfg"))
+every_flag_file = pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.stem)
+
+
+@functools.cache
+def features_of(backbone):
+    """The shape of a backbone's features of two 32 x 32 images."""
+    network = backbones.build(backbone, image_size=32)
+    return network.compute_output_shape((2, 32, 32, 3))
+
+
+@every_flag_file
+def test_a_flag_file_is_a_run_shows_its_command_and_says_its_evidence(path):
+    run_config = read_flag_file(path)
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"python -m keras_lt.train --flagfile=flags/{path.name}" in line for line in head)
+    assert any("arXiv" in line or "test many/medium/few/all" in line for line in head)
+    assert run_config.stage_one_recipe.epochs == run_config.epochs
+
+
+@every_flag_file
+def test_its_backbone_builds(path):
+    widths = {"resnet8": 128, "resnet10": 512, "resnet32": 64}
+    backbone = read_flag_file(path).backbone
+    assert features_of(backbone) == (2, widths.get(backbone, 2048))
+
+
+def run_miniature(path, tmp_path, **changes):
+    run_config = read_flag_file(path)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    LAYOUTS[run_config.dataset](data_dir)
+    changes |= {"imbalance_ratio": 4.0} if run_config.imbalance_ratio else {}
+    changes |= (
+        {"allow_modified_lists": True} if run_config.dataset in ("places_lt", "imagenet_lt", "inaturalist18") else {}
+    )
+    return train.run(
+        dataclasses.replace(
+            run_config,
+            data_dir=str(data_dir),
+            workdir=str(tmp_path / "run"),
+            pretrained="",  # nothing is downloaded
+            image_size=32,
+            batch_size=8,
+            epochs=1,
+            steps_per_epoch=2,
+            classifier_epochs=1,
+            **changes,
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
+@pytest.mark.parametrize(
+    "name", ["imagenet_lt", "places_lt", "inaturalist18", "cifar10_lt", "cifar100_lt", "glyphs_lt"]
+)
+def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
+    """With the file's own sampler, loss, trained parts and schedule; only sizes are overridden, the net's included."""
+    path = FLAG_FILES[0].parent / f"{name}.cfg"
+    results = run_miniature(path, tmp_path, backbone="tiny")
+    assert set(results["classifiers"]) == set(read_flag_file(path).classifiers)
+    for row in results["classifiers"].values():
+        assert 0 <= row["test"]["all"] <= 1
+    assert results["stage_one"]["epochs"] == 1
+    assert np.isfinite(results["stage_one"]["images_per_second"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
+@every_flag_file
+def test_every_flag_file_runs_with_its_own_backbone(tmp_path, path):
+    results = run_miniature(path, tmp_path)
+    assert set(results["classifiers"]) == set(read_flag_file(path).classifiers)

@@ -1,0 +1,324 @@
+import hashlib
+import io
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_lt import datasets
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.datasets.prepared import is_prepared, read_prepared
+from keras_lt.input_pipeline import training_batches
+from keras_lt.optimization import Recipe
+from keras_lt.preprocessing import Preprocessing
+from tools import prepare as command
+from tools import shards
+from tools.conversion import convert
+from tools.prepare import prepare, verify
+
+COLORS = {"red": (254, 0, 0), "green": (0, 254, 0), "blue": (0, 0, 254), "white": (255, 255, 255)}
+AS_IT_IS = {"dataset": "toy", "options": {}, "convert": {"shorter_side": 0, "quality": 90, "lossless": False}}
+
+
+def encoded(image, image_format="JPEG", **options):
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def opened(image):
+    return Image.open(io.BytesIO(image))
+
+
+def noise(width, height, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def quarters(width=32, height=16):
+    """Red and green above, blue and white below."""
+    image = Image.new("RGB", (2, 2))
+    image.putdata(list(COLORS.values()))
+    return image.resize((width, height), Image.Resampling.NEAREST)
+
+
+def corners(image):
+    """The names of the colors in the middle of the four quarters, as one reads."""
+    width, height = image.size
+    points = [(x, y) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+    pixels = np.array([image.convert("RGB").getpixel(point) for point in points])
+    distances = np.abs(pixels[:, np.newaxis] - np.array(list(COLORS.values()))).sum(-1)
+    return [list(COLORS)[nearest] for nearest in distances.argmin(-1)]
+
+
+def toy(folder, per_split=(9, 4, 4)):
+    """The JPEGs in `folder`, of two classes; it makes those that are not there, each of its own size."""
+    splits = {}
+    for name, number in zip(("train", "val", "test"), per_split, strict=True):
+        paths = [pathlib.Path(folder, name, f"{i}.jpg") for i in range(number)]
+        for i, path in enumerate(paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.write_bytes(encoded(noise(24 + i % 50, 20, seed=i), quality=80))
+        splits[name] = Split(np.array(paths, str), np.arange(number) % 2)
+    return LongTailed("toy", **splits, class_names=("odd", "even"), mean=(0.1, 0.2, 0.3), source="made", notes=("a",))
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(pathlib.Path(folder).iterdir())}
+
+
+@pytest.fixture
+def source(tmp_path):
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "prepared"
+
+
+@pytest.fixture
+def known_toy(monkeypatch):
+    """Makes the toy data set known by its name."""
+    monkeypatch.setitem(datasets.DATASETS, "toy", lambda data_dir="", *, seed=0: toy(data_dir))
+
+
+def test_jpegs_make_the_round_trip_byte_for_byte(source, output):
+    data = toy(source)
+    assert prepare(data, output, settings=AS_IT_IS, data_dir=source, images_per_shard=4, workers=2) == 17
+    prepared = read_prepared(output, "toy")
+    for name, split in data.splits.items():
+        found = prepared.splits[name]
+        assert [found.read(row) for row in range(len(found))] == [split.read(row) for row in range(len(split))]
+        assert found.labels.tolist() == split.labels.tolist()
+        assert found.names.tolist() == [os.path.relpath(path, source) for path in split.names]
+    for attribute in ("name", "class_names", "mean", "std", "augmentation", "crop_fraction", "source", "notes"):
+        assert getattr(prepared, attribute) == getattr(data, attribute)
+    assert len(list(output.glob("train-*-of-00003.tfrecord"))) == 3  # 4 + 4 + 1 images
+
+
+def test_training_sees_the_same_batches(source, output):
+    data = toy(source)
+    prepare(data, output, settings=AS_IT_IS, images_per_shard=4)
+    recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.1, weight_decay=0.0, sampler="class_balanced")
+    preprocessing = Preprocessing(image_size=16, mean=data.mean, std=data.std, augmentation="imagenet")
+    batches = [
+        list(training_batches(split, preprocessing, recipe, class_counts=data.class_counts, seed=3))
+        for split in (data.train, read_prepared(output, "toy").train)
+    ]
+    assert len(batches[0]) == len(batches[1]) == 2
+    for (images, labels), (same_images, same_labels) in zip(*batches, strict=True):
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_any_reader_of_tfrecords_finds_the_same_in_order(source, output):
+    prepare(toy(source), output, settings=AS_IT_IS, data_dir=source, images_per_shard=4)
+    split, row = read_prepared(output, "toy").train, 0
+    features = {
+        "image/encoded": tf.io.FixedLenFeature([], tf.string),
+        "image/class/label": tf.io.FixedLenFeature([], tf.int64),
+        "image/class/text": tf.io.FixedLenFeature([], tf.string),
+        "image/filename": tf.io.FixedLenFeature([], tf.string),
+    }
+    for record in tf.data.TFRecordDataset(sorted(map(str, output.glob("train-*.tfrecord")))):
+        example = tf.io.parse_single_example(record, features)
+        assert example["image/encoded"].numpy() == split.read(row)
+        assert example["image/class/label"].numpy() == split.labels[row] == row % 2
+        assert example["image/class/text"].numpy() == (b"odd", b"even")[row % 2]
+        assert example["image/filename"].numpy().decode() == split.names[row] == f"train/{row}.jpg"
+        row += 1
+    assert row == 9
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((500, 375), (341, 256)), ((300, 900), (256, 768)), ((90, 70), (90, 70))]
+)
+def test_the_shorter_side_is_resized_and_never_enlarged(size, expected):
+    assert opened(convert(encoded(noise(*size)), shorter_side=256)).size == expected  # 500 * 256 / 375 = 341.3
+
+
+def test_a_turned_jpeg_comes_out_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: what lies bottom left goes top left
+    image = opened(convert(encoded(quarters(32, 16), quality=95, exif=exif)))
+    assert image.size == (16, 32)
+    assert corners(image) == ["blue", "red", "white", "green"]
+    assert 0x0112 not in image.getexif()  # or a viewer would turn it again
+
+
+def test_an_upright_jpeg_with_exif_passes():
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    image = encoded(quarters(), exif=exif)
+    assert convert(image, shorter_side=16) == image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        encoded(quarters(), "WEBP", lossless=True),
+        encoded(quarters().convert("CMYK")),
+        encoded(quarters(), "TIFF"),
+        encoded(quarters(), "GIF", save_all=True, append_images=[noise(32, 16)]),
+        encoded(quarters(), "PNG", save_all=True, append_images=[noise(32, 16)]),
+        encoded(quarters().convert("RGBA"), "PNG"),
+        encoded(quarters().convert("P"), "PNG"),
+    ],
+    ids=["webp", "cmyk", "tiff", "animated gif", "animated png", "alpha", "palette"],
+)
+def test_other_formats_become_rgb_jpeg_or_png(image):
+    jpeg, png = opened(convert(image)), opened(convert(image, lossless=True))
+    assert (jpeg.format, jpeg.mode, png.format, png.mode) == ("JPEG", "RGB", "PNG", "RGB")
+    assert corners(jpeg) == corners(png) == list(COLORS)
+
+
+def test_of_sixteen_bits_the_upper_eight_are_kept():
+    pixels = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
+    image = opened(convert(encoded(Image.fromarray(pixels), "PNG"), lossless=True))
+    assert np.asarray(image)[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]]
+
+
+def png_header(width, height):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused_unopened(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as the command does
+    with pytest.raises(ValueError, match="10001x10000 is more than 100,000,000 pixels"):
+        convert(png_header(10001, 10000))
+
+
+def damaged(source):
+    data = toy(source)
+    (source / "train/2.jpg").write_bytes(b"no image")
+    whole = (source / "val/1.jpg").read_bytes()
+    (source / "val/1.jpg").write_bytes(whole[: len(whole) // 2])
+    return data
+
+
+def test_damaged_images_are_all_named_and_refused(source, output):
+    data = damaged(source)
+    with pytest.raises(
+        ValueError, match=r"2 images are missing or damaged, all named in .*bad_images.txt.*train/2.jpg"
+    ):
+        prepare(data, output, settings=AS_IT_IS, data_dir=source, images_per_shard=4)
+    named = [line.split("\t")[:2] for line in (output / "bad_images.txt").read_text().splitlines()]
+    assert named == [["train", "train/2.jpg"], ["val", "val/1.jpg"]]
+    assert is_prepared(output)
+    with pytest.raises(ValueError, match="is not finished"):
+        read_prepared(output, "toy")
+
+    for name in ("train/2.jpg", "val/1.jpg"):
+        (source / name).write_bytes(encoded(quarters()))
+    # Mended, only their two shards of four images are written once more.
+    assert prepare(data, output, settings=AS_IT_IS, data_dir=source, images_per_shard=4) == 8
+    assert not (output / "bad_images.txt").exists()
+    assert len(read_prepared(output, "toy").train) == 9
+
+
+def test_damaged_images_can_be_left_out(source, output):
+    prepare(damaged(source), output, settings=AS_IT_IS, data_dir=source, skip_bad_images=True)
+    prepared = read_prepared(output, "toy")
+    assert prepared.train.names.tolist() == [f"train/{i}.jpg" for i in (0, 1, 3, 4, 5, 6, 7, 8)]
+    assert prepared.train.labels.tolist() == [0, 1, 1, 0, 1, 0, 1, 0]
+    assert prepared.notes == ("a", "2 missing or damaged images were left out when the data set was prepared.")
+    assert verify(output) == []
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_shards(source, tmp_path):
+    data = toy(source, per_split=(150, 2, 2))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    arguments = {"settings": AS_IT_IS, "data_dir": str(source), "images_per_shard": 2}
+    code = (
+        "from tests.test_prepare import toy; from tools.prepare import prepare; "
+        f"prepare(toy({str(source)!r}, (150, 2, 2)), {str(killed)!r}, **{arguments!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while process.poll() is None and len(list(killed.glob("train*.npz"))) < 2:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    (killed / ".1-train-00070-of-00075.tfrecord").write_bytes(b"what a kill leaves")
+
+    finished = {path: path.stat().st_mtime_ns for path in killed.glob("train*.npz")}
+    assert 2 <= len(finished) < 75
+    assert not (killed / "manifest.json").exists()
+    converted = prepare(data, killed, **arguments)
+    assert converted == 154 - 2 * len(finished)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    prepare(data, whole, **arguments, workers=2)
+    assert hashes(killed) == hashes(whole)
+
+
+def test_a_shard_cut_short_is_written_again(source, output):
+    prepare(toy(source), output, settings=AS_IT_IS, images_per_shard=4)
+    before = hashes(output)
+    shard = output / "train-00001-of-00003.tfrecord"
+    os.truncate(shard, shard.stat().st_size - 1)
+    assert prepare(toy(source), output, settings=AS_IT_IS, images_per_shard=4) == 4
+    assert hashes(output) == before
+
+
+def test_one_flipped_byte_is_reported_by_shard_and_record(source, output, known_toy, capsys):
+    command.main([f"--data_dir={source}", f"--output_dir={output}", "--dataset=toy"])
+    command.main([f"--output_dir={output}", "--verify"])
+    train = read_prepared(output, "toy").train
+    [shard] = output.glob("train-*.tfrecord")
+    content = bytearray(shard.read_bytes())
+    content[train.images.offset[5] + 100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"train-00000-of-00001.tfrecord, record 5 \(train/5.jpg\) is damaged") as end:
+        command.main([f"--output_dir={output}", "--verify"])
+    assert "1 shards" in str(end.value)  # sys.exit with a message: exit code 1
+
+
+def test_the_command_says_how_to_train_on_it(source, output, known_toy, capsys):
+    command.main([f"--data_dir={source}", f"--output_dir={output}", "--dataset=toy", "--seed=3", "--shorter_side=10"])
+    assert f"python -m keras_lt.train --dataset=toy --data_dir={output} --seed=3" in capsys.readouterr().out
+    prepared = read_prepared(output, "toy", seed=3)
+    assert prepared.notes == ("a", "Images were prepared with a shorter side of at most 10 pixels.")
+    assert min(opened(prepared.val.read(0)).size) == 10
+    with pytest.raises(ValueError, match=r"was prepared with seed=3; prepare another. Received: seed=4"):
+        read_prepared(output, "toy", seed=4)
+    with pytest.raises(ValueError, match=r"holds --dataset=toy, prepared. Received: --dataset=places_lt"):
+        read_prepared(output, "places_lt")
+
+
+def test_other_settings_do_not_go_into_the_same_folder(source, output, known_toy):
+    flags = [f"--data_dir={source}", f"--output_dir={output}", "--dataset=toy"]
+    command.main(flags)
+    with pytest.raises(SystemExit, match="was begun with other settings"):
+        command.main([*flags, "--quality=80"])
+    with pytest.raises(SystemExit, match="must be a new or empty folder"):
+        command.main([*flags, f"--output_dir={source}"])
+
+
+def test_pixels_are_refused(data, output):
+    with pytest.raises(ValueError, match=r"pixels are in memory, which is faster than any file.*'squares'"):
+        prepare(data, output, settings=AS_IT_IS)
+    assert not output.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's device that is always full")
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(source, output, monkeypatch):
+    writer = tf.io.TFRecordWriter
+    monkeypatch.setattr(
+        shards.tf.io, "TFRecordWriter", lambda path: (pathlib.Path(path).touch(), writer("/dev/full"))[1]
+    )
+    with pytest.raises(OSError, match=r"train-00000-of-00001.tfrecord cannot be written: .*No space left on device"):
+        prepare(toy(source), output, settings=AS_IT_IS)
+    assert sorted(path.name for path in output.iterdir()) == ["prepare.json"]

@@ -1,0 +1,173 @@
+"""How a fit goes: its rate, its batches, its weights and what ends it; by whole nets on the tests' squares."""
+
+import dataclasses
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lt import Recipe, learn_representation
+from keras_lt.optimization import CoupledSGD
+from keras_lt.stages.fitting import fit
+
+RECIPE = Recipe(epochs=2, batch_size=12, learning_rate=0.02, weight_decay=1e-3, steps_per_epoch=3)
+
+
+def linear(data, recipe, *, folder=None, train_batches=None):
+    """Fits a linear model on rows of pixels; returns it and its history."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    from keras_lt.distribution import make_strategy  # noqa: PLC0415
+
+    def rows(split):
+        return (split.images.reshape(len(split), -1) / 255).astype(np.float32)
+
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(3)])
+    inputs = tf.data.Dataset.from_tensor_slices((rows(data.train), data.train.labels)).repeat()
+    history = fit(
+        model,
+        train_batches or (lambda updates: inputs.batch(recipe.pass_size).skip(updates * recipe.accumulate_steps)),
+        lambda size: tf.data.Dataset.from_tensor_slices((rows(data.val), data.val.labels)).batch(size),
+        data=data,
+        recipe=recipe,
+        strategy=make_strategy("none"),
+        folder=folder,
+    )
+    return model, history
+
+
+def difference(model, other):
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    return max(np.abs(a - b).max() for a, b in pairs)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "cosine_per_step"])
+def test_the_learning_rate_of_each_epoch_is_logged(data, schedule):
+    recipe = dataclasses.replace(RECIPE, schedule=schedule)
+    _, history = linear(data, recipe)
+    # Two epochs: cos(0) and cos(pi / 2), or their last of three steps, cos(2 pi / 6) and cos(5 pi / 6).
+    expected = {"cosine": [0.02, 0.01], "cosine_per_step": [0.015, 0.01 * (1 - 3**0.5 / 2)]}
+    np.testing.assert_allclose([row["learning_rate"] for row in history], expected[schedule], rtol=1e-6)
+
+
+def test_accumulated_passes_are_one_batch(data):
+    whole, _ = linear(data, RECIPE)
+    for passes in (2, 3):
+        parts, _ = linear(data, dataclasses.replace(RECIPE, accumulate_steps=passes))
+        assert difference(whole, parts) < 1e-6
+
+
+def test_several_steps_per_execution_are_the_same_steps(data):
+    whole, history = linear(data, RECIPE)
+    at_once, again = linear(data, dataclasses.replace(RECIPE, steps_per_execution=3))
+    assert difference(whole, at_once) < 1e-6
+    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in again], rel=1e-5)
+
+
+def test_compiled_by_xla_the_numbers_are_the_same(data):
+    interpreted, _ = linear(data, RECIPE)
+    compiled, _ = linear(data, dataclasses.replace(RECIPE, jit_compile="true"))
+    assert difference(interpreted, compiled) < 1e-6
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+    """Gradients (3, 4) and (0, 12) have norm 13; clipped to 1 they are a thirteenth. Two steps, momentum 0.5."""
+    weights = [keras.Variable(np.zeros(2)), keras.Variable(np.zeros(2))]
+    gradients = [keras.ops.convert_to_tensor([3.0, 4.0]), keras.ops.convert_to_tensor([0.0, 12.0])]
+    optimizer = CoupledSGD(1.0, momentum=0.5, global_clipnorm=1.0)
+    for _ in range(2):
+        optimizer.apply(gradients, weights)
+    np.testing.assert_allclose(weights[0], -2.5 * np.array([3, 4]) / 13, rtol=1e-6)
+    np.testing.assert_allclose(weights[1], -2.5 * np.array([0, 12]) / 13, rtol=1e-6)
+
+
+def test_the_kept_weights_are_the_moving_average(data):
+    """One epoch of one, two and three steps give w1, w2, w3 and so the average by hand."""
+    steps = [linear(data, dataclasses.replace(RECIPE, epochs=1, steps_per_epoch=n))[0] for n in (1, 2, 3)]
+    averaged, _ = linear(data, dataclasses.replace(RECIPE, epochs=1, ema_momentum=0.75))
+    w1, w2, w3 = (model.get_weights()[0] for model in steps)
+    # Keras starts the average at the first weights it sees, those after step one.
+    expected = 0.75 * (0.75 * w1 + 0.25 * w2) + 0.25 * w3
+    np.testing.assert_allclose(averaged.get_weights()[0], expected, rtol=1e-5)
+
+
+def test_the_moving_average_is_validated_and_survives_a_stop(data, tmp_path):
+    recipe = dataclasses.replace(RECIPE, ema_momentum=0.9, epochs=3)
+    whole, history = linear(data, recipe)
+    stopped = dataclasses.replace(recipe, epochs=2, schedule="multistep", decay_epochs=(9,))
+    continued = dataclasses.replace(recipe, schedule="multistep", decay_epochs=(9,))
+    linear(data, stopped, folder=tmp_path)
+    resumed, rows = linear(data, continued, folder=tmp_path)
+    uninterrupted, expected = linear(data, continued)
+    assert difference(resumed, uninterrupted) == 0
+    assert [row["val_class_mean"] for row in rows] == [row["val_class_mean"] for row in expected]
+    assert len(history) == 3
+    assert difference(whole, resumed) > 0  # another schedule, so that the comparison above could fail
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch(data, tmp_path):
+    import tensorflow as tf  # noqa: PLC0415
+
+    inputs = np.random.default_rng(0).random((72, 64)).astype(np.float32)
+    inputs[12 * 4 + 5] = np.inf  # in the fifth batch: epoch 2, batch 2 of 3
+    stream = tf.data.Dataset.from_tensor_slices((inputs, np.arange(72) % 3)).batch(12)
+    with pytest.raises(FloatingPointError, match=r"epoch 2, batch 2, at learning rate 0\.01.*bad_batch\.npz"):
+        linear(data, RECIPE, folder=tmp_path, train_batches=stream.skip)
+    with np.load(tmp_path / "bad_batch.npz") as kept:
+        np.testing.assert_array_equal(kept["inputs"], inputs[48:60])
+        np.testing.assert_array_equal(kept["labels"], np.arange(48, 60) % 3)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_learns_in_float32_weights_and_survives_saving(data, tmp_path, precision):
+    options = {"backbone": "tiny", "recipe": dataclasses.replace(RECIPE, epochs=1), "seed": 0}
+    full = learn_representation(data, **options)
+    mixed = learn_representation(data, **options, precision=precision)
+    assert keras.config.dtype_policy().name == "float32"  # nothing stays set
+    assert {variable.dtype for variable in mixed.model.trainable_variables} == {"float32"}
+    assert mixed.backbone.layers[1].compute_dtype == precision.removeprefix("mixed_")
+    assert mixed.backbone.output.dtype == mixed.model.output.dtype == "float32"
+    mixed.save(tmp_path)
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    again = type(mixed).load(tmp_path)
+    np.testing.assert_array_equal(again.model(images), mixed.model(images))
+    np.testing.assert_allclose(mixed.model(images), full.model(images), atol=0.05)
+
+
+def test_an_unknown_precision_is_refused(data):
+    with pytest.raises(ValueError, match="precision must be one of float32, mixed_bfloat16, mixed_float16"):
+        learn_representation(data, backbone="tiny", precision="float16")
+
+
+TWO_DEVICES = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from keras_lt import Recipe, learn_representation
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.distribution import make_strategy
+
+rng = np.random.default_rng(0)
+splits = [Split(rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 3) for n in (32, 9, 9)]
+data = LongTailed("noise", *splits, class_names="abc", augmentation="none", crop_fraction=1.0)
+recipe = Recipe(epochs=1, steps_per_epoch=3, batch_size=8, learning_rate=0.05, weight_decay=0.01, ema_momentum=0.5)
+one, two = (
+    learn_representation(data, backbone="resnet8", recipe=recipe, strategy=strategy)
+    for strategy in (make_strategy("none"), make_strategy("mirrored", ["CPU:0", "CPU:1"]))
+)
+moved = [np.abs(a - b).max() for a, b in zip(one.model.get_weights(), two.model.get_weights())]
+print(max(moved), max(abs(one.history[0][k] - two.history[0][k]) for k in one.history[0] if k != "seconds"))
+"""
+
+
+def test_two_devices_give_the_weights_and_scores_of_one():
+    """Batch norm over the global batch, coupled decay, a moving average, and a val of nine images."""
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    weights, scores = map(float, done.stdout.split()[-2:])
+    assert weights < 1e-5
+    assert scores < 1e-5

@@ -1,0 +1,287 @@
+"""Prepares a data set for training: its images in a few large files, upright, RGB, no larger than asked.
+
+python -m tools.prepare --dataset=places_lt --data_dir=/data/places365 --output_dir=/data/places_256 --shorter_side=256
+
+Afterwards `--data_dir=/data/places_256` stands for the data set. Killed at any moment, the same command goes on from
+the last finished shard. `--verify` reads a prepared folder through and names what is damaged. The folder is described
+in `keras_lt.datasets.prepared`, and what happens to an image in `tools.conversion`.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from keras_lt.command import plain_errors, quietly
+
+with quietly():
+    import rich.progress
+    from PIL import Image
+
+    from keras_lt import datasets
+    from keras_lt.checkpoints import read_json, write_json
+    from keras_lt.datasets import LongTailed, Split
+    from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
+    from keras_lt.inspection import ON_BAD_IMAGE
+    from tools.conversion import convert
+    from tools.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
+
+BAD_IMAGES = "bad_images.txt"
+IMAGES_PER_SHARD = 1024
+AHEAD = 32  # converted images per worker that may wait for the writer, so that none stands still while a shard ends
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shard:
+    """Neighbouring examples of a split, and the file that they go to.
+
+    Attributes:
+      path: of the file.
+      split: all of the split, its images called `names`.
+      rows: the examples.
+    """
+
+    path: pathlib.Path
+    split: Split
+    names: Sequence[str]
+    rows: range
+
+
+def prepare(
+    data: LongTailed,
+    output_dir: str | os.PathLike,
+    *,
+    settings: Mapping,
+    data_dir: str = "",
+    skip_bad_images: bool = False,
+    workers: int = 1,
+    images_per_shard: int = IMAGES_PER_SHARD,
+) -> int:
+    """Writes a data set's images as shards; shards that are there already are kept.
+
+    Args:
+      data: what to prepare; its images must be encoded.
+      output_dir: a new or empty folder, or one where this began before.
+      settings: "dataset" and "options" as `datasets.load` took them; "convert", the arguments of `convert`.
+      data_dir: left out of the images' names, so that they hold on any machine.
+      skip_bad_images: leave missing and damaged images out; otherwise they are an error, once all are known.
+      workers: threads; they decode and resize in parallel, since Pillow does both outside of Python's lock.
+    Returns: images converted now.
+
+    Raises:
+      ValueError: pixels instead of encoded images, a folder begun with other settings, or missing or damaged images.
+      OSError: a file cannot be written.
+    """
+    if not all(split.is_encoded for split in data.splits.values()):
+        raise ValueError(
+            "Only encoded images need preparing; pixels are in memory, which is faster than any file. "
+            f"Received: data set '{data.name}', of pixels"
+        )
+    folder = pathlib.Path(output_dir)
+    shards = {name: _plan(folder, name, split, data_dir, images_per_shard) for name, split in data.splits.items()}
+    every = list(itertools.chain(*shards.values()))
+    _begin(folder, {"format": FORMAT, **settings, "examples": _fingerprint(every)})
+    missing = [s for s in every if not is_finished(s.path) or (bad_images(s.path) and not skip_bad_images)]
+    if missing:
+        (folder / MANIFEST).unlink(missing_ok=True)
+    _write(missing, data.class_names, settings["convert"], workers=workers, kept=len(every) - len(missing))
+
+    bad = [f"{name}\t{line}\n" for name, parts in shards.items() for shard in parts for line in bad_images(shard.path)]
+    (folder / BAD_IMAGES).unlink(missing_ok=True)
+    if bad:
+        (folder / BAD_IMAGES).write_text("".join(bad), encoding="utf-8")
+    if bad and not skip_bad_images:
+        raise ValueError(
+            f"{len(bad)} images are missing or damaged, all named in {folder / BAD_IMAGES}: replace them and give the "
+            f"same command again, or leave them out by --on_bad_image=skip. The first: {bad[0].strip()}"
+        )
+    manifest = {
+        "description": _description(data, settings["convert"]["shorter_side"], len(bad)),
+        "splits": {name: [describe_shard(shard.path) for shard in parts] for name, parts in shards.items()},
+    }
+    from_manifest(folder, manifest)  # without its damaged images a class may be empty, which is an error
+    write_json(folder / MANIFEST, manifest)
+    return sum(len(shard.rows) for shard in missing)
+
+
+def verify(folder: pathlib.Path, *, workers: int = 1) -> list[str]:
+    """Reads a prepared folder through: a line per damaged shard, with the first damaged record of it."""
+
+    def damage(shard: Mapping) -> str:
+        try:
+            check_shard(folder / shard["file"], shard["sha256"])
+        except OSError as error:
+            return str(error)
+        return ""
+
+    shards = list(itertools.chain(*read_json(folder / MANIFEST)["splits"].values()))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        return list(filter(None, rich.progress.track(pool.map(damage, shards), "Shards", total=len(shards))))
+
+
+def _fingerprint(shards: Sequence[Shard]) -> str:
+    """Changes with the examples and their shards: lists that changed in between do not go into one folder."""
+    digest = hashlib.sha256()
+    for shard in shards:
+        for row in shard.rows:
+            digest.update(f"{shard.path.name}\n{shard.names[row]}\n{shard.split.labels[row]}\n".encode())
+    return digest.hexdigest()
+
+
+def _begin(folder: pathlib.Path, settings: Mapping):
+    """Writes down what was asked for, or checks that it is what was asked for before; removes what a kill left."""
+    if (folder / SETTINGS).exists():
+        before = read_json(folder / SETTINGS)
+        other = [key for key in settings if before.get(key) != settings[key]]
+        if other:
+            raise ValueError(
+                f"{folder} was begun with other settings: empty it, or give another --output_dir. "
+                f"Received: {', '.join(f'{key}: {before.get(key)} there, {settings[key]} now' for key in other)}"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"--output_dir must be a new or empty folder. Received: {folder}, which holds other files")
+    write_json(folder / SETTINGS, settings)
+    for scratch in (*folder.glob(".*.tfrecord"), *folder.glob(".*.npz"), *folder.glob(".*.json")):
+        scratch.unlink()
+
+
+def _plan(folder: pathlib.Path, name: str, split: Split, data_dir: str, images_per_shard: int) -> list[Shard]:
+    prefix = os.path.join(pathlib.Path(data_dir), "")
+    names = [image.removeprefix(prefix) for image in split.names.tolist()]
+    starts = range(0, len(split), images_per_shard)
+    return [
+        Shard(
+            folder / f"{name}-{number:05d}-of-{len(starts):05d}.tfrecord",
+            split,
+            names,
+            range(start, min(start + images_per_shard, len(split))),
+        )
+        for number, start in enumerate(starts)
+    ]
+
+
+def _write(shards: Sequence[Shard], class_names: Sequence[str], conversion: Mapping, *, workers: int, kept: int):
+    """Converts in parallel and writes in order, which makes every run's shards the same."""
+
+    def example(shard: Shard, row: int) -> Example:
+        label = int(shard.split.labels[row])
+        about = (shard.names[row], label, class_names[label])
+        try:
+            return Example(*about, convert(shard.split.read(row), **conversion))
+        except (ValueError, OSError) as error:
+            return Example(*about, b"", damage=" ".join(str(error).split()))
+
+    columns = ("{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn())
+    with (
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        rich.progress.Progress(*columns, rich.progress.TimeRemainingColumn()) as progress,
+    ):
+        if kept:
+            progress.print(f"{kept} shards are finished from before.")
+        rows = ((shard, row) for shard in shards for row in shard.rows)
+        examples = progress.track(
+            _in_order(pool, example, rows, ahead=AHEAD * workers),
+            total=sum(len(shard.rows) for shard in shards),
+            description="Images",
+        )
+        for shard in shards:
+            write_shard(shard.path, itertools.islice(examples, len(shard.rows)))
+        next(examples, None)  # the bar learns that this was the last
+
+
+def _in_order(pool: concurrent.futures.Executor, function, arguments, *, ahead: int) -> Iterator:
+    """`function` of every element, computed in the pool, up to `ahead` of them before they are asked for."""
+    waiting = collections.deque()
+    for these in arguments:
+        waiting.append(pool.submit(function, *these))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _description(data: LongTailed, shorter_side: int, skipped: int) -> dict:
+    """All that a `LongTailed` says beside its splits."""
+    said = {f.name: getattr(data, f.name) for f in dataclasses.fields(data) if f.name not in data.splits}
+    if shorter_side:
+        said["notes"] += (f"Images were prepared with a shorter side of at most {shorter_side} pixels.",)
+    if skipped:
+        said["notes"] += (f"{skipped} missing or damaged images were left out when the data set was prepared.",)
+    return said
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="", help="Data set, as keras_lt.train takes it.")
+    parser.add_argument("--data_dir", default="", help="Folder with the data set's lists and images.")
+    parser.add_argument("--output_dir", required=True, help="Folder to write.")
+    parser.add_argument("--shorter_side", type=int, default=0, help="Of larger images, pixels; 0 leaves sizes alone.")
+    parser.add_argument("--quality", type=int, default=90, help="Of JPEGs written anew, 1 to 100.")
+    parser.add_argument("--lossless", action="store_true", help="Write PNG where an image has to be written anew.")
+    parser.add_argument(
+        "--on_bad_image", choices=ON_BAD_IMAGE, default="error", help="What a missing or damaged image does."
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="Threads.")
+    parser.add_argument("--verify", action="store_true", help="Prepare nothing; read --output_dir through.")
+    options = parser.add_argument_group("options of the data set, as keras_lt.train takes them")
+    options.add_argument("--imbalance_ratio", type=float)
+    options.add_argument("--profile")
+    options.add_argument("--seed", type=int)
+    options.add_argument("--allow_modified_lists", action="store_true", default=None)
+    given = parser.parse_args(arguments)
+    if given.shorter_side < 0 or not 1 <= given.quality <= 100 or given.workers < 1:
+        raise ValueError(
+            "Expected --shorter_side >= 0, --quality in 1..100 and --workers >= 1. "
+            f"Received: {given.shorter_side}, {given.quality}, {given.workers}"
+        )
+    return given
+
+
+def _prepare(given: argparse.Namespace):
+    names = ("imbalance_ratio", "profile", "seed", "allow_modified_lists")
+    options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    parameters = inspect.signature(datasets.check(given.dataset, **options)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    conversion = {"shorter_side": given.shorter_side, "quality": given.quality, "lossless": given.lossless}
+    Image.MAX_IMAGE_PIXELS = None  # `convert` has a limit of its own; Pillow would warn before it
+    start = time.monotonic()
+    images = prepare(
+        datasets.load(given.dataset, given.data_dir, **options),
+        given.output_dir,
+        settings={"dataset": given.dataset, "options": {**defaults, **options}, "convert": conversion},
+        data_dir=given.data_dir,
+        skip_bad_images=given.on_bad_image == "skip",
+        workers=given.workers,
+    )
+    seconds = time.monotonic() - start
+    files = list(pathlib.Path(given.output_dir).glob("*.tfrecord"))
+    size = sum(path.stat().st_size for path in files)
+    print(f"{given.output_dir}: {len(files)} shards, {size / 1e9:.2f} GB")
+    print(f"{images} images in {seconds:.1f} s, {images / seconds:.0f} images/s")
+    flags = "".join(f" --{name}={value}" for name, value in options.items())
+    print(f"python -m keras_lt.train --dataset={given.dataset} --data_dir={given.output_dir}{flags}")
+
+
+def main(arguments: Sequence[str] | None = None):
+    """Runs the command."""
+    with plain_errors():
+        given = _parse(arguments)
+        if not given.verify:
+            _prepare(given)
+            return
+        damages = verify(pathlib.Path(given.output_dir), workers=given.workers)
+    if damages:
+        sys.exit("\n".join([*damages, f"Error: {len(damages)} shards of {given.output_dir} are damaged."]))
+    print(f"{given.output_dir}: every record is as it was written.")
+
+
+if __name__ == "__main__":
+    main()
