@@ -78,6 +78,7 @@ class RunConfig:
         choices=("auto", *ENGINES),
     )
     loss: str = _flag("cross_entropy", "Loss of stage one.", choices=LOSSES)
+    label_smoothing: float = _flag(0.0, "Of stage one's cross-entropy: share of the target spread over all classes.")
     epochs: int = _flag(90, "Of stage one.")
     steps_per_epoch: int = _flag(0, "Batches per epoch; 0 is training images // batch_size.")
     batch_size: int = _flag(512, "Images per step, over all devices.")
@@ -190,6 +191,7 @@ class RunConfig:
             sampler=self.sampler,
             engine=self.engine,
             loss=self.loss,
+            label_smoothing=self.label_smoothing,
         )
 
     def stage_two_recipe(self, classifier: str) -> Recipe:
@@ -203,6 +205,7 @@ class RunConfig:
             sampler=self.classifier_sampler,
             engine="auto",
             loss="cross_entropy",
+            label_smoothing=0.0,
         )
 
     @property

@@ -13,16 +13,21 @@ MIXED_LABEL_WIDTH = 3  # the larger part's class, the smaller part's, the larger
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-def cross_entropy(labels, logits):
+def cross_entropy(labels, logits, label_smoothing=0.0):
     """Softmax cross-entropy, computed in float32.
 
     Args:
       labels: class ids, [B].
       logits: [B, C].
+      label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
     Returns: loss per example in nats, [B].
     """
     logits = keras.ops.cast(logits, "float32")
-    return keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    loss = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    if not label_smoothing:
+        return loss
+    spread = -keras.ops.mean(keras.ops.log_softmax(logits, axis=-1), axis=-1)
+    return (1 - label_smoothing) * loss + label_smoothing * spread
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -72,6 +77,6 @@ class PerExampleLoss(keras.losses.Loss):
         return cls(**keras.saving.deserialize_keras_object(config))
 
 
-LOSSES: dict[str, Callable[[np.ndarray], keras.losses.Loss]] = {
-    "cross_entropy": lambda class_counts: PerExampleLoss(cross_entropy),
+LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
+    "cross_entropy": lambda class_counts, **smoothing: PerExampleLoss(cross_entropy, **smoothing),
 }

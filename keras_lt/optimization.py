@@ -14,6 +14,7 @@ _FINITE = (
     "momentum",
     "clip_norm",
     "ema_momentum",
+    "label_smoothing",
     "steps_per_epoch",
     "warmup_epochs",
     "decay_factor",
@@ -40,6 +41,7 @@ class Recipe:
       engine: of `resampling.sample_indices`; "auto" is instance for instance-balanced, stratified for class-balanced,
         weighted otherwise.
       loss: a name in `losses.LOSSES`.
+      label_smoothing: of the cross-entropy.
       accumulate_steps: forward and backward passes of one update, each over batch_size / accumulate_steps images, for
         batches that do not fit into memory. Batch norm sees the smaller batches.
       steps_per_execution: updates that TensorFlow does between two looks at it from Python.
@@ -61,6 +63,7 @@ class Recipe:
     sampler: str | Callable = "instance_balanced"
     engine: str = "auto"
     loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
     accumulate_steps: int = 1
     steps_per_execution: int = 1
     jit_compile: str = "auto"
@@ -80,8 +83,14 @@ class Recipe:
                 "decay_epochs belong to schedule=multistep, which needs them. "
                 f"Received: schedule={self.schedule}, decay_epochs={self.decay_epochs}"
             )
-        if self.ema_momentum >= 1:
-            raise ValueError(f"ema_momentum must lie in [0, 1). Received: ema_momentum={self.ema_momentum}")
+        for name in ("ema_momentum", "label_smoothing"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)}")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(
+                "label_smoothing is of loss=cross_entropy. "
+                f"Received: label_smoothing={self.label_smoothing}, loss={self.loss}"
+            )
         if self.ema_momentum and self.accumulate_steps > 1:
             raise ValueError(
                 "Keras averages weights after every pass, so ema_momentum needs accumulate_steps=1. "

@@ -31,6 +31,17 @@ def test_cross_entropy_and_its_gradient_are_the_reference_ones():
     np.testing.assert_allclose(tape.gradient(loss, logits), golden["ce_grad"], atol=1e-7)
 
 
+def test_label_smoothing_spreads_a_share_over_all_classes():
+    """Logits 2 and 0: log(1 + e^-2) = 0.126928 for the first class, 2.126928 for the second, 1.126928 on average."""
+    loss = cross_entropy(np.array([0]), np.array([[2.0, 0.0]]), label_smoothing=0.1)
+    np.testing.assert_allclose(loss, [0.9 * 0.126928 + 0.1 * 1.126928], rtol=1e-5)
+    one_hot = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3)
+    logits = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    labels = np.array([0, 3, 2, 2])
+    ours = LOSSES["cross_entropy"](np.ones(5), label_smoothing=0.3)(labels, logits)
+    np.testing.assert_allclose(ours, one_hot(np.eye(5)[labels], logits), rtol=1e-5)
+
+
 def test_cross_entropy_is_computed_in_float32():
     logits = keras.ops.cast([[7.0] + [0.0] * 512], "bfloat16")
     losses = cross_entropy(np.array([0]), logits)

@@ -110,6 +110,7 @@ def test_an_epoch_is_the_full_batches_of_the_training_set():
         (lambda: Recipe(accumulate_steps=2, ema_momentum=0.9), "averages weights after every pass"),
         (lambda: Recipe(ema_momentum=1.0), r"ema_momentum must lie in \[0, 1\)"),
         (lambda: Recipe(batch_size=2, steps_per_execution=3).steps(8), "round the epoch up.*=3, 4 passes"),
+        (lambda: Recipe(label_smoothing=1.0), r"label_smoothing must lie in \[0, 1\)"),
         (lambda: Recipe(jit_compile="yes"), "jit_compile must be one of auto, true, false"),
         (lambda: Recipe(weight_decay=-1.0), "weight_decay must be finite and at least 0"),
     ],

@@ -53,6 +53,7 @@ def fit(
     steps = recipe.steps(len(data.train))
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.pass_size, len(data.val))
+    smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
     with strategy.scope():
         optimizer = CoupledSGD(
             recipe.learning_rate,
@@ -66,7 +67,7 @@ def fit(
         )
         model.compile(
             optimizer,
-            LOSSES[recipe.loss](data.class_counts),
+            LOSSES[recipe.loss](data.class_counts, **smoothing),
             metrics=[ShotAccuracy(data.listed_counts)],
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
