@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "jax": ["jax>=0.4.36"],
     "keras_cv": ["keras-cv>=0.9"],
     "keras_hub": ["keras-hub>=0.20"],
     "tfds": ["tensorflow-datasets>=4.9.7"],

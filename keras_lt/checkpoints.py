@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import pathlib
+import platform
 import shutil
 import time
 import warnings
@@ -14,27 +16,96 @@ import keras
 import numpy as np
 
 KEPT = 2  # latest checkpoints on disk, beside the best one's
+SCRATCH = ".unfinished~"  # what the names of half-written files and folders begin with
+ABANDONED_AFTER = 24 * 3600  # seconds without a change to another host's
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a full quota, a limit on file sizes
 
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike):
+def atomic(path: str | os.PathLike, *, size: int = 0):
     """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
 
     Where the body raises, `path` stays as it was and the scratch is removed.
+
+    Args:
+      size: bytes that will be written, where known; said where there is no room for them.
+    Raises:
+      OSError: the disk is full, with what to do about it.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{os.getpid()}-{path.name}")  # a suffix such as .keras is kept: savers look at it
+    scratch, old = _scratch(path), _scratch(path.with_name(f"old-{path.name}"))
     try:
         yield scratch
-        if scratch.is_dir() and path.exists():
-            shutil.rmtree(path)
+        _flush(scratch)
+        if scratch.is_dir() and path.exists():  # only files are replaced in one go
+            os.replace(path, old)
         os.replace(scratch, path)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise OSError(_no_room(path, scratch, size, error)) from error
+        raise
     finally:
-        if scratch.is_dir():
-            shutil.rmtree(scratch)
-        else:
-            scratch.unlink(missing_ok=True)
+        _remove(scratch)
+        _remove(old)
+
+
+def sweep(folder: str | os.PathLike):
+    """Removes what `atomic` left in a folder and below it when its process was killed.
+
+    The scratch of a living process stays. Of another host's processes nothing is known: theirs goes when nothing in it
+    has changed for a day.
+    """
+    for path in list(pathlib.Path(folder).rglob(f"{SCRATCH}*")):
+        if path.exists() and _is_abandoned(path):  # one inside another is gone already
+            _remove(path)
+
+
+def _scratch(path: pathlib.Path) -> pathlib.Path:
+    """Tells whose it is, and ends as `path` does: savers look at a suffix such as .keras."""
+    return path.with_name(f"{SCRATCH}{platform.node()}~{os.getpid()}~{path.name}")
+
+
+def _flush(path: pathlib.Path):
+    """Waits until it is on the disk: else a machine that fails could leave the new name on an empty file."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("r+b") as content:
+                os.fsync(content.fileno())
+
+
+def _remove(path: pathlib.Path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_abandoned(scratch: pathlib.Path) -> bool:
+    _, host, process, _ = scratch.name.split("~", 3)
+    if host != platform.node():
+        return time.time() - max(file.st_mtime for file in _content(scratch)) > ABANDONED_AFTER
+    if int(process) == os.getpid():  # a predecessor's: containers give the same number again
+        return True
+    try:
+        os.kill(int(process), 0)  # signal 0 only asks
+    except OSError as error:  # one that may not be asked lives
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
+def _content(path: pathlib.Path) -> list[os.stat_result]:
+    return [file.stat() for file in (path, *path.rglob("*"))]
+
+
+def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSError) -> str:
+    written = sum(stat.st_size for stat in _content(scratch)) if scratch.exists() else 0
+    free = shutil.disk_usage(path.parent).free + written
+    needs = f"{size / 1e6:.1f} MB" if size else f"more than {written / 1e6:.1f} MB"
+    return (
+        f"No room for {path} ({error.strerror}): it needs {needs}, {free / 1e6:.1f} MB are free. What was finished is "
+        "as it was: make room and give the same command again, and it goes on from there"
+    )
 
 
 def write_json(path: str | os.PathLike, value):
@@ -83,14 +154,16 @@ class EpochCheckpoints(keras.callbacks.Callback):
     Args:
       folder: where checkpoints and `history.csv` go; None keeps the history and the best weights in memory only.
       monitor: the log whose largest value marks the best epoch; the earliest wins a tie.
+      writes: of several processes that train together, one does; the others only restore.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, monitor: str):
+    def __init__(self, folder: str | os.PathLike | None, monitor: str, *, writes: bool = True):
         super().__init__()
         self.folder = None if folder is None else pathlib.Path(folder)
         self.monitor = monitor
+        self.writes = writes and folder is not None
         self.history: list[dict[str, float]] = []
-        self._best_state: dict[str, np.ndarray] = {}  # where nothing is on disk
+        self._best_state: dict[str, np.ndarray] = {}  # where nothing is written
         self._begun = 0.0
 
     @property
@@ -109,12 +182,14 @@ class EpochCheckpoints(keras.callbacks.Callback):
                 continue
             _restore(model, values)
             self.history = json.loads(str(values["history"]))
+            if self.writes:
+                self._tidy()
             return len(self.history)
         return 0
 
     def restore_best(self, model: keras.Model):
         """Puts the best epoch's weights into the model, their moving average where the optimizer has one."""
-        if self.folder is None:
+        if self._best_state or self.folder is None:
             _restore(model, self._best_state)
         else:
             with np.load(self._path(self.best_epoch)) as state:
@@ -134,12 +209,17 @@ class EpochCheckpoints(keras.callbacks.Callback):
         state = {f"model{i}": v for i, v in enumerate(self.model.variables)}
         state |= {f"optimizer{i}": v for i, v in enumerate(self.model.optimizer.variables)}
         state = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in state.items()}
-        if self.folder is None:
+        if not self.writes:
             if self.best_epoch == epoch:
                 self._best_state = state
             return
-        with atomic(self._path(epoch)) as scratch, scratch.open("wb") as file:
+        size = sum(value.nbytes for value in state.values())
+        with atomic(self._path(epoch), size=size) as scratch, scratch.open("wb") as file:
             np.savez(file, history=json.dumps(self.history), **state)
+        self._tidy()
+
+    def _tidy(self):
+        """What follows from the newest checkpoint; also after `restore`, since a kill may have come in between."""
         write_history(self.folder / "history.csv", self.history)
         kept = {self._path(self.best_epoch), *self._saved()[-KEPT:]}
         for path in set(self._saved()) - kept:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -51,14 +52,17 @@ def part(title: str) -> Iterator[None]:
 
 
 def launch(main: Callable[[], None]):
-    """Parses the flags and runs `main`; Ctrl-C says how to go on."""
+    """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
 
     def run(arguments):
         logging.set_verbosity(logging.WARNING)
         if len(arguments) > 1:
             sys.exit(f"Error: flags are written --name=value. Received: {' '.join(arguments[1:])}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             main()
+        except (OSError, FloatingPointError) as error:
+            sys.exit(f"Error: {error}")
         except KeyboardInterrupt:
             sys.exit("\nStopped. The same command goes on from the last finished part or epoch.")
 

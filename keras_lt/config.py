@@ -16,6 +16,7 @@ from keras_lt.checkpoints import atomic
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.datasets import PROFILES, LongTailed
 from keras_lt.distribution import STRATEGIES
+from keras_lt.features import FEATURE_DTYPES
 from keras_lt.inspection import ON_BAD_IMAGE, screen
 from keras_lt.losses import LOSSES
 from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
@@ -110,6 +111,12 @@ class RunConfig:
         (), "Classifiers with another number of epochs, comma-separated, such as lws:5."
     )
     classifier_sampler: str = _flag("class_balanced", "Sampling of stage two.", choices=SAMPLERS)
+    feature_views: int = _flag(
+        1, "Augmented views per training image that --stage_two=features draws from; 0 and 1 take the plain image."
+    )
+    feature_dtype: str = _flag(
+        "float32", "How features are stored; float16 takes half the space.", choices=FEATURE_DTYPES
+    )
     batch_norm: str = _flag(
         "frozen", "Statistics of batch norm in stage two; update takes --stage_two=images.", choices=BATCH_NORMS
     )
@@ -117,7 +124,11 @@ class RunConfig:
     precision: str = _flag("float32", "What the backbone computes in; classifiers are float32.", choices=PRECISIONS)
     jit_compile: str = _flag("auto", "XLA; auto is Keras's choice.", choices=JIT_COMPILE)
     steps_per_execution: int = _flag(1, "Passes that TensorFlow does between two looks at it from Python.")
-    strategy: str = _flag("auto", "Devices; auto mirrors where there are several GPUs.", choices=STRATEGIES)
+    strategy: str = _flag(
+        "auto",
+        "Devices; auto mirrors where there are several GPUs, multi_host takes every host's, on JAX.",
+        choices=STRATEGIES,
+    )
     devices: tuple[str, ...] = _flag(
         (), "What --strategy=mirrored mirrors on, such as GPU:0,GPU:1; empty is every GPU.", of_the_run=False
     )
@@ -138,9 +149,14 @@ class RunConfig:
         datasets.check(self.dataset, **self._data_options)
         backbones.check(self.backbone, pretrained=self.pretrained)
         check_stage_two(self.stage_two, self.batch_norm)
-        for name in ("image_size", "base_batch_size"):
+        for name in ("image_size", "base_batch_size", "feature_views"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be at least 0. Received: {getattr(self, name)}")
+        if self.feature_views > 1 and self.stage_two == "images":
+            raise ValueError(
+                "--feature_views belong to --stage_two=features; images are augmented anew each time. "
+                f"Received: --feature_views={self.feature_views}, --stage_two=images"
+            )
         if self.devices and self.strategy != "mirrored":
             raise ValueError(f"--devices belong to --strategy=mirrored. Received: --strategy={self.strategy}")
         _ = self.recipes  # a recipe checks its own numbers

@@ -1,43 +1,161 @@
-"""Where a run computes: one device, or the same model on every GPU of this host."""
+"""Where a run computes: one device, the same model on every GPU of this host, or on every device of many hosts."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-STRATEGIES = ("auto", "none", "mirrored")
+STRATEGIES = ("auto", "none", "mirrored", "multi_host")
 
 
-def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy of that name.
+class MultiHost:
+    """Data parallelism by Keras itself, on the JAX backend: one process per host, each with all of its devices.
+
+    Every process runs the same program. Models are made and used on one device; only `fit` takes all of them, by
+    `on_all_devices`. Processes find one another by Keras's variables KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES
+    and _PROCESS_ID; without them there is one process, and the devices are this host's.
+
+    Attributes:
+      process, processes: the number of this process, from 0, and how many there are.
+    """
+
+    def __init__(self):
+        import jax  # noqa: PLC0415 - the other backends need none
+
+        if any(name.startswith("KERAS_DISTRIBUTION_") for name in os.environ):
+            keras.distribution.initialize()
+        self._parallel = keras.distribution.DataParallel(auto_shard_dataset=False)  # each process takes its own rows
+        self.process, self.processes = jax.process_index(), jax.process_count()
+
+    @property
+    def num_replicas_in_sync(self) -> int:
+        """Devices, over all hosts."""
+        return self._parallel.device_mesh.devices.size
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """As of a `tf.distribute.Strategy`; models are made on one device."""
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def on_all_devices(self, model: keras.Model) -> Iterator[keras.Model]:
+        """Gives a copy of the model on every device, to be compiled and fitted; its weights come back at the end."""
+        with self._parallel.scope():
+            copy = keras.models.clone_model(model)
+            copy.set_weights(model.get_weights())
+            for ours, theirs in zip(copy.variables, model.variables, strict=True):
+                ours.trainable = theirs.trainable
+            yield copy
+        model.set_weights(copy.get_weights())
+
+    def own_rows(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """This process's share of every batch."""
+
+        def rows(array):
+            share = tf.shape(array)[0] // self.processes
+            return array[self.process * share : (self.process + 1) * share]
+
+        return batches.map(lambda *batch: tf.nest.map_structure(rows, batch))
+
+    def own_evaluation_rows(self, batches: tf.data.Dataset, *, batch_size: int, examples: int) -> tf.data.Dataset:
+        """This process's share of every batch, the last one filled up: (inputs, labels, weights [B]).
+
+        The last batch may not divide by the devices, so its first example is repeated with weight 0; the other weights
+        are such that a mean over all rows is the mean over the examples.
+        """
+        devices = self.num_replicas_in_sync
+        weight = 1 + -(examples % batch_size) % devices / examples
+
+        def filled(inputs, labels):
+            size = tf.shape(labels)[0]
+            rows = tf.concat([tf.range(size), tf.zeros(-size % devices, tf.int32)], 0)
+            weights = tf.where(tf.range(tf.size(rows)) < size, np.float32(weight), 0)
+            return tf.gather(inputs, rows), tf.gather(labels, rows), weights
+
+        return self.own_rows(batches.map(filled))
+
+    def wait(self):
+        """Returns when all processes have come here."""
+        self.check_same(0, "")
+
+    def check_same(self, number: int, what: str):
+        """Raises ValueError unless all processes come here with the same number of `what`."""
+        from jax.experimental import multihost_utils  # noqa: PLC0415 - the other backends need none
+
+        numbers = multihost_utils.process_allgather(np.int32(number))
+        if np.any(numbers != number):
+            raise ValueError(f"All hosts must have the same {what}. Received: {numbers.tolist()}")
+
+
+Strategy = tf.distribute.Strategy | MultiHost
+
+
+def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> Strategy:
+    """The strategy of that name; to be called before anything is computed.
 
     Args:
-      name: "none" is one device; "mirrored" copies the model to every device; "auto" mirrors where this host has
-        several GPUs.
+      name: "none" is one device; "mirrored" copies the model to every device of this host, on the TensorFlow backend;
+        "multi_host" to every device of every host, on the JAX backend; "auto" mirrors where this host has several GPUs
+        and Keras runs on TensorFlow.
       devices: for "mirrored", such as ["GPU:0", "GPU:1"]; default every GPU, or the CPU where there is none.
     """
     if devices and name != "mirrored":
         raise ValueError(f"devices belong to strategy 'mirrored'. Received: strategy={name!r}, devices={devices}")
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {STRATEGIES}. Received: strategy={name!r}")
+    backend = keras.backend.backend()
+    needed = {"mirrored": "tensorflow", "multi_host": "jax"}.get(name, backend)
+    if backend != needed:
+        raise ValueError(
+            f"strategy {name!r} runs on the {needed} backend: KERAS_BACKEND={needed}. Received: KERAS_BACKEND={backend}"
+        )
+    if backend != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")  # the input pipeline needs none, and would take all of their memory
+    if name == "multi_host":
+        return MultiHost()
     several_gpus = len(tf.config.list_logical_devices("GPU")) > 1
     if name == "mirrored" or (name == "auto" and several_gpus):
         return tf.distribute.MirroredStrategy(list(devices) or None)
     return tf.distribute.get_strategy()
 
 
-def describe(strategy: tf.distribute.Strategy, batch_size: int) -> str:
+def is_first(strategy: Strategy) -> bool:
+    """Whether this is the process that writes the files of a run."""
+    return not isinstance(strategy, MultiHost) or strategy.process == 0
+
+
+@contextlib.contextmanager
+def first_ahead(strategy: Strategy) -> Iterator[bool]:
+    """The first process goes through the block, then all others: they find on disk what it has put there.
+
+    Gives `is_first`.
+    """
+    first = is_first(strategy)
+    if not first:
+        strategy.wait()
+    yield first
+    if first and isinstance(strategy, MultiHost):
+        strategy.wait()
+
+
+def describe(strategy: Strategy, batch_size: int) -> str:
     """The devices, and each one's share of a batch: "2 devices, GPU:0 and GPU:1, 256 images of a batch each"."""
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
-        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        return f"one device, a {kind}"
-    names = " and ".join(device.rpartition("/device:")[2] for device in strategy.extended.worker_devices)
-    return f"{replicas} devices, {names}, {batch_size // replicas} images of a batch each"
+        cpu = all("cpu" in name.lower() for name in keras.distribution.list_devices())
+        return f"one device, a {'CPU' if cpu else 'GPU'}"
+    if isinstance(strategy, MultiHost):
+        names = f" over {strategy.processes} processes, this is number {strategy.process}"
+    else:
+        names = ", " + " and ".join(device.rpartition("/device:")[2] for device in strategy.extended.worker_devices)
+    return f"{replicas} devices{names}, {batch_size // replicas} images of a batch each"
 
 
 def check_replicas(
-    strategy: tf.distribute.Strategy,
+    strategy: Strategy,
     *,
     batch_size: int,
     accumulate_steps: int = 1,
@@ -46,10 +164,11 @@ def check_replicas(
 ):
     """Raises ValueError for what Keras cannot do on several devices, where it would fail from inside."""
     replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
+    if batch_size // accumulate_steps % replicas:
+        passes = f", accumulate_steps={accumulate_steps}" if accumulate_steps > 1 else ""
         raise ValueError(
-            "The global batch must divide by the number of devices. "
-            f"Received: batch_size={batch_size}, {replicas} devices"
+            "The global batch, or each pass over it, must divide by the number of devices. "
+            f"Received: batch_size={batch_size}{passes}, {replicas} devices"
         )
     asked = {
         "accumulate_steps": accumulate_steps > 1 and accumulate_steps,
@@ -57,13 +176,13 @@ def check_replicas(
         "jit_compile": jit_compile and "true",
     }
     refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
-    if refused and replicas > 1:
+    if refused and replicas > 1 and not isinstance(strategy, MultiHost):
         raise ValueError(
             f"Keras can do this on one device only (--strategy=none). Received: {refused}, {replicas} devices"
         )
 
 
-def evaluation_batch_size(strategy: tf.distribute.Strategy, batch_size: int, examples: int) -> int:
+def evaluation_batch_size(strategy: Strategy, batch_size: int, examples: int) -> int:
     """A batch size by which every device has an example of every batch, the last included; `batch_size` if it does.
 
     TensorFlow gives the first devices ceil(batch / devices) examples each, and batch norm fails on a device left empty.
@@ -74,6 +193,8 @@ def evaluation_batch_size(strategy: tf.distribute.Strategy, batch_size: int, exa
     """
     replicas = strategy.num_replicas_in_sync
     largest = batch_size - batch_size % replicas
+    if isinstance(strategy, MultiHost):  # fills the last one up
+        return largest
     smaller, larger = range(largest, 0, -replicas), range(largest + replicas, examples + replicas, replicas)
     for size in itertools.chain(smaller, larger):
         last = examples % size

@@ -29,7 +29,13 @@ def main():
         with part(name):
             backbone, classifier = load_classifier(folder / "classifiers" / name, representation)
             if id(backbone) not in features:
-                features[id(backbone)] = extract_features(backbone, data.test, representation.preprocessing)
+                own = backbone is representation.backbone
+                features[id(backbone)] = extract_features(
+                    backbone,
+                    data.test,
+                    representation.preprocessing,
+                    dtype=run_config.feature_dtype if own else "float32",
+                )
             row["test"] = evaluate(classifier, features[id(backbone)], data.listed_counts).accuracies
     rich.print(terminal_table(results))
 

@@ -46,7 +46,7 @@ def main():
         if not (folder / "classifiers" / name / "scores.json").exists():
             raise ValueError(f"{folder} holds no finished classifier '{name}'; train it with --classifiers={name}")
         data = run_config.load_data()
-    with part(f"SavedModel of {name}"):
+    with part(f"SavedModel of {name}"), plain_errors():
         print(export_version(folder, name, data))
 
 

@@ -1,22 +1,32 @@
 """A frozen backbone over a split, once: features in memory or in memory-mapped files."""
 
 import dataclasses
+import errno
+import functools
 import hashlib
+import json
 import os
 import pathlib
+import shutil
 import sys
+import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.checkpoints import atomic, read_json, write_json
+from keras_lt.checkpoints import read_json, write_json
 from keras_lt.datasets import Split
-from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices
+from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 
+FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
+SAVE_SECONDS = 5.0  # of extraction that a kill may cost
+
+fold_in = tf.random.experimental.stateless_fold_in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,31 +34,49 @@ class Features:
     """Features of one split.
 
     Attributes:
-      features: float32 [N, D], in memory or memory-mapped.
+      features: of the images as they are evaluated, float32 or float16 [N, D], in memory or memory-mapped.
       labels: int64 [N].
+      views: of each image augmented V times, [N, V, D]; None where training draws from `features`.
     """
 
     features: np.ndarray
     labels: np.ndarray
+    views: np.ndarray | None = None
 
     def training_batches(
         self, recipe: Recipe, *, class_counts: np.ndarray, seed: int, start_step: int = 0
     ) -> tf.data.Dataset:
-        """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B])."""
+        """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B]).
+
+        Which of its views an example is, is drawn by the seed and its position in the stream.
+        """
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        return self._gather(training_indices(self.labels, recipe, **stream, batch_size=recipe.pass_size))
+        rows = training_indices(self.labels, recipe, **stream, batch_size=recipe.pass_size)
+        if self.views is None:
+            return self._gather(rows)
+
+        def drawn(step):
+            step_seed = fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 14)
+            return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
+
+        views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.pass_size)
+        return self._gather(tf.data.Dataset.zip(rows, views))
 
     def evaluation_batches(self, *, batch_size: int) -> tf.data.Dataset:
         """Every row once, in order: (features [B, D], labels [B])."""
         return self._gather(tf.data.Dataset.range(len(self.labels)).batch(batch_size))
 
     def _gather(self, index_batches: tf.data.Dataset) -> tf.data.Dataset:
-        def rows(indices):  # NumPy reads a memory map without taking all of it into memory
-            features = tf.numpy_function(lambda i: self.features[i], [indices], tf.float32)
-            features.set_shape((None, self.features.shape[1]))
-            return features, tf.gather(self.labels, indices)
+        """Batches of rows of the features, or of (rows, views)."""
 
-        return prefetched(index_batches.map(rows))
+        def read(rows, *view):  # NumPy reads a memory map without taking all of it into memory
+            return (self.views[rows, view[0]] if view else self.features[rows]).astype(np.float32)
+
+        def batch(rows, *view):
+            features = tf.numpy_function(read, [rows, *view], tf.float32, stateful=False)
+            return tf.ensure_shape(features, (None, self.features.shape[1])), tf.gather(self.labels, rows)
+
+        return prefetched(index_batches.map(batch))
 
 
 def extract_features(
@@ -58,39 +86,64 @@ def extract_features(
     *,
     batch_size: int = 256,
     folder: str | os.PathLike | None = None,
+    dtype: str = "float32",
+    views: int = 1,
+    seed: int = 0,
 ) -> Features:
-    """The backbone's features of every example, with the evaluation preprocessing.
+    """The backbone's features of every example, with the evaluation preprocessing; on one device of several.
 
     Args:
       backbone: images [B, S, S, 3] -> features [B, D].
       batch_size: images of one forward pass.
-      folder: where `features.npy` and its manifest are kept. Features already there are taken where backbone,
-        preprocessing and examples are the same ones, and replaced otherwise. None keeps them in memory.
+      folder: where `features.npy` and its manifest are kept, those of the views in a folder beside it. An extraction
+        that was stopped goes on there, to the same bits. What is there, or was copied there from another run, is taken
+        where all that the manifest names is the same: backbone, preprocessing, examples (files by their paths, not
+        their content); else it is replaced. None keeps features in memory.
+      dtype: in `FEATURE_DTYPES`; float16 takes half the space and rounds to three digits.
+      views: above 1, each image is also augmented that often by `preprocessing.train`, for training to draw from.
+        Where the preprocessing does not augment there is nothing to choose from. MixUp and CutMix play no part.
+      seed: of the augmentations.
+    Raises:
+      ValueError: an unknown dtype, a negative number of views, or features that are no finite numbers of that dtype.
+      OSError: the disk has too little space left.
     """
-    shape = (len(split), backbone.output_shape[-1])
-    if folder is None:
-        return Features(_fill(np.empty(shape, np.float32), backbone, split, preprocessing, batch_size), split.labels)
-    folder = pathlib.Path(folder)
-    manifest = {
-        "shape": list(shape),
-        "dtype": "float32",
-        "fingerprint": _fingerprint(backbone, split, preprocessing),
-    }
-    if not (folder / "manifest.json").exists() or read_json(folder / "manifest.json") != manifest:
-        with atomic(folder) as scratch:
-            scratch.mkdir()
-            array = np.lib.format.open_memmap(scratch / "features.npy", mode="w+", dtype=np.float32, shape=shape)
-            _fill(array, backbone, split, preprocessing, batch_size).flush()
-            write_json(scratch / "manifest.json", manifest)
-    return Features(np.load(folder / "features.npy", mmap_mode="r"), split.labels)
+    if dtype not in FEATURE_DTYPES or views < 0:
+        raise ValueError(
+            f"dtype must be one of {', '.join(FEATURE_DTYPES)}, and views at least 0. "
+            f"Received: dtype={dtype!r}, views={views}"
+        )
+    size, width = preprocessing.image_size, backbone.output_shape[-1]
+    compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
+    shared = {"dtype": dtype, "batch_size": batch_size}
+    if folder is not None:
+        folder = pathlib.Path(folder)
+        shared |= {"backbone": _backbone_hash(backbone), "examples": _examples_hash(split)}
+    features = _extract(
+        compiled,
+        lambda start: evaluation_batches(split, preprocessing, batch_size=batch_size, start=start),
+        {"shape": (len(split), width), "preprocessing": preprocessing.evaluation_settings(), **shared},
+        folder,
+    )
+    if views < 2 or not preprocessing.augments:
+        return Features(features, split.labels)
+    augmented = _extract(
+        compiled,
+        lambda start: view_batches(split, preprocessing, views=views, seed=seed, batch_size=batch_size, start=start),
+        {
+            "shape": (len(split), views, width),
+            "preprocessing": dataclasses.asdict(preprocessing),
+            "seed": seed,
+            **shared,
+        },
+        folder and folder.with_name(f"{folder.name}-views"),
+    )
+    return Features(features, split.labels, augmented)
 
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
-    predictions = [
-        keras.ops.convert_to_numpy(keras.ops.argmax(classifier(np.asarray(features[start : start + CHUNK])), axis=-1))
-        for start in range(0, len(features), CHUNK)
-    ]
+    chunks = (np.asarray(features[start : start + CHUNK], np.float32) for start in range(0, len(features), CHUNK))
+    predictions = [keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1)) for chunk in chunks]
     return np.concatenate(predictions).astype(np.int64)
 
 
@@ -99,24 +152,116 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-def _fill(array, backbone, split, preprocessing, batch_size):
-    batches = evaluation_batches(split, preprocessing, batch_size=batch_size)
+def _compiled(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
+    """The backbone as a compiled function, images [B, size, size, 3] -> features float32 [B, D]."""
+    if keras.backend.backend() != "tensorflow":
+        return lambda images: backbone.predict_on_batch(images.numpy()).astype(np.float32)
     # Not `predict_on_batch`, which under a strategy gives every replica the whole batch.
-    forward = tf.function(lambda images: backbone(images, training=False), input_signature=[batches.element_spec[0]])
-    progress = keras.utils.Progbar(len(split), unit_name="image", verbose=verbosity())
-    row = 0
-    for images, _ in batches:
-        batch = forward(images)
-        array[row : row + len(batch)] = batch
-        row += len(batch)
-        progress.update(row)
-    return array
+    function = tf.function(
+        lambda images: tf.cast(backbone(images, training=False), tf.float32),
+        input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)],
+    )
+    forward = function.get_concrete_function()  # TensorFlow warns of functions, each of a backbone, that it calls once
+    return lambda images: forward(images).numpy()
 
 
-def _fingerprint(backbone: keras.Model, split: Split, preprocessing: Preprocessing) -> str:
-    """Changes with anything that the features depend on: weights, preprocessing, examples."""
-    digest = hashlib.sha256(repr(preprocessing.evaluation_settings()).encode())
-    images = np.frombuffer(split.images.fingerprint(), np.uint8) if split.is_records else split.images
-    for array in (*backbone.get_weights(), images, split.labels):
+def _extract(
+    compiled: Callable[[], Callable],
+    batches: Callable[[int], tf.data.Dataset],
+    manifest: dict,
+    folder: pathlib.Path | None,
+) -> np.ndarray:
+    """The array of that manifest: in memory, found in the folder, or filled and put there.
+
+    Args:
+      compiled: () -> the backbone as a function.
+      batches: (images already done) -> the batches of those after them.
+      manifest: all that the array depends on, its shape and dtype among it.
+    """
+    shape, dtype = manifest["shape"], np.dtype(manifest["dtype"])
+    if folder is None:
+        array = np.empty(shape, dtype)
+        _fill(array, compiled(), batches, start=0, save=lambda done: None)
+        return array
+    total, manifest = int(np.prod(shape[:-1])), json.loads(json.dumps(manifest))  # as it is read: tuples are lists
+    if _rows_done(folder, manifest) < total:
+        partial = folder.with_name(f"{folder.name}.part")  # the same name for the next process to find
+        start = _rows_done(partial, manifest)
+        shutil.rmtree(folder, ignore_errors=True)  # of no use to anybody, and its space may be needed
+        if not start:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        _check_space(partial, (total - start) * shape[-1] * dtype.itemsize)
+        mode = "r+" if start else "w+"
+        array = np.lib.format.open_memmap(partial / "features.npy", mode=mode, dtype=dtype, shape=shape)
+
+        def save(done):
+            array.flush()  # first, as the manifest vouches for the rows
+            write_json(partial / "manifest.json", {**manifest, "rows": done})
+
+        _fill(array, compiled(), batches, start=start, save=save)
+        os.replace(partial, folder)
+    return np.load(folder / "features.npy", mmap_mode="r")
+
+
+def _fill(array, forward, batches, *, start, save):
+    """Writes the features of every batch from row `start` on, and now and then saves how many rows are done."""
+    rows = array.reshape(-1, array.shape[-1])
+    progress = keras.utils.Progbar(len(rows), unit_name="image", verbose=verbosity())
+    done, saved = start, time.monotonic()
+    for images, _ in batches(start):
+        features = forward(images)
+        stored = rows[done : done + len(features)]
+        with np.errstate(over="ignore"):  # said below
+            stored[:] = features
+        if not np.isfinite(stored).all():
+            raise ValueError(
+                f"Features must be finite numbers of {array.dtype}. Received: between {features.min()} and "
+                f"{features.max()} in rows {done} to {done + len(features) - 1}"
+            )
+        done += len(features)
+        progress.update(done)
+        if time.monotonic() - saved > SAVE_SECONDS or done == len(rows):
+            save(done)
+            saved = time.monotonic()
+
+
+def _rows_done(folder: pathlib.Path, manifest: dict) -> int:
+    """Rows of the array in the folder, 0 where it is not the manifest's."""
+    try:
+        found = read_json(folder / "manifest.json")
+        rows = found.pop("rows")
+    except (OSError, ValueError, KeyError):  # never written, or of a machine that lost its power
+        return 0
+    return rows if found == manifest else 0
+
+
+def _check_space(folder: pathlib.Path, needed: int):
+    """A memory map on a full disk ends the process without a word, hence before."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{needed / 1e9:.1f} GB must be free for features: make room, or store float16 or fewer views. "
+            f"Received: {free / 1e9:.1f} GB free",
+            str(folder),
+        )
+
+
+def _backbone_hash(backbone: keras.Model) -> str:
+    """Of layers, dtype policies and weights."""
+    return _hash(np.frombuffer(backbone.to_json().encode(), np.uint8), *backbone.get_weights())
+
+
+def _examples_hash(split: Split) -> str:
+    """Of pixels, paths or records, in their order, and labels."""
+    return _hash(
+        np.frombuffer(split.images.fingerprint(), np.uint8) if split.is_records else split.images, split.labels
+    )
+
+
+def _hash(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
         digest.update(np.ascontiguousarray(array).view(np.uint8))
     return digest.hexdigest()

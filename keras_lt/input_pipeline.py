@@ -11,6 +11,8 @@ from keras_lt.preprocessing import Preprocessing
 from keras_lt.resampling import sample_indices
 from keras_lt.samplers import probability_table
 
+fold_in = tf.random.experimental.stateless_fold_in
+
 PARALLEL_CALLS = os.cpu_count() or 1
 AUTO_ENGINES = {
     "instance_balanced": "instance",
@@ -86,16 +88,44 @@ def training_batches(
     return prefetched(batches)
 
 
-def evaluation_batches(split: Split, preprocessing: Preprocessing, *, batch_size: int) -> tf.data.Dataset:
-    """Every example once, in order, the last batch a partial one: (images float32 [B, S, S, 3], labels int64 [B])."""
+def evaluation_batches(
+    split: Split, preprocessing: Preprocessing, *, batch_size: int, start: int = 0
+) -> tf.data.Dataset:
+    """Every example once, in order, the last batch a partial one: (images float32 [B, S, S, 3], labels int64 [B]).
+
+    Args:
+      start: the examples to leave out at the front.
+    """
     read, labels = _reader(split), _on_host(split.labels)
-    indices = tf.data.Dataset.range(len(split))
+    indices = tf.data.Dataset.range(start, len(split))
     if not split.is_encoded:
         return prefetched(_evaluated(indices.batch(batch_size), read, labels, preprocessing))
     examples = indices.map(
         lambda index: (preprocessing.evaluate(read(index)), labels[index]), num_parallel_calls=PARALLEL_CALLS
     )
     return prefetched(examples.batch(batch_size))
+
+
+def view_batches(
+    split: Split, preprocessing: Preprocessing, *, views: int, seed: int, batch_size: int, start: int = 0
+) -> tf.data.Dataset:
+    """Every example augmented `views` times: (images float32 [B, S, S, 3], labels int64 [B]).
+
+    All views of the first example come first, so that a file is read from a disk once.
+
+    Args:
+      seed: with the example's row and the view's number, all that the augmentation depends on.
+      start: the views to leave out at the front.
+    """
+    read, labels = _reader(split), _on_host(split.labels)
+
+    def view_at(position):
+        row, view = position // views, position % views
+        view_seed = fold_in(tf.stack([tf.constant(seed, tf.int64), view]), row)
+        return preprocessing.train(read(row), view_seed), labels[row]
+
+    positions = tf.data.Dataset.range(start, len(split) * views)
+    return prefetched(positions.map(view_at, num_parallel_calls=PARALLEL_CALLS).batch(batch_size))
 
 
 def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:

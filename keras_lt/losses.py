@@ -7,7 +7,6 @@ one registered function `(labels, logits, ...) -> [B]` and one line there.
 from collections.abc import Callable
 
 import keras
-import numpy as np
 
 MIXED_LABEL_WIDTH = 3  # the larger part's class, the smaller part's, the larger part's weight
 

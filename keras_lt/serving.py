@@ -1,5 +1,6 @@
 """SavedModels that a TensorFlow Serving server loads as they are: encoded image in, label out."""
 
+import errno
 import os
 import pathlib
 from collections.abc import Sequence
@@ -38,8 +39,13 @@ def export_saved_model(
       mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
     Returns: `path`.
     Raises:
-      ValueError: the model does not give one logit per class name.
+      ValueError: the model does not give one logit per class name, or Keras runs on another backend than TensorFlow.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     if model.output_shape[-1] != len(class_names):
         raise ValueError(
             "The model must give one logit per class name. "
@@ -74,5 +80,8 @@ def export_saved_model(
     ):
         archive.add_endpoint(name, function, input_signature=[spec])
     with atomic(path) as scratch:
-        archive.write_out(scratch, verbose=False)
+        try:
+            archive.write_out(scratch, verbose=False)
+        except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     return pathlib.Path(path)

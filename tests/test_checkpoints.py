@@ -1,10 +1,18 @@
 import csv
+import errno
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import types
 
 import keras
 import numpy as np
 import pytest
 
-from keras_lt.checkpoints import EpochCheckpoints, atomic, read_json, write_json
+from keras_lt.checkpoints import EpochCheckpoints, atomic, read_history, read_json, sweep, write_json
 
 
 def test_atomic_leaves_the_old_file_where_writing_fails(tmp_path):
@@ -30,6 +38,50 @@ def test_atomic_replaces_whole_folders(tmp_path):
             (scratch / name).touch()
     assert [child.name for child in path.iterdir()] == ["new"]
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("size", "needs"), [(0, "more than 2.0 MB"), (3_500_000, "3.5 MB")])
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_said_with_what_was_written_and_the_room_it_needs(tmp_path, monkeypatch, reason, size, needs):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=500_000))
+
+    def fill():
+        with atomic(tmp_path / "folder", size=size) as scratch:
+            scratch.mkdir()
+            (scratch / "file").write_bytes(bytes(2_000_000))
+            raise OSError(reason, "no more")
+
+    with pytest.raises(
+        OSError, match=rf"{tmp_path}/folder \(no more\): it needs {needs}, 2.5 MB are free.*same command"
+    ):
+        fill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_error_while_writing_is_left_as_it_is(tmp_path):
+    def fail():
+        with atomic(tmp_path / "file"):
+            raise FileNotFoundError(errno.ENOENT, "No such file", "image.jpg")
+
+    with pytest.raises(FileNotFoundError, match=r"image\.jpg"):
+        fail()
+
+
+def test_what_killed_processes_left_is_swept_and_what_may_still_be_written_is_not(tmp_path):
+    """Goes: a dead process's, our own number's, another host's old one. Stays: a living one's, a fresh one there."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here, now = platform.node(), time.time()
+    for name in (f"{here}~{dead.pid}", f"{here}~{os.getpid()}", f"{here}~1", "elsewhere~5", "elsewhere~6"):
+        scratch = tmp_path / "part" / f".unfinished~{name}~features"
+        scratch.mkdir(parents=True)
+        (scratch / f".unfinished~{name}~manifest.json").touch()
+        os.utime(scratch / f".unfinished~{name}~manifest.json", (now - 2 * 86400 * name.endswith("~6"),) * 2)
+        os.utime(scratch, (now - 2 * 86400,) * 2)  # the file in it counts too
+    (tmp_path / "part" / "model.keras").touch()
+    sweep(tmp_path)
+    living = {f".unfinished~{name}~features" for name in (f"{here}~1", "elsewhere~5")}
+    assert {path.name for path in (tmp_path / "part").iterdir()} == {"model.keras", *living}
 
 
 def test_json_writes_nan_as_null_and_arrays_as_lists(tmp_path):
@@ -108,6 +160,31 @@ def test_a_truncated_checkpoint_is_passed_over_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="epoch-00003.npz cannot be read"):
         assert EpochCheckpoints(tmp_path, "val_score").restore(model) == 2
     assert model.get_weights()[0].item() == 1
+
+
+def test_a_disk_that_fills_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    model, checkpoints = feed(tmp_path, [0.1, 0.2])
+
+    def half(file, **state):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", half)
+        with pytest.raises(OSError, match=r"No room for .*epoch-00003.npz"):
+            checkpoints.on_epoch_end(2, {"val_score": 0.3})
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["epoch-00001.npz", "epoch-00002.npz"]
+    assert EpochCheckpoints(tmp_path, "val_score").restore(model) == 2
+
+
+def test_what_a_kill_right_after_a_checkpoint_left_undone_is_done_by_the_next_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochCheckpoints, "_tidy", lambda self: None)
+        model, _ = feed(tmp_path, [0.1, 0.7, 0.3, 0.2])
+    assert EpochCheckpoints(tmp_path, "val_score").restore(model) == 4
+    assert [row["val_score"] for row in read_history(tmp_path / "history.csv")] == [0.1, 0.7, 0.3, 0.2]
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["epoch-00002.npz", "epoch-00003.npz", "epoch-00004.npz"]
 
 
 def test_a_score_that_is_not_logged_is_named():

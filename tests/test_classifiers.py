@@ -61,6 +61,7 @@ def test_every_classifier_survives_saving(name, tmp_path):
         ("ncm", []),
         ("crt", [(D, C), (C,)]),
         ("tau_norm", []),
+        ("tau_learned", [()]),
         ("lws", [(C,)]),
         ("cosine", [(D, C)]),
     ],
@@ -86,15 +87,33 @@ def test_logits_are_float32_under_mixed_precision(name):
 
 
 def test_candidates_stand_for_every_choice_and_put_the_paper_s_first():
-    choices = {name: [choice for choice, _ in CLASSIFIERS[name](KERNEL, BIAS, seed=0)] for name in CLASSIFIERS}
+    choices = {
+        name: [choice for choices, _ in CLASSIFIERS[name](KERNEL, BIAS, seed=0) for choice in choices]
+        for name in CLASSIFIERS
+    }
     assert choices["joint"] == choices["crt"] == choices["lws"] == [{}]
+    assert choices["tau_learned"] == [{"tau": 1.0}]
     assert choices["cosine"] == [{"scale": 16.0}]
     assert [choice["tau"] for choice in choices["tau_norm"]] == [tenths / 10 for tenths in range(21)]
     assert choices["ncm"][0] == {"transform": "cl2n", "distance": "l2"}
     assert len({tuple(choice.values()) for choice in choices["ncm"]}) == 9
 
 
-@pytest.mark.parametrize("name", ["joint", "crt", "tau_norm", "lws"])
+@pytest.mark.parametrize(("name", "layers"), [("tau_norm", 1), ("ncm", 3)])
+def test_one_layer_and_one_product_stand_for_a_whole_grid(name, layers):
+    found = CLASSIFIERS[name](KERNEL, BIAS, seed=0)
+    assert len(found) == layers
+    for choices, layer in found:
+        if name == "ncm":
+            layer.adapt(FEATURES, LABELS)
+        for choice, logits in zip(choices, layer.sweep(FEATURES, choices), strict=True):
+            alone = type(layer).from_config({**layer.get_config(), **choice})
+            alone.build(FEATURES.shape)
+            alone.set_weights(layer.get_weights())
+            np.testing.assert_array_equal(logits, alone(FEATURES))
+
+
+@pytest.mark.parametrize("name", ["joint", "crt", "tau_norm", "tau_learned", "lws"])
 def test_a_linear_head_folds_into_one_dense_layer(name):
     layer = built(name)
     if name == "lws":
@@ -160,15 +179,57 @@ def test_a_class_without_weights_stays_at_zero():
 
 def test_tau_normalised_accuracies_are_the_reference_ones_for_all_21_taus():
     data = golden("tau_norm")
-    layers = [layer for _, layer in CLASSIFIERS["tau_norm"](data["kernel"], data["bias"], seed=0)]
-    accuracies = [four_accuracies(layer(data["test_features"]), data) for layer in layers]
-    np.testing.assert_allclose(accuracies, data["many_medium_few_all"])
-    np.testing.assert_allclose(layers[7](data["test_features"]), data["logits_tau_0_7"], rtol=1e-4, atol=1e-4)
+    [(choices, layer)] = CLASSIFIERS["tau_norm"](data["kernel"], data["bias"], seed=0)
+    logits = list(layer.sweep(data["test_features"], choices))
+    np.testing.assert_allclose([four_accuracies(one, data) for one in logits], data["many_medium_few_all"])
+    np.testing.assert_allclose(logits[7], data["logits_tau_0_7"], rtol=1e-4, atol=1e-4)
 
 
 def test_the_bias_is_dropped_for_every_tau_so_that_tau_0_is_not_joint():
     layer = TauNormalizedDense.from_dense(KERNEL, 0.0)
     np.testing.assert_allclose(built("joint")(FEATURES) - layer(FEATURES), np.tile(BIAS, (12, 1)), atol=1e-5)
+
+
+def test_a_learned_tau_is_the_only_trainable_weight_and_has_the_gradient_of_calculus():
+    layer = TauNormalizedDense.from_dense([[3.0, 0.0], [4.0, 2.0]], 0.5, learned=True)  # columns of norm 5 and 2
+    with tf.GradientTape() as tape:
+        logit = layer(np.array([[1.0, 0.0]], np.float32))[0, 0]  # 3 / 5 ** tau
+    (weight,) = layer.trainable_weights
+    assert logit.numpy() == pytest.approx(3 / np.sqrt(5))
+    assert tape.gradient(logit, weight.value).numpy() == pytest.approx(-3 / np.sqrt(5) * np.log(5), rel=1e-5)
+
+
+def test_a_learned_tau_finds_the_power_that_the_data_were_made_with():
+    """Labels are of the classifier with tau 0.7; in float32 and with noise that is within a tenth."""
+    rng = np.random.default_rng(0)
+    kernel = (rng.normal(size=(8, 6)) * 2.0 ** np.arange(-3, 3)).astype(np.float32)
+    features = rng.normal(size=(20_000, 8)).astype(np.float32) * 3
+    noise = rng.gumbel(size=(20_000, 6))  # the arg max of logits + Gumbel noise follows their softmax
+    labels = np.argmax(features @ np.asarray(tau_normalize(kernel, 0.7)) + noise, axis=-1)
+    model = keras.Sequential([keras.Input((8,)), TauNormalizedDense.from_dense(kernel, 1.5, learned=True)])
+    model.compile(keras.optimizers.Adam(0.05), losses.PerExampleLoss(losses.cross_entropy))
+    model.fit(features, labels, batch_size=500, epochs=3, verbose=0)
+    assert model.layers[0].get_config()["tau"] == pytest.approx(0.7, abs=0.1)
+
+
+def test_a_learned_tau_is_saved_as_it_was_learned(tmp_path):
+    layer = TauNormalizedDense.from_dense(KERNEL, 1.0, learned=True)
+    layer.tau.assign(0.3)
+    model = keras.Sequential([keras.Input((D,)), layer])
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras").layers[0]
+    assert restored.get_config()["tau"] == pytest.approx(0.3)
+    plain = TauNormalizedDense.from_dense(KERNEL, 0.3)
+    np.testing.assert_allclose(restored(FEATURES), plain(FEATURES), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "end"), [([0, 1], 0.0), ([1, 0], 2.0)])
+def test_a_learned_tau_stays_in_the_range_of_the_grid(labels, end):
+    """Right logits want to be larger and so tau smaller, wrong ones the opposite; the step is far too long."""
+    model = keras.Sequential([keras.Input((2,)), TauNormalizedDense.from_dense(np.eye(2) * 4, 1.0, learned=True)])
+    model.compile(keras.optimizers.SGD(1e6), losses.PerExampleLoss(losses.cross_entropy))
+    model.fit(np.eye(2), np.array(labels), verbose=0)
+    assert model.layers[0].get_config()["tau"] == end
 
 
 @pytest.mark.parametrize("tau", [-0.1, np.nan])
@@ -265,6 +326,13 @@ def test_ncm_reads_a_memory_map_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers.ncm, "CHUNK", 5)  # 12 rows: 5 + 5 + 2
     chunked.adapt(stored, LABELS)
     np.testing.assert_allclose(chunked.means, whole.means, atol=1e-6)
+
+
+def test_ncm_means_by_chunks_are_the_plain_means(monkeypatch):
+    monkeypatch.setattr(classifiers.ncm, "CHUNK", 5)
+    layer = NearestClassMean(C, "un")
+    layer.adapt(FEATURES, LABELS)
+    np.testing.assert_allclose(layer.means, [FEATURES[c == LABELS].mean(0) for c in range(C)], rtol=1e-6)
 
 
 def test_ncm_means_of_many_examples_do_not_drift():

@@ -55,6 +55,7 @@ def run_miniature(path, tmp_path, **changes):
             pretrained="",  # nothing is downloaded
             image_size=32,
             batch_size=8,
+            base_batch_size=run_config.batch_size,  # a rate for 512 images throws eight out of all bounds
             epochs=1,
             steps_per_epoch=2,
             classifier_epochs=1,

@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lt import features as features_module
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.classifiers import CLASSIFIERS, fresh_dense
-from keras_lt.features import extract_features
+from keras_lt.classifiers import CLASSIFIERS, NearestClassMean, TauNormalizedDense, fresh_dense, ncm
+from keras_lt.features import Features, extract_features
 from keras_lt.optimization import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
+from keras_lt.stages import classifier as stage_two
 
 STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
@@ -103,7 +105,7 @@ def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_p
     assert_same(loaded.dense, learned.dense)
 
 
-@pytest.mark.parametrize("name", ["joint", "ncm", "crt", "tau_norm", "lws", "cosine"])
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(data, representation, name, tmp_path):
     before = weights(representation.backbone)
     classifier = learn_classifier(name, representation, data, recipe=STAGE_TWO)
@@ -131,6 +133,72 @@ def test_tau_is_the_first_of_the_best_on_val(data, representation):
     best = max(candidate["class_mean"] for candidate in classifier.candidates)
     first = next(c["tau"] for c in classifier.candidates if c["class_mean"] == best)
     assert classifier.chosen == {"tau": first}
+
+
+@pytest.mark.parametrize("name", ["tau_norm", "ncm"])
+def test_a_grid_scored_at_once_is_the_grid_layer_by_layer(data, representation, name, monkeypatch):
+    features = {
+        split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
+        for split in ("train", "val")
+    }
+    monkeypatch.setattr(stage_two, "CHUNK", 7)  # 30 rows: 7 + 7 + 7 + 7 + 2
+    classifier = learn_classifier(name, representation, data, features=features)
+    kernel, _ = representation.dense
+    for candidate in classifier.candidates:
+        if name == "tau_norm":
+            layer = TauNormalizedDense.from_dense(kernel, candidate["tau"])
+        else:
+            layer = NearestClassMean(3, candidate["transform"], candidate["distance"])
+            layer.adapt(features["train"].features, features["train"].labels)
+        hits = np.argmax(layer(features["val"].features), axis=-1) == features["val"].labels  # val is balanced
+        np.testing.assert_allclose(candidate["class_mean"], hits.mean())
+    layer = classifier.model.layers[-1]
+    assert {key: layer.get_config()[key] for key in classifier.chosen} == classifier.chosen
+    hits = np.argmax(classifier.model(features["val"].features), axis=-1) == features["val"].labels
+    np.testing.assert_allclose(classifier.val["class_mean"], hits.mean())
+
+
+class RowsOnDisk:
+    """Features [N, D] that can be sliced, but not taken into memory as a whole; remembers its longest slice."""
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.ndim, self.longest = rows, rows.shape, rows.ndim, 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, part):
+        self.longest = max(self.longest, len(self.rows[part]))
+        return self.rows[part]
+
+    def __array__(self, *args, **kwargs):
+        raise MemoryError("all rows at once")
+
+
+@pytest.mark.parametrize("name", ["joint", "ncm", "tau_norm"])
+def test_neither_all_features_nor_all_logits_are_in_memory(data, representation, name, monkeypatch):
+    for module in (stage_two, ncm, features_module):
+        monkeypatch.setattr(module, "CHUNK", 7)
+    extracted = {
+        split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
+        for split in ("train", "val")
+    }
+    on_disk = {split: Features(RowsOnDisk(own.features), own.labels) for split, own in extracted.items()}
+    classifier = learn_classifier(name, representation, data, features=on_disk)
+    assert classifier.val == learn_classifier(name, representation, data, features=extracted).val
+    assert on_disk["val"].features.longest == 7
+    assert on_disk["train"].features.longest == (7 if name == "ncm" else 0)
+
+
+def test_the_tau_grid_holds_one_kernel(representation):
+    kernel, bias = representation.dense
+    assert sum(layer.count_params() for _, layer in CLASSIFIERS["tau_norm"](kernel, bias, seed=0)) == kernel.size
+
+
+def test_a_learned_tau_is_reported(data, representation):
+    classifier = learn_classifier("tau_learned", representation, data, recipe=STAGE_TWO)
+    assert classifier.chosen == {"tau": classifier.model.layers[-1].get_config()["tau"]}
+    assert classifier.chosen["tau"] != 1.0
 
 
 def test_without_augmentation_images_and_features_give_the_same_classifier(data, representation):
@@ -164,7 +232,7 @@ def test_updated_batch_norm_drifts_in_a_copy_and_in_its_statistics_alone(data, r
 
 def test_of_several_trained_candidates_each_is_fitted_and_the_best_kept(data, representation, tmp_path, monkeypatch):
     def two_seeds(kernel, bias, *, seed):
-        return [({"start": i}, fresh_dense(*kernel.shape, seed=i)) for i in (1, 2)]
+        return [([{"start": i}], fresh_dense(*kernel.shape, seed=i)) for i in (1, 2)]
 
     monkeypatch.setitem(CLASSIFIERS, "two_seeds", two_seeds)
     arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}

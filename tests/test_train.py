@@ -3,10 +3,8 @@
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -38,10 +36,6 @@ def command(module, *arguments, **options):
     )
 
 
-def as_arguments(config):
-    return [f"--{name}={value}" for name, value in config.as_flags().items()]
-
-
 def accuracies(results):
     return {name: {split: row[split] for split in ("val", "test")} for name, row in results["classifiers"].items()}
 
@@ -53,6 +47,7 @@ def test_a_run_leaves_what_the_design_says(run_config, capsys):
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         "flags.cfg",
+        "train.log",
         "results.json",
         "results.md",
         "report.html",
@@ -64,6 +59,7 @@ def test_a_run_leaves_what_the_design_says(run_config, capsys):
         "classifiers/lws/scores.json",
         f"export/{results['best']}/1/saved_model.pb",
     } <= written
+    assert list((folder / "representation/events/val").glob("events.out.tfevents.*"))
     assert not [path for path in written if pathlib.Path(path).name.startswith(".")]
     assert (results["classes"], results["train_images"]) == (3, 150)
     assert results["groups"] == {"many": 1, "medium": 1, "few": 1}
@@ -141,28 +137,6 @@ def test_places_lt_without_data_fails_at_once_and_says_what_it_needs(tmp_path):
     assert "Places365" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_a_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(run_config, tmp_path):
-    config = run_config(backbone="resnet8", epochs=6, classifiers=("joint", "crt"), augmentation="crop_flip")
-    whole = train.run(config)
-    killed = tmp_path / "killed"
-    arguments = [*as_arguments(config), f"--workdir={killed}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "keras_lt.train", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("representation/checkpoints/epoch-*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "results.json").exists()
-    done = command("train", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert accuracies(whole) == accuracies(read_json(killed / "results.json"))
 
 
 def test_evaluate_and_export_work_on_a_finished_run(run_config):

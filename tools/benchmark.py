@@ -4,215 +4,30 @@ Read ratios within a run: absolute figures depend on the machine and on who else
 """
 
 import argparse
-import itertools
 import pathlib
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-
-import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # also runs as a script
 
-Stream = tuple[Callable[[], Iterable], int]  # what builds it, and how many indices one of its elements holds
+from tools.benchmarks import backbones, grouped_convolution, input, sampling, study
+
+BENCHMARKS = {
+    "sampling": sampling,
+    "grouped_conv": grouped_convolution,
+    "backbones": backbones,
+    "input": input,
+    "study": study,
+}
 
 
-def sampling(arguments: argparse.Namespace) -> None:
-    """Indices per second of every way to draw a class-balanced stream, without reading an image."""
-    for classes in arguments.classes:
-        labels = _long_tail(classes, arguments.examples_per_class)
-        print(f"\nC = {classes}, N = {len(labels)}, {arguments.seconds:g} s each; M/s = million indices per second")
-        print(f"{'':42}{'first index':>12}{'one by one':>13}{'of range':>10}{'batches':>13}")
-        for name, streams in _sampling_rivals(labels, classes).items():
-            try:
-                measured = [_measure(*stream, seconds=arguments.seconds) for stream in streams()]
-            except ImportError as error:
-                print(f"{name:42}{error}")
-                continue
-            # Beside each rival, so that both meet the same load.
-            _, baseline = _measure(_range_baseline, 4096, seconds=arguments.seconds / 2)
-            (first, one_by_one), (_, batches) = measured[0], measured[-1]
-            batched = f"{batches / 1e6:7.3f} M/s" if len(measured) > 1 else ""
-            ratio = one_by_one / baseline
-            print(f"{name:42}{first:10.2f} s{one_by_one / 1e6:9.3f} M/s{ratio:10.4f}{batched:>13}", flush=True)
-
-
-def _sampling_rivals(labels: np.ndarray, classes: int) -> dict[str, Callable[[], list[Stream]]]:
-    """Ways to draw: name -> the stream one by one, in blocks to leave out Python's own loop, and maybe as batches."""
-    import tensorflow as tf  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-
-    from keras_lt import resampling, samplers  # noqa: PLC0415
-
-    counts = np.bincount(labels, minlength=classes)
-    examples = np.arange(len(labels))
-    balanced = samplers.power_probabilities(counts, 0.0)
-    progressive = samplers.probability_table("progressive", counts, 100_000_000 // len(labels))
-
-    def engine(name: str, probabilities: np.ndarray) -> list[Stream]:
-        def stream(batch_size: int | None) -> tf.data.Dataset:
-            return resampling.sample_indices(
-                labels, probabilities, num_samples=len(labels), seed=0, engine=name, batch_size=batch_size
-            )
-
-        return [(lambda: stream(None).batch(4096), 4096), (lambda: stream(4096), 4096)]
-
-    def rejection() -> tf.data.Dataset:
-        records = tf.data.Dataset.from_tensor_slices((examples, labels))
-        return resampling.rejection_resample(records, class_counts=counts, probabilities=balanced, seed=0).batch(64)
-
-    def tf_rejection() -> tf.data.Dataset:
-        records = tf.data.Dataset.from_tensor_slices((examples, labels)).repeat()
-        return records.rejection_resample(
-            lambda index, label: tf.cast(label, tf.int32), balanced, counts / counts.sum(), seed=0
-        ).batch(64)
-
-    def sample_from_datasets() -> tf.data.Dataset:
-        by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-        datasets = [tf.data.Dataset.from_tensor_slices(one).shuffle(len(one)).repeat() for one in by_class]
-        return tf.data.Dataset.sample_from_datasets(datasets, balanced, seed=0).batch(64)
-
-    def numpy_choice() -> Iterator[np.ndarray]:
-        weights = (balanced / counts)[labels]
-        generator = np.random.default_rng(0)
-        while True:
-            yield generator.choice(len(labels), len(labels), p=weights)
-
-    def torch_sampler() -> Iterator[int]:
-        import torch  # noqa: PLC0415
-
-        weights = torch.from_numpy((balanced / counts)[labels])
-        sampler = torch.utils.data.WeightedRandomSampler(weights, len(labels))
-        return itertools.chain.from_iterable(itertools.repeat(sampler))
-
-    return {
-        "tf range, the baseline": lambda: [(_range_baseline, 4096)],
-        "keras_lt weighted": lambda: engine("weighted", balanced),
-        "keras_lt weighted, progressive": lambda: engine("weighted", progressive),
-        "keras_lt stratified": lambda: engine("stratified", balanced),
-        "keras_lt stratified, progressive": lambda: engine("stratified", progressive),
-        "keras_lt instance": lambda: engine("instance", balanced),
-        f"keras_lt rejection, accepts {resampling.accepted_fraction(counts, balanced):.0%}": lambda: [(rejection, 64)],
-        f"tf rejection_resample, accepts {(counts / counts.sum() / balanced).min():.1%}": lambda: [(tf_rejection, 64)],
-        "tf sample_from_datasets": lambda: [(sample_from_datasets, 64)],
-        "numpy choice, an epoch at a time": lambda: [(numpy_choice, len(labels))],
-        "torch WeightedRandomSampler": lambda: [(torch_sampler, 1)],
-    }
-
-
-def _range_baseline() -> Iterable:
-    import tensorflow as tf  # noqa: PLC0415
-
-    return tf.data.Dataset.range(2**62).batch(4096)
-
-
-def _long_tail(classes: int, examples_per_class: float) -> np.ndarray:
-    """Labels [N] of a power law with at least two examples a class, as iNaturalist 2018 has them."""
-    weights = 1 / np.arange(1, classes + 1)
-    counts = np.maximum(2, classes * examples_per_class * weights / weights.sum()).astype(np.int64)
-    counts[0] += max(0, round(classes * examples_per_class) - counts.sum())
-    return np.random.default_rng(0).permutation(np.repeat(np.arange(classes), counts))
-
-
-def _measure(build: Callable[[], Iterable], size: int, *, seconds: float) -> tuple[float, float]:
-    """Seconds until the first element, and examples per second after it, of elements that hold `size`."""
-    begin = time.perf_counter()
-    elements = iter(build())
-    next(elements)
-    first = time.perf_counter() - begin
-    begin = time.perf_counter()
-    number = elapsed = 0
-    while elapsed < seconds:
-        next(elements)
-        number += 1
-        elapsed = time.perf_counter() - begin
-    return first, number * size / elapsed
-
-
-def grouped_conv(arguments: argparse.Namespace) -> None:
-    """Forward and backward of ResNeXt-50's grouped convolutions: Keras's layer, ours and PyTorch's."""
-    print(
-        f"32 groups, 3x3, batch {arguments.batch_size}, float32, ms per forward and backward, best of {arguments.steps}"
-    )
-    rivals = {
-        "keras Conv2D": lambda *shape: _keras_step(*shape, ours=False, jit_compile=False),
-        "ours": lambda *shape: _keras_step(*shape, ours=True, jit_compile=False),
-        "ours, XLA": lambda *shape: _keras_step(*shape, ours=True, jit_compile=True),
-        "PyTorch": _torch_step,
-    }
-    print(f"{'':14}" + "".join(f"{name:>14}" for name in rivals) + f"{'Keras / ours':>14}{'ours / PyTorch':>16}")
-    for side, channels in ((56, 128), (28, 256), (14, 512), (7, 1024)):
-        times = {}
-        for name, prepare in rivals.items():
-            try:
-                step = prepare(arguments.batch_size, side, channels)
-            except ImportError:
-                times[name] = np.nan
-                continue
-            step()  # traces and compiles
-            # Keras's takes seconds, and nothing to gain from repeating them.
-            times[name] = min(_seconds(step) for _ in range(1 if name == "keras Conv2D" else arguments.steps))
-        row = "".join(f"{1e3 * seconds:14.1f}" for seconds in times.values())
-        speedup, ratio = times["keras Conv2D"] / times["ours"], times["ours"] / times["PyTorch"]
-        print(f"{f'{side}x{side}x{channels}':14}{row}{speedup:14.0f}{ratio:16.2f}", flush=True)
-
-
-def _keras_step(batch_size: int, side: int, channels: int, *, ours: bool, jit_compile: bool) -> Callable[[], object]:
-    """One forward and backward pass of a grouped convolution on TensorFlow, by images and kernel."""
-    import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-    import tensorflow as tf  # noqa: PLC0415
-
-    from keras_lt.backbones.grouped_convolution import GroupedConv2D  # noqa: PLC0415
-
-    layer_class = GroupedConv2D if ours else keras.layers.Conv2D
-    layer = layer_class(channels, 3, padding="same", groups=32, use_bias=False)
-    images = tf.random.stateless_normal((batch_size, side, side, channels), seed=(0, 0))
-    layer.build(images.shape)
-
-    @tf.function(jit_compile=jit_compile)
-    def step(images):
-        with tf.GradientTape() as tape:
-            tape.watch(images)
-            loss = tf.reduce_sum(layer(images) ** 2)
-        return tape.gradient(loss, [images, layer.kernel.value])
-
-    return lambda: [gradient.numpy() for gradient in step(images)]
-
-
-def _torch_step(batch_size: int, side: int, channels: int) -> Callable[[], object]:
-    """The same on PyTorch, in the layout it is fastest with."""
-    import torch  # noqa: PLC0415
-
-    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, groups=32, bias=False)
-    layer = layer.to(memory_format=torch.channels_last)
-    images = torch.randn(batch_size, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
-
-    def step():
-        return torch.autograd.grad((layer(images) ** 2).sum(), [images, layer.weight])
-
-    return step
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-BENCHMARKS = {"sampling": sampling, "grouped_conv": grouped_conv}
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    parsers = {name: commands.add_parser(name, help=run.__doc__.splitlines()[0]) for name, run in BENCHMARKS.items()}
-    parsers["sampling"].add_argument("--classes", type=int, nargs="+", default=[365, 8142], help="C, one table each")
-    parsers["sampling"].add_argument("--examples_per_class", type=float, default=53.735, help="N / C")
-    parsers["sampling"].add_argument("--seconds", type=float, default=2.0, help="measured time of each stream")
-    parsers["grouped_conv"].add_argument("--batch_size", type=int, default=8, help="images")
-    parsers["grouped_conv"].add_argument("--steps", type=int, default=10, help="repetitions; the best counts")
-    arguments = parser.parse_args()
-    BENCHMARKS[arguments.command](arguments)
+    for name, benchmark in BENCHMARKS.items():
+        benchmark.add_arguments(commands.add_parser(name, help=benchmark.__doc__.splitlines()[0]))
+    parsed = parser.parse_args(arguments)
+    BENCHMARKS[parsed.command].run(parsed)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_lt.backbones.batch_norm import FusedBatchNormalization
 from keras_lt.backbones.grouped_convolution import GroupedConv2D
 
 Block = Callable[..., keras.KerasTensor]
@@ -36,7 +37,7 @@ def convolution(
 
 def batch_norm(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     """Batch norm with PyTorch's constants; its momentum of 0.1 is Keras's 0.9."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def relu(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:

@@ -2,7 +2,11 @@
 
 `CLASSIFIERS` maps a name to a function from stage one's dense layer to the built layers that may take its
 place, each with the choices that it stands for. What follows is the same for all: `adapt` those that have it,
-fit those with trainable weights, keep the first of those that validate best.
+fit those with trainable weights, keep the first choice of those that validate best.
+
+Choices are constructor arguments, such as {"tau": 0.7}. A layer that stands for several has
+`sweep(features [B, D], choices)`, which yields the logits [B, C] of each and shares between them what it can:
+the kernel in memory, and its product with the features.
 """
 
 from collections.abc import Callable
@@ -28,11 +32,12 @@ __all__ = [
 ]
 
 # (kernel [D, C], bias [C], *, seed) -> [(choices, layer), ...]
-CLASSIFIERS: dict[str, Callable[..., list[tuple[dict, keras.layers.Layer]]]] = {
+CLASSIFIERS: dict[str, Callable[..., list[tuple[list[dict], keras.layers.Layer]]]] = {
     "joint": dense.joint,
     "ncm": ncm.candidates,
     "crt": dense.crt,
     "tau_norm": tau_norm.candidates,
+    "tau_learned": tau_norm.learned,
     "lws": lws.candidates,
     "cosine": cosine.candidates,
 }

@@ -43,9 +43,9 @@ class CosineDense(keras.layers.Layer):
         }
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """One fresh layer to train."""
     width, units = dense_shape(kernel, bias)
     layer = CosineDense(units, SCALE, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
     layer.build((None, width))
-    return [({"scale": SCALE}, layer)]
+    return [([{"scale": SCALE}], layer)]

@@ -26,15 +26,15 @@ def frozen_dense(kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Dense:
     return layer
 
 
-def joint(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+def joint(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """Stage one's own classifier, unchanged."""
-    return [({}, frozen_dense(kernel, bias))]
+    return [([{}], frozen_dense(kernel, bias))]
 
 
-def crt(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+def crt(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """Classifier re-training: a fresh dense layer in place of stage one's."""
     width, units = dense_shape(kernel, bias)
-    return [({}, fresh_dense(width, units, seed=seed))]
+    return [([{}], fresh_dense(width, units, seed=seed))]
 
 
 def fold(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | None:

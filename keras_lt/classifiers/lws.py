@@ -50,6 +50,6 @@ class LearnableWeightScaling(keras.layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """The one layer to train."""
-    return [({}, LearnableWeightScaling.from_dense(kernel, bias))]
+    return [([{}], LearnableWeightScaling.from_dense(kernel, bias))]

@@ -1,6 +1,6 @@
 """Nearest class mean: a class is the mean of its training features, and the nearest mean wins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import keras
 import numpy as np
@@ -68,17 +68,22 @@ class NearestClassMean(keras.layers.Layer):
 
     def call(self, features):
         """Features [B, D] -> scores [B, C], the larger the nearer."""
+        (scores,) = self.sweep(features, [{"distance": self.distance}])
+        return scores
+
+    def sweep(self, features, choices: Iterable[dict]) -> Iterator:
+        """Scores [B, C] by one distance after another, all from one product with the means."""
         features = self._transformed(features)
-        width = self.means.shape[-1]
-        if self.distance == "cosine":
-            features = features / safe_norms(features, axis=-1)
-            means = self.means / safe_norms(self.means, axis=-1)
-            return keras.ops.matmul(features, keras.ops.transpose(means))
         products = keras.ops.matmul(features, keras.ops.transpose(self.means))
-        if self.distance == "reference_cosine":
-            return products / width
-        squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
-        return 2 * products - squares - keras.ops.sum(keras.ops.square(self.means), axis=-1)
+        for choice in choices:
+            if choice["distance"] == "cosine":
+                norms = safe_norms(self.means, axis=-1)[:, 0]
+                yield products / safe_norms(features, axis=-1) / norms
+            elif choice["distance"] == "reference_cosine":
+                yield products / self.means.shape[-1]
+            else:
+                squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
+                yield 2 * products - squares - keras.ops.sum(keras.ops.square(self.means), axis=-1)
 
     def get_config(self):
         """The constructor's arguments."""
@@ -113,23 +118,23 @@ class NearestClassMean(keras.layers.Layer):
         for chunk in _chunks(features):
             ids = labels[start : start + len(chunk)]
             start += len(chunk)
-            transformed = keras.ops.convert_to_numpy(self._transformed(chunk)).astype(np.float64)
-            # Sorted by class, a class is one slice: far faster than np.add.at, and C can be thousands.
+            transformed = keras.ops.convert_to_numpy(self._transformed(chunk))
+            # Sorted by class, a class is one slice: far faster than np.add.at, and than np.add.reduceat in float64.
             order = np.argsort(ids, kind="stable")
             present, first = np.unique(ids[order], return_index=True)
-            sums[present] += np.add.reduceat(transformed[order], first, axis=0)
+            for one, rows in zip(present, np.split(transformed[order], first[1:]), strict=True):
+                sums[one] += rows.sum(0, np.float64)
         return sums
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
-    """Every transform with every distance, still to be adapted; the paper's choice first, to win ties."""
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """A layer per transform, for every distance, still to be adapted; the paper's choice first, to win ties."""
     width, units = dense_shape(kernel, bias)
     found = []
     for transform in TRANSFORMS:
-        for distance in DISTANCES:
-            layer = NearestClassMean(units, transform, distance)
-            layer.build((None, width))
-            found.append(({"transform": transform, "distance": distance}, layer))
+        layer = NearestClassMean(units, transform)
+        layer.build((None, width))
+        found.append(([{"transform": transform, "distance": distance} for distance in DISTANCES], layer))
     return found
 
 

@@ -1,5 +1,7 @@
 """Tau-normalised classifier: stage one's weights, each class's divided by its norm to the power tau."""
 
+from collections.abc import Iterable, Iterator
+
 import keras
 import numpy as np
 
@@ -25,23 +27,30 @@ def tau_normalize(kernel, tau: float):
 
 @keras.saving.register_keras_serializable("keras_lt")
 class TauNormalizedDense(keras.layers.Layer):
-    """Logits of the tau-normalised kernel, [B, D] -> [B, C]: no bias and nothing to train.
+    """Logits of the tau-normalised kernel, [B, D] -> [B, C], without a bias.
 
     The bias is dropped for every tau, as in the reference, so tau 0 is not stage one's classifier.
     The layer keeps the kernel as it was before the division.
+
+    Args:
+      units: classes C.
+      tau: the power; with `learned`, where training starts.
+      learned: makes tau a trainable weight in [0, 2], the only one. A loss moves it by the scale of all logits too,
+        which the arg max does not see, so it may end elsewhere than the best tau of a grid.
     """
 
-    def __init__(self, units: int, tau: float = 1.0, *, dtype="float32", **kwargs):
+    def __init__(self, units: int, tau: float = 1.0, *, learned: bool = False, dtype="float32", **kwargs):
         _check_tau(tau)
         super().__init__(dtype=dtype, **kwargs)
         self.units = units
         self.tau = tau
+        self.learned = learned
 
     @classmethod
-    def from_dense(cls, kernel: np.ndarray, tau: float) -> "TauNormalizedDense":
+    def from_dense(cls, kernel: np.ndarray, tau: float, *, learned: bool = False) -> "TauNormalizedDense":
         """The built layer over stage one's kernel [D, C]."""
         width, units = dense_shape(kernel)
-        layer = cls(units, tau)
+        layer = cls(units, tau, learned=learned)
         layer.build((None, width))
         layer.kernel.assign(kernel)
         return layer
@@ -51,24 +60,44 @@ class TauNormalizedDense(keras.layers.Layer):
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units), initializer="zeros", trainable=False, name="kernel"
         )
+        if self.learned:
+            # Held to the grid's range: with large logits one step of SGD can throw it so far that norms overflow.
+            self.tau = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(self.tau),
+                constraint=lambda tau: keras.ops.clip(tau, TAUS[0], TAUS[-1]),
+                name="tau",
+            )
 
     def call(self, features):
         """Features [B, D] -> logits [B, C]."""
-        return keras.ops.matmul(features, tau_normalize(self.kernel, self.tau))
+        (logits,) = self.sweep(features, [{"tau": self.tau}])
+        return logits
+
+    def sweep(self, features, choices: Iterable[dict]) -> Iterator:
+        """Logits [B, C] of one tau after another, all from one product: tau only divides its columns."""
+        products, norms = keras.ops.matmul(features, self.kernel), safe_norms(self.kernel, axis=0)
+        for choice in choices:
+            yield products / norms ** choice["tau"]
 
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel [D, C] and bias [C], all zero, of the dense layer with the same logits."""
-        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, self.tau))
+        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, float(self.tau)))
         return kernel, np.zeros(self.units, kernel.dtype)
 
     def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "units": self.units, "tau": self.tau}
+        """The constructor's arguments; a learned tau is where it stands."""
+        return {**super().get_config(), "units": self.units, "tau": float(self.tau), "learned": self.learned}
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[dict, keras.layers.Layer]]:
-    """One layer per tau of the grid; validation chooses."""
-    return [({"tau": tau}, TauNormalizedDense.from_dense(kernel, tau)) for tau in TAUS]
+def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """One layer for every tau of the grid; validation chooses."""
+    return [([{"tau": tau} for tau in TAUS], TauNormalizedDense.from_dense(kernel, TAUS[0]))]
+
+
+def learned(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """The one layer to train, from tau 1."""
+    return [([{"tau": 1.0}], TauNormalizedDense.from_dense(kernel, 1.0, learned=True))]
 
 
 def _check_tau(tau: float) -> None:

@@ -13,6 +13,7 @@ DISPLAY_NAMES = {
     "ncm": "NCM",
     "crt": "cRT",
     "tau_norm": "τ-normalized",
+    "tau_learned": "τ learned",
     "lws": "LWS",
     "cosine": "Cosine",
 }

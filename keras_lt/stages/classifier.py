@@ -6,12 +6,12 @@ import pathlib
 from collections.abc import Iterator
 
 import keras
-import tensorflow as tf
+import numpy as np
 
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import make_strategy
-from keras_lt.features import Features, classify, extract_features
+from keras_lt.distribution import Strategy, make_strategy
+from keras_lt.features import CHUNK, Features, classify, extract_features
 from keras_lt.losses import LOSSES
 from keras_lt.metrics import shot_accuracy
 from keras_lt.optimization import Recipe
@@ -72,7 +72,7 @@ def learn_classifier(
     stage_two: str = "features",
     batch_norm: str = "frozen",
     seed: int = 0,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
 ) -> Classifier:
     """Stage two: a classifier on the fixed representation; whatever is chosen is chosen on val.
@@ -104,7 +104,7 @@ def learn_classifier(
     with strategy.scope():
         options = CLASSIFIERS[name](*representation.dense, seed=seed)
     tried = []
-    for number, (chosen, layer) in enumerate(options):
+    for number, (choices, layer) in enumerate(options):
         backbone, val = representation.backbone, features["val"]
         training = {
             "recipe": recipe,
@@ -121,11 +121,15 @@ def learn_classifier(
             backbone = _fit_on_images(layer, representation, data, batch_norm=batch_norm, **training)
             if batch_norm == "update":
                 val = extract_features(backbone, data.val, preprocessing)
-        scores = shot_accuracy(classify(layer, val.features), val.labels, data.listed_counts)
-        tried.append((chosen, layer, backbone, scores))
+        learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
+        for choice, predictions in zip(choices, _predict(layer, choices, val.features), strict=True):
+            chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
+            tried.append((chosen, layer, backbone, shot_accuracy(predictions, val.labels, data.listed_counts)))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
     chosen, layer, backbone, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
-    return Classifier(_on_features(layer, backbone.output_shape[-1]), backbone, chosen, scores, candidates)
+    width = backbone.output_shape[-1]
+    layer = _settled(layer, chosen, width) if hasattr(layer, "sweep") else layer
+    return Classifier(_on_features(layer, width), backbone, chosen, scores, candidates)
 
 
 def check_stage_two(stage_two: str, batch_norm: str):
@@ -170,6 +174,26 @@ def _fit_on_images(
         model = join(backbone, layer)
     fit_on_images(model, data, representation.preprocessing, recipe=recipe, seed=seed, strategy=strategy, folder=folder)
     return backbone if batch_norm == "update" else representation.backbone
+
+
+def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:
+    """Predicted classes [N] under each choice, in chunks: neither all features nor all logits are ever in memory."""
+    if len(choices) == 1:
+        return [classify(layer, features)]
+    chunks = []
+    for start in range(0, len(features), CHUNK):
+        chunk = keras.ops.convert_to_tensor(np.asarray(features[start : start + CHUNK], np.float32))
+        logits = layer.sweep(chunk, choices)  # of one choice at a time
+        chunks.append([keras.ops.convert_to_numpy(keras.ops.argmax(one, axis=-1)) for one in logits])
+    return list(np.concatenate(chunks, axis=1))
+
+
+def _settled(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layers.Layer:
+    """A layer that stood for several choices, as the one with these arguments of its constructor."""
+    settled = type(layer).from_config({**layer.get_config(), **chosen})
+    settled.build((None, width))
+    settled.set_weights(layer.get_weights())
+    return settled
 
 
 def _on_features(layer: keras.layers.Layer, width: int) -> keras.Model:

@@ -6,18 +6,20 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints, atomic
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import check_replicas, evaluation_batch_size
+from keras_lt.distribution import MultiHost, Strategy, check_replicas, evaluation_batch_size, is_first
 from keras_lt.features import verbosity
 from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.logs import EventLog
 from keras_lt.losses import LOSSES
 from keras_lt.metrics import ShotAccuracy
 from keras_lt.optimization import CoupledSGD, Recipe
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.samplers import probability_table
+from keras_lt.stages.callbacks import FiniteLoss, LearningRate
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
@@ -31,7 +33,7 @@ def fit(
     *,
     data: LongTailed,
     recipe: Recipe,
-    strategy: tf.distribute.Strategy,
+    strategy: Strategy,
     multipliers: dict[str, float] | None = None,
     folder: str | os.PathLike | None,
 ) -> list[dict[str, float]]:
@@ -43,6 +45,22 @@ def fit(
       data: what the batches are of.
     Returns: the history, a row of logs per epoch.
     """
+    options = {"data": data, "recipe": recipe, "strategy": strategy, "multipliers": multipliers, "folder": folder}
+    if not isinstance(strategy, MultiHost):
+        return _fit(model, train_batches, val_batches, **options)
+    with strategy.on_all_devices(model) as copy:
+        return _fit(
+            copy,
+            lambda start_step: strategy.own_rows(train_batches(start_step)),
+            lambda batch_size: strategy.own_evaluation_rows(
+                val_batches(batch_size), batch_size=batch_size, examples=len(data.val)
+            ),
+            **options,
+        )
+
+
+def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multipliers, folder):
+    """`fit` of a model that is where it is trained, on batches of which all rows are this process's."""
     check_replicas(
         strategy,
         batch_size=recipe.batch_size,
@@ -68,16 +86,26 @@ def fit(
         model.compile(
             optimizer,
             LOSSES[recipe.loss](data.class_counts, **smoothing),
-            metrics=[ShotAccuracy(data.listed_counts)],
+            weighted_metrics=[ShotAccuracy(data.listed_counts)],
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
         )
-    checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}")
-    done = checkpoints.restore(model)
+    checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", writes=is_first(strategy))
+    with strategy.scope():  # where a checkpoint is found, the optimizer's variables are made here
+        done = checkpoints.restore(model)
+    if isinstance(strategy, MultiHost):
+        strategy.check_same(done, "epochs behind them: the work folder must be one that all of them see")
     if done < recipe.epochs:
-        callbacks = [LearningRate(recipe, passes), FiniteLoss(train_batches, recipe, passes, folder)]
+        callbacks = [
+            LearningRate(recipe, passes),
+            FiniteLoss(train_batches, recipe, passes, folder if is_first(strategy) else None),
+        ]
         if recipe.ema_momentum:
             callbacks.append(keras.callbacks.SwapEMAWeights())
+        if folder is not None and is_first(strategy):
+            table = probability_table(recipe.sampler, data.class_counts, recipe.epochs)
+            events = pathlib.Path(folder, "events")
+            callbacks.append(EventLog(events, probabilities=table, class_counts=data.listed_counts))
         with _global_batch_norm(model, strategy):
             model.fit(
                 train_batches(done * steps),
@@ -93,88 +121,14 @@ def fit(
     return checkpoints.history
 
 
-class LearningRate(keras.callbacks.Callback):
-    """Sets the recipe's learning rate, and logs it.
-
-    Args:
-      passes: of one epoch.
-    """
-
-    def __init__(self, recipe: Recipe, passes: int):
-        super().__init__()
-        self.recipe = recipe
-        self.passes = passes
-        self._epoch = 0
-        self._rate = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
-        """Keras's hook."""
-        self._epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None):
-        """Keras's hook: the rate of this batch, if it is another one."""
-        rate = self.recipe.rate(self._epoch + batch / self.passes)
-        if rate != self._rate:
-            self.model.optimizer.learning_rate = self._rate = rate
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None):
-        """Keras's hook: logs the rate of the epoch's last batch."""
-        logs["learning_rate"] = self._rate
-
-
-class FiniteLoss(keras.callbacks.Callback):
-    """Ends training where the loss is no longer a number, and keeps the batch that did it.
-
-    Args:
-      train_batches: (updates already done) -> the batches after them, from which that batch is drawn again.
-      passes: of one epoch.
-      folder: where `bad_batch.npz` goes; None keeps none.
-    """
-
-    def __init__(
-        self,
-        train_batches: Callable[[int], tf.data.Dataset],
-        recipe: Recipe,
-        passes: int,
-        folder: str | os.PathLike | None,
-    ):
-        super().__init__()
-        self.train_batches = train_batches
-        self.recipe = recipe
-        self.passes = passes
-        self.folder = folder
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
-        """Keras's hook."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None):
-        """Keras's hook: the logged loss is a mean over the epoch, which one bad batch spoils for good."""
-        if np.isfinite(logs["loss"]):
-            return
-        kept = ""
-        if self.folder is not None:
-            update, rest = divmod(self._epoch * self.passes + batch, self.recipe.accumulate_steps)
-            inputs, labels = next(iter(self.train_batches(update).skip(rest)))
-            path = pathlib.Path(self.folder, "bad_batch.npz")
-            with atomic(path) as scratch, scratch.open("wb") as file:
-                np.savez(file, inputs=inputs, labels=labels)
-            kept = f" The batch is kept in {path}."
-        raise FloatingPointError(
-            f"The loss is {logs['loss']} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate "
-            f"{self.recipe.rate(self._epoch + batch / self.passes):g}: lower the learning rate, or clip gradients by "
-            f"clip_norm.{kept}"
-        )
-
-
 @contextlib.contextmanager
-def _global_batch_norm(model: keras.Model, strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Several devices train with the statistics of the global batch, as one device would."""
+def _global_batch_norm(model: keras.Model, strategy: Strategy) -> Iterator[None]:
+    """Several devices train with the statistics of the global batch, as one device would; on JAX they always do."""
+    several = strategy.num_replicas_in_sync > 1 and not isinstance(strategy, MultiHost)
     layers = [
         layer
         for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization) and strategy.num_replicas_in_sync > 1
+        if isinstance(layer, keras.layers.BatchNormalization) and several
     ]
     for layer in layers:
         layer.synchronized = True

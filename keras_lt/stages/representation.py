@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_lt import backbones
 from keras_lt.checkpoints import read_history, read_json, write_history, write_json
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import make_strategy
+from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.losses import LOSSES
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
@@ -80,7 +79,7 @@ def learn_representation(
     backbone_lr_multiplier: float = 1.0,
     precision: str = "float32",
     seed: int = 0,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
     **augmentations: float,
 ) -> Representation:

@@ -1,0 +1,71 @@
+"""How much of a score is chance: bootstrap intervals over test images, and McNemar's test of two classifiers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def stratified_bootstrap(
+    values: np.ndarray, labels: np.ndarray, *, classes: int, resamples: int = 2000, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """Per-class sums over resampled examples: images are drawn anew, how many there are of each class is not.
+
+    A test split holds a chosen number of images of every class, so the bootstrap keeps it. Columns see the same draws:
+    intervals of their differences are paired.
+
+    A class of n examples is drawn n - 1 times and its sum scaled to n. With n draws the variance of its mean would be
+    (n - 1) / n of what it should be, which is a third too little where classes have three images (Rao and Wu, 1988).
+    The one example of a class with no other is taken as it is: it adds nothing to an interval's width.
+
+    Args:
+      values: what is summed, such as hits of K classifiers, [N, K].
+      labels: class ids, [N].
+      classes: C.
+    Yields: float64 [C, K], once per resample; zeros for a class without examples.
+    Raises:
+      ValueError: another number of labels than of rows, or no example.
+    """
+    values, labels = np.asarray(values, np.float64), np.asarray(labels)
+    if values.ndim != 2 or labels.shape != values.shape[:1] or not len(labels):
+        raise ValueError(
+            "values must be [N, K] and labels [N], of at least one example. "
+            f"Received: values.shape={values.shape}, labels.shape={labels.shape}"
+        )
+    values = values[np.argsort(labels, kind="stable")]
+    sizes = np.bincount(labels, minlength=classes)
+    draws = np.where(sizes > 1, sizes - 1, sizes)
+    firsts = np.repeat(np.cumsum(sizes) - sizes, draws)  # the row that the drawn example's class begins at
+    choices = np.repeat(sizes, draws)
+    present = np.flatnonzero(sizes)
+    starts = (np.cumsum(draws) - draws)[present]
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        sums = np.zeros((classes, values.shape[1]))
+        drawn = np.add.reduceat(values[firsts + rng.integers(choices)], starts)
+        sums[present] = drawn / draws[present, None] * sizes[present, None]
+        yield sums
+
+
+def interval(estimates: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """The percentile interval of bootstrapped estimates, [R, ...] -> lower and upper ends [2, ...]."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1. Received: confidence={confidence}")
+    return np.quantile(estimates, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test that two classifiers are right equally often (McNemar, 1947).
+
+    Args:
+      only_first, only_second: test images that the first, or the second, is alone in predicting right.
+    Raises:
+      ValueError: a count below 0.
+    """
+    fewer, discordant = min(only_first, only_second), only_first + only_second
+    if fewer < 0:
+        raise ValueError(f"counts must be >= 0. Received: only_first={only_first}, only_second={only_second}")
+    ways = term = 1  # of choosing up to `fewer` among the discordant, in whole numbers: nothing is rounded
+    for chosen in range(int(fewer)):
+        term = term * (int(discordant) - chosen) // (chosen + 1)
+        ways += term
+    return min(1.0, 2 * ways / 2 ** int(discordant))

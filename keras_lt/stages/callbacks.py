@@ -1,0 +1,87 @@
+"""What happens between the steps of a fit: the learning rate is set, and a loss that is no number ends it."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lt.checkpoints import atomic
+from keras_lt.optimization import Recipe
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Sets the recipe's learning rate, and logs it.
+
+    Args:
+      passes: of one epoch.
+    """
+
+    def __init__(self, recipe: Recipe, passes: int):
+        super().__init__()
+        self.recipe = recipe
+        self.passes = passes
+        self._epoch = 0
+        self._rate = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
+        """Keras's hook."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None):
+        """Keras's hook: the rate of this batch, if it is another one."""
+        rate = self.recipe.rate(self._epoch + batch / self.passes)
+        if rate != self._rate:
+            self.model.optimizer.learning_rate = self._rate = rate
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None):
+        """Keras's hook: logs the rate of the epoch's last batch."""
+        logs["learning_rate"] = self._rate
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Ends training where the loss is no longer a number, and keeps the batch that did it.
+
+    Args:
+      train_batches: (updates already done) -> the batches after them, from which that batch is drawn again.
+      passes: of one epoch.
+      folder: where `bad_batch.npz` goes; None keeps none.
+    """
+
+    def __init__(
+        self,
+        train_batches: Callable[[int], tf.data.Dataset],
+        recipe: Recipe,
+        passes: int,
+        folder: str | os.PathLike | None,
+    ):
+        super().__init__()
+        self.train_batches = train_batches
+        self.recipe = recipe
+        self.passes = passes
+        self.folder = folder
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
+        """Keras's hook."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None):
+        """Keras's hook: the logged loss is a mean over the epoch, which one bad batch spoils for good."""
+        if np.isfinite(logs["loss"]):
+            return
+        kept = ""
+        if self.folder is not None:
+            update, rest = divmod(self._epoch * self.passes + batch, self.recipe.accumulate_steps)
+            inputs, labels = next(iter(self.train_batches(update).skip(rest)))
+            path = pathlib.Path(self.folder, "bad_batch.npz")
+            with atomic(path) as scratch, scratch.open("wb") as file:
+                np.savez(file, inputs=inputs, labels=labels)
+            kept = f" The batch is kept in {path}."
+        raise FloatingPointError(
+            f"The loss is {logs['loss']} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate "
+            f"{self.recipe.rate(self._epoch + batch / self.passes):g}: lower the learning rate, or clip gradients by "
+            f"clip_norm.{kept}"
+        )

@@ -1,0 +1,130 @@
+"""The whole command on Keras's JAX backend, by one process and by two: TensorFlow's numbers, and one writer."""
+
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt import export, train
+from keras_lt.checkpoints import read_history, read_json
+from keras_lt.config import RunConfig
+from tests.conftest import COUNTS, squares
+
+pytest.importorskip("jax")
+
+# Process 1 may not give anything its place on the disk.
+RUN = """
+import os, sys
+from keras_lt import backbones, train
+from keras_lt.config import read_flag_file
+from tests.tiny_backbone import tiny
+
+def refuse(*paths):
+    raise OSError(f"process 1 writes {paths}")
+
+backbones.BACKBONES["tiny"] = tiny
+backbones.NAMES += ("tiny",)
+if os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID") == "1":
+    os.replace = os.mkdir = refuse
+train.run(read_flag_file(sys.argv[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_tensorflow(tmp_path_factory, tiny_backbone):
+    """A finished run; the odd number of validation images fills no last batch of two devices."""
+    folder = tmp_path_factory.mktemp("jax")
+    for seed, (split, counts) in enumerate({"train": COUNTS, "val": (9, 9, 9), "test": (7, 7, 7)}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    config = RunConfig(
+        dataset="arrays",
+        data_dir=str(folder),
+        workdir=str(folder / "tensorflow"),
+        backbone=tiny_backbone,
+        augmentation="crop_flip",
+        epochs=3,
+        batch_size=16,
+        learning_rate=0.05,
+        schedule="cosine_per_step",
+        classifiers=("joint", "ncm", "tau_norm", "lws"),  # cRT begins with random weights, other ones on each backend
+        classifier_epochs=2,
+    )
+    train.run(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def on_jax(on_tensorflow):
+    """The same run on JAX from the end of TensorFlow's first epoch on: by one process, and by two."""
+    configs = {}
+    for name, strategy in {"one": "auto", "two": "multi_host"}.items():
+        folder = on_tensorflow.folder.with_name(name)
+        configs[name] = dataclasses.replace(on_tensorflow, workdir=str(folder), strategy=strategy)
+        (folder / "representation/checkpoints").mkdir(parents=True)
+        first_epoch = "representation/checkpoints/epoch-00001.npz"
+        shutil.copy(on_tensorflow.folder / first_epoch, folder / first_epoch)
+        configs[name].save(folder.with_suffix(".cfg"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        hosts = {"JOB_ADDRESSES": f"127.0.0.1:{free.getsockname()[1]}", "NUM_PROCESSES": "2"}
+    jobs = [("one", {})] + [("two", {**hosts, "PROCESS_ID": str(process)}) for process in (0, 1)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, configs[name].folder.with_suffix(".cfg")],
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "jax",
+                **{f"KERAS_DISTRIBUTION_{key}": value for key, value in cluster.items()},
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name, cluster in jobs
+    ]
+    try:
+        for process in processes:
+            said, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, said[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    return configs
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_stage_one_goes_on_with_tensorflows_numbers(on_tensorflow, on_jax, name):
+    ours, theirs = (
+        read_history(config.folder / "representation/history.csv") for config in (on_jax[name], on_tensorflow)
+    )
+    assert len(ours) == len(theirs) == 3
+    for our_epoch, their_epoch in zip(ours, theirs, strict=True):
+        for log in ("loss", "val_loss", "val_class_mean", "learning_rate"):
+            assert our_epoch[log] == pytest.approx(their_epoch[log], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_every_classifier_scores_as_on_tensorflow(on_tensorflow, on_jax, name):
+    ours, theirs = (
+        read_json(config.folder / "results.json")["classifiers"] for config in (on_jax[name], on_tensorflow)
+    )
+    assert list(ours) == list(theirs)
+    for classifier, row in theirs.items():
+        for split in ("val", "test"):
+            assert ours[classifier][split] == pytest.approx(row[split], abs=1e-6)
+
+
+def test_what_two_processes_trained_is_exported_on_tensorflow(on_jax):
+    folder, data = on_jax["two"].folder, on_jax["two"].load_data()
+    assert not (folder / "export").exists()
+    served = tf.saved_model.load(export.export_version(folder, "lws", data)).signatures["images"]
+    logits = served(images=tf.constant(np.repeat(data.test.images, 3, -1)))["logits"]
+    hits = np.argmax(logits, 1) == data.test.labels
+    assert read_json(folder / "results.json")["classifiers"]["lws"]["test"]["all"] == pytest.approx(hits.mean())

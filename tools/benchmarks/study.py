@@ -1,0 +1,239 @@
+"""Seconds of the whole classifier study: as the reference goes about it, and on features extracted once."""
+
+import argparse
+import dataclasses
+import pathlib
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+IMAGENET_LT = {"train": 115_846, "val": 20_000, "test": 50_000}
+LATENT = 128  # dimensions that the made-up features have behind their 2048
+CHUNK = 8192  # rows written at a time
+Study = dict[str, tuple[float, float, dict[str, float]]]  # part -> wall seconds, CPU seconds, test accuracies
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command line."""
+    parser.add_argument("--features", action="store_true", help="ours alone, on made-up features of ImageNet-LT's size")
+    parser.add_argument("--backbone", default="resnet10", help="of the comparison")
+    parser.add_argument("--image_size", type=int, default=96, help="pixels that Fashion-MNIST is enlarged to")
+    parser.add_argument("--stage_one_epochs", type=int, default=3, help="before the comparison, outside its time")
+    parser.add_argument("--crt_epochs", type=int, default=10)
+    parser.add_argument("--lws_epochs", type=int, default=5)
+    parser.add_argument(
+        "--fraction",
+        type=float,
+        default=1.0,
+        help="of the images, or of the features' rows, which are then short ones of ten classes",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The comparison on images, or with `--features` the study at ImageNet-LT's size."""
+    import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
+
+    keras.utils.disable_interactive_logging()
+    (_on_features if arguments.features else _against_the_reference)(arguments)
+
+
+def _against_the_reference(arguments: argparse.Namespace) -> None:
+    """Both ways through the same stage one, images, epochs and draws; both without augmentation."""
+    from keras_lt import Recipe, learn_representation  # noqa: PLC0415
+
+    data = _fashion(arguments.fraction)
+    print(
+        f"{', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} images; stage one ...", flush=True
+    )
+    representation = learn_representation(
+        data,
+        backbone=arguments.backbone,
+        image_size=arguments.image_size,
+        augmentation="none",
+        recipe=Recipe(epochs=arguments.stage_one_epochs, batch_size=32, learning_rate=0.05),
+    )
+    recipe = Recipe(batch_size=64, learning_rate=0.2, sampler="class_balanced")
+    recipes = {
+        "crt": dataclasses.replace(recipe, epochs=arguments.crt_epochs),
+        "lws": dataclasses.replace(recipe, epochs=arguments.lws_epochs),
+    }
+    theirs = _reference(representation, data, recipes)
+    ours = _ours(representation, data, recipes)
+    print(f"{'':26}{'wall s':>9}{'CPU s':>9}{'test all':>10}{'class mean':>12}")
+    for title, study in (("reference", theirs), ("ours", ours)):
+        for part, (wall, cpu, accuracies) in study.items():
+            scores = f"{accuracies['all']:10.4f}{accuracies['class_mean']:12.4f}" if accuracies else ""
+            print(f"{title + ', ' + part:26}{wall:9.1f}{cpu:9.1f}{scores}")
+    totals = [np.sum([row[:2] for row in study.values()], axis=0) for study in (theirs, ours)]
+    for title, (wall, cpu) in zip(("reference", "ours"), totals, strict=True):
+        print(f"{title + ', all of it':26}{wall:9.1f}{cpu:9.1f}")
+    wall, cpu = totals[0] / totals[1]
+    print(f"{'times less':26}{wall:9.1f}{cpu:9.1f}")
+
+
+def _reference(representation, data, recipes: dict) -> Study:
+    """The backbone runs in each epoch of cRT and LWS, in each test, and again for what NCM and tau-norm need."""
+    from keras_lt.features import extract_features  # noqa: PLC0415
+
+    def extract(split: str):
+        return extract_features(representation.backbone, data.splits[split], representation.preprocessing)
+
+    def learn(name: str, splits: tuple[str, ...]) -> dict[str, float]:
+        features = {"val": val, **{split: extract(split) for split in splits}}
+        return _learn(name, representation, data, features, recipes, stage_two="images")
+
+    val = extract("val")  # our interface asks for it; cRT and LWS validate inside `fit`, as the reference does
+    splits = {"joint": ("test",), "ncm": ("train", "test"), "crt": ("test",), "tau_norm": tuple(data.splits)}
+    splits["lws"] = splits["crt"]
+    return {name: _timed(lambda name=name: learn(name, splits[name])) for name in splits}
+
+
+def _ours(representation, data, recipes: dict) -> Study:
+    """Features once, then every classifier on them."""
+    from keras_lt.features import extract_features  # noqa: PLC0415
+
+    features = {}
+
+    def extract():
+        for name, split in data.splits.items():
+            features[name] = extract_features(representation.backbone, split, representation.preprocessing)
+
+    study = {"features": _timed(extract)}
+    for name in ("joint", "ncm", "crt", "tau_norm", "lws"):
+        study[name] = _timed(lambda name=name: _learn(name, representation, data, features, recipes))
+    return study
+
+
+def _learn(name: str, representation, data, features: dict, recipes: dict, **options: str) -> dict[str, float]:
+    """Accuracies on test of a classifier; of its trained ones, `recipes` holds the recipes."""
+    from keras_lt import learn_classifier  # noqa: PLC0415
+    from keras_lt.evaluation import evaluate  # noqa: PLC0415
+
+    if name in recipes:
+        options["recipe"] = recipes[name]
+    classifier = learn_classifier(name, representation, data, features=features, **options)
+    return evaluate(classifier.model, features["test"], data.listed_counts).accuracies
+
+
+def _on_features(arguments: argparse.Namespace) -> None:
+    """NCM, tau-norm, cRT and LWS as on ImageNet-LT with a ResNet-50, but for the backbone."""
+    from keras_lt import Recipe  # noqa: PLC0415
+
+    recipe = Recipe(learning_rate=0.2, sampler="class_balanced")  # batches of 512
+    recipes = {
+        "crt": dataclasses.replace(recipe, epochs=arguments.crt_epochs),
+        "lws": dataclasses.replace(recipe, epochs=arguments.lws_epochs),
+        "tau_learned": dataclasses.replace(recipe, epochs=1),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        representation, data, features = _imagenet_lt(pathlib.Path(folder), arguments.fraction)
+        sizes = ", ".join(f"{len(own.labels)} {split}" for split, own in features.items())
+        print(f"{sizes} rows of {representation.backbone.output_shape[-1]}, {len(data.class_names)} classes")
+        print(f"written in {time.perf_counter() - start:.0f} s")
+        print(f"{'':14}{'wall s':>9}{'CPU s':>9}{'test all':>10}{'class mean':>12}{'own memory GB':>15}")
+        total = 0.0
+        for name in ("joint", "ncm", "tau_norm", "tau_learned", "crt", "lws"):
+            with _PeakMemory() as peak:
+                wall, cpu, accuracies = _timed(lambda name=name: _learn(name, representation, data, features, recipes))
+            total += wall
+            scores = f"{accuracies['all']:10.4f}{accuracies['class_mean']:12.4f}"
+            print(f"{name:14}{wall:9.1f}{cpu:9.1f}{scores}{peak.gigabytes:15.2f}", flush=True)
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{'all of it':14}{total:9.1f}; resident at most {most:.2f} GB, mapped pages of the files among them")
+
+
+def _fashion(fraction: float):
+    """Fashion-MNIST's long tail with val and test in ImageNet-LT's proportion to train."""
+    from keras_lt import datasets  # noqa: PLC0415
+
+    data = datasets.load("fashion_lt", "")
+    rng = np.random.default_rng(0)
+
+    def some(split, number: float):
+        return split.subset(np.sort(rng.permutation(len(split))[: max(1, round(number))]))
+
+    train = some(data.train, fraction * len(data.train))
+    val, test = (
+        some(data.splits[name], len(train) * IMAGENET_LT[name] / IMAGENET_LT["train"]) for name in ("val", "test")
+    )
+    return dataclasses.replace(data, train=train, val=val, test=test)
+
+
+def _imagenet_lt(folder: pathlib.Path, fraction: float):
+    """What ImageNet-LT leaves for stage two, of projected Gaussian classes, and a kernel that favours the head.
+
+    Returns: (representation, data, split -> features).
+    """
+    import keras  # noqa: PLC0415
+
+    from keras_lt.datasets import LongTailed, Split  # noqa: PLC0415
+    from keras_lt.features import Features  # noqa: PLC0415
+    from keras_lt.preprocessing import Preprocessing  # noqa: PLC0415
+    from keras_lt.stages import Representation  # noqa: PLC0415
+
+    classes, width = (1000, 2048) if fraction == 1 else (10, 32)
+    rng = np.random.default_rng(0)
+    counts = _long_tail(classes, round(fraction * IMAGENET_LT["train"]))
+    centers = rng.standard_normal((classes, LATENT), np.float32) * (5 / np.sqrt(LATENT))
+    projection = rng.standard_normal((LATENT, width), np.float32) * (0.5 / np.sqrt(LATENT))
+    labels = {"train": rng.permutation(np.repeat(np.arange(classes), counts))}
+    labels |= {split: np.arange(round(fraction * IMAGENET_LT[split])) % classes for split in ("val", "test")}
+    features = {}
+    for split, own in labels.items():
+        path = folder / f"{split}.npy"
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(own), width))
+        for start in range(0, len(own), CHUNK):
+            chunk = own[start : start + CHUNK]
+            latent = centers[chunk] + rng.standard_normal((len(chunk), LATENT), np.float32)
+            rows[start : start + CHUNK] = np.maximum(latent @ projection, 0)
+        rows.flush()
+        features[split] = Features(np.load(path, mmap_mode="r"), own)
+    blank = {split: Split(np.zeros((len(own), 1, 1, 1), np.uint8), own) for split, own in labels.items()}
+    names = tuple(str(number) for number in range(classes))
+    data = LongTailed("imagenet_lt", **blank, class_names=names, augmentation="none", crop_fraction=1.0)
+    inputs = keras.Input((width,))
+    backbone = keras.Model(inputs, keras.layers.Identity()(inputs), name="backbone")
+    dense = keras.layers.Dense(classes, name="classifier")
+    model = keras.Model(inputs, dense(backbone(inputs)))
+    dense.set_weights([(centers @ projection).T * (counts / counts.max()) ** 0.25, np.zeros(classes)])
+    return Representation(model, Preprocessing(1, mean=(0.0,), std=(1.0,)), []), data, features
+
+
+def _long_tail(classes: int, total: int) -> np.ndarray:
+    """Images per class [C] that add up to `total`, from 1280 down to 5 at ImageNet-LT's size."""
+    weights = np.linspace(1, 0, classes) ** 10.5
+    counts = 5 + ((total - 5 * classes) * weights / weights.sum()).astype(np.int64)
+    counts[0] += total - counts.sum()
+    return counts
+
+
+def _timed(part: Callable[[], dict[str, float] | None]) -> tuple[float, float, dict[str, float] | None]:
+    """Wall seconds, CPU seconds, which others on the machine hardly change, and what the part returns."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = part()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
+
+
+class _PeakMemory:
+    """The process's own memory at its highest while inside, without the pages of mapped files; of Linux."""
+
+    def __enter__(self):
+        self.gigabytes = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        while not self._done.wait(0.05):
+            status = pathlib.Path("/proc/self/status").read_text()
+            self.gigabytes = max(self.gigabytes, int(status.split("RssAnon:")[1].split()[0]) / 2**20)
+
+    def __exit__(self, *error):
+        self._done.set()
+        self._thread.join()

@@ -1,0 +1,213 @@
+"""One run per seed, and what their scores are worth: deviations, intervals, and classifiers compared in pairs.
+
+    python -m tools.repeat --flagfile=flags/fashion_lt.cfg --seeds=0,1,2 --workdir=runs/fashion_lt_seeds
+
+Every seed is a run of `keras_lt.train` in `<workdir>/seed-<n>`, skipped when finished and resumed when killed.
+"""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from absl import flags
+
+from keras_lt.command import launch, part, plain_errors, quietly
+
+with quietly():
+    import numpy as np
+    import rich
+
+    from keras_lt import config
+    from keras_lt.checkpoints import read_json
+    from keras_lt.config import RunConfig
+    from keras_lt.datasets import LongTailed
+    from keras_lt.features import classify, extract_features
+    from keras_lt.metrics import shot_accuracy, shot_accuracy_from_counts
+    from keras_lt.significance import interval, mcnemar, stratified_bootstrap
+    from keras_lt.stages import CHOSEN_BY, Representation, load_classifier
+    from tools.summary import terminal_tables, write_summary
+
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs, comma-separated; they take --seed's place.")
+RESAMPLES = 2000
+
+
+def parse_seeds(words: Sequence[str]) -> list[int]:
+    """The seeds as numbers.
+
+    Raises:
+      ValueError: none, one twice, or what is no whole number.
+    """
+    seeds = [int(word) for word in words if word.isdecimal()]
+    if not words or len(seeds) < len(words) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must be whole numbers, comma-separated, each once. Received: {','.join(words)!r}")
+    return seeds
+
+
+def runs_of(run_config: RunConfig, seeds: Sequence[int]) -> list[RunConfig]:
+    """The config of every seed's run; without a work folder they go to runs/<dataset>_seeds."""
+    folder = run_config.workdir or f"runs/{run_config.dataset}_seeds"
+    return [dataclasses.replace(run_config, seed=seed, workdir=f"{folder}/seed-{seed}") for seed in seeds]
+
+
+def is_finished(run: RunConfig) -> bool:
+    """Whether the run's folder holds all of its results, by the same flags."""
+    if not (run.folder / "results.json").exists() or config.read_flag_file(run.folder / "flags.cfg").differences(run):
+        return False
+    return set(run.classifiers) <= read_json(run.folder / "results.json")["classifiers"].keys()
+
+
+def train_apart(run: RunConfig):
+    """Does a run in a process of its own: one that dies leaves the others alone, and each has the whole device."""
+    arguments = [f"--{name}={value}" for name, value in run.as_flags().items()]
+    subprocess.run([sys.executable, "-m", "keras_lt.train", *arguments], check=False)
+
+
+def train_all(runs: Sequence[RunConfig], *, train_one: Callable[[RunConfig], object] = train_apart):
+    """Does the runs that are missing, one after the other.
+
+    Raises:
+      ValueError: some are not finished after that; they are named.
+    """
+    for run in runs:
+        with part(f"Seed {run.seed}"):
+            if is_finished(run) and not run.overwrite:
+                print(f"found in {run.folder}")
+            else:
+                train_one(run)
+    unfinished = [str(run.folder) for run in runs if not is_finished(run)]
+    if unfinished:
+        raise ValueError(
+            f"{len(unfinished)} of {len(runs)} runs are not finished: {', '.join(unfinished)}. "
+            "Their own messages are above; the same command goes on, --seeds can leave them out"
+        )
+
+
+def predict(run: RunConfig, data: LongTailed) -> dict[str, np.ndarray]:
+    """What every classifier of a finished run takes the test images for, int64 [N]."""
+    representation = Representation.load(run.folder / "representation")
+    shared = extract_features(
+        representation.backbone, data.test, representation.preprocessing, folder=run.folder / "features" / "test"
+    )
+    predictions = {}
+    for name in run.classifiers:
+        backbone, classifier = load_classifier(run.folder / "classifiers" / name, representation)
+        own = backbone is not representation.backbone
+        test = extract_features(backbone, data.test, representation.preprocessing) if own else shared
+        predictions[name] = classify(classifier, test.features)
+    return predictions
+
+
+def best_on_val(runs: Sequence[RunConfig]) -> str:
+    """The classifier with the highest mean over the runs of what they choose by, which is on val."""
+    results = [read_json(run.folder / "results.json")["classifiers"] for run in runs]
+    return max(runs[0].classifiers, key=lambda name: np.mean([row[name]["val"][CHOSEN_BY] for row in results]))
+
+
+def summarize(
+    predictions: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    class_counts: np.ndarray,
+    *,
+    best: str,
+    resamples: int = RESAMPLES,
+) -> dict:
+    """Scores and comparisons over seeds.
+
+    Args:
+      predictions: classifier -> class ids, a row per seed, [S, N].
+      labels: of the same test images, [N].
+      class_counts: *training* images per class, [C].
+      best: the classifier that, beside "joint", all are compared with.
+    Returns: {"test_images", "resamples", "best", "classifiers": {name: {score: estimate}}, "comparisons": {reference:
+      {name: {"differences": {score: estimate}, "only_right", "only_wrong", "p_values"}}}}, the last three per seed. An
+      estimate is {"per_seed", "mean", "deviation", "interval"}: deviation over seeds, interval over test images.
+    """
+    measured = {
+        name: _by_score([shot_accuracy(row, labels, class_counts) for row in rows])
+        for name, rows in predictions.items()
+    }
+    hits = {name: rows == labels for name, rows in predictions.items()}
+    total = np.bincount(labels, minlength=len(class_counts))
+    accuracies = {name: [] for name in predictions}
+    mean_hits = np.stack([rows.mean(0) for rows in hits.values()], axis=1)
+    for sums in stratified_bootstrap(mean_hits, labels, classes=len(class_counts), resamples=resamples):
+        for name, correct in zip(accuracies, sums.T, strict=True):
+            accuracies[name].append(shot_accuracy_from_counts(correct, total, class_counts))
+    resampled = {name: _by_score(rows) for name, rows in accuracies.items()}
+    references = dict.fromkeys(name for name in ("joint", best) if name in predictions)
+    return {
+        "test_images": len(labels),
+        "resamples": resamples,
+        "best": best,
+        "classifiers": {
+            name: {score: _estimate(values, resampled[name][score]) for score, values in scores.items()}
+            for name, scores in measured.items()
+        },
+        "comparisons": {
+            reference: {
+                name: _compare(name, reference, measured=measured, resampled=resampled, hits=hits)
+                for name in predictions
+                if name != reference
+            }
+            for reference in references
+        },
+    }
+
+
+def _by_score(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    return {score: np.array([row[score] for row in rows]) for score in rows[0]}
+
+
+def _estimate(per_seed: np.ndarray, resampled: np.ndarray) -> dict:
+    return {
+        "per_seed": per_seed,
+        "mean": per_seed.mean(),
+        "deviation": per_seed.std(ddof=1) if len(per_seed) > 1 else np.nan,
+        "interval": interval(resampled),
+    }
+
+
+def _compare(name: str, reference: str, *, measured: Mapping, resampled: Mapping, hits: Mapping) -> dict:
+    """Differences on the same images; McNemar's test takes one seed at a time, as images must be independent."""
+    ours = (hits[name] & ~hits[reference]).sum(1)
+    theirs = (hits[reference] & ~hits[name]).sum(1)
+    return {
+        "differences": {
+            score: _estimate(values - measured[reference][score], resampled[name][score] - resampled[reference][score])
+            for score, values in measured[name].items()
+        },
+        "only_right": ours,
+        "only_wrong": theirs,
+        "p_values": [mcnemar(first, second) for first, second in zip(ours, theirs, strict=True)],
+    }
+
+
+def compare(runs: Sequence[RunConfig]) -> dict:
+    """The summary of finished runs that differ by their seed alone: what `summarize` returns, and what it is of."""
+    data = runs[0].open_data()
+    with part("Predictions of the test images"):
+        predicted = [predict(run, data) for run in runs]
+    predictions = {name: np.stack([row[name] for row in predicted]) for name in predicted[0]}
+    with part(f"{RESAMPLES:,} resamples"):
+        return {
+            "dataset": data.name,
+            "seeds": [run.seed for run in runs],
+            **summarize(predictions, data.test.labels, data.listed_counts, best=best_on_val(runs)),
+        }
+
+
+def main():
+    """Runs the command."""
+    with plain_errors():
+        runs = runs_of(config.from_flags(), parse_seeds(SEEDS.value))
+        train_all(runs)
+    summary = compare(runs)
+    paths = write_summary(runs[0].folder.parent, summary)
+    rich.print(*terminal_tables(summary), sep="\n")
+    print(*paths, sep="\n")
+
+
+if __name__ == "__main__":
+    config.define_flags()
+    launch(main)

@@ -1,0 +1,160 @@
+"""The summary of repeated runs as tables, in words and as a plot; `tools.repeat` computes it."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import rich.box
+import rich.table
+import rich.text
+from matplotlib.figure import Figure
+
+from keras_lt.checkpoints import atomic, write_json
+from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
+from keras_lt.report.tables import DASH, SCORES, Cell, display_name, percent, points
+
+COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test images, all is the mean
+SMALLEST_P = 0.001  # of smaller ones only that is said
+
+
+class Table(NamedTuple):
+    """A title, a header, and rows of cells; `best` marks what stands out."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def tables(summary: Mapping) -> list[Table]:
+    """Means with deviations, intervals, and where there are two classifiers or more their differences."""
+    classifiers, header = summary["classifiers"], ["Classifier", *SCORES.values()]
+    means = [
+        [Cell(display_name(name)), *(_mean(row[score], [c[score] for c in classifiers.values()]) for score in SCORES)]
+        for name, row in classifiers.items()
+    ]
+    intervals = [
+        [Cell(display_name(name)), *(Cell(_range(row[score]["interval"], percent)) for score in SCORES)]
+        for name, row in classifiers.items()
+    ]
+    found = [
+        Table("Top-1 accuracy on test in %, mean ± standard deviation over seeds", header, means),
+        Table("95 % interval over test images, of the mean over seeds", header, intervals),
+    ]
+    header = ["Classifier", *(f"Δ {score}" for score in COMPARED), "p"]
+    for reference, comparisons in _comparisons(summary).items():
+        rows = [[Cell(display_name(name)), *_differences(comparison)] for name, comparison in comparisons.items()]
+        found.append(Table(f"Points above {display_name(reference)}, with 95 % intervals", header, rows))
+    return found
+
+
+def _comparisons(summary: Mapping) -> dict[str, Mapping]:
+    """Reference -> the others beside it; without those of a classifier that is alone."""
+    return {reference: others for reference, others in summary["comparisons"].items() if others}
+
+
+def _mean(estimate: Mapping, of_all: Sequence[Mapping]) -> Cell:
+    """The mean and its deviation; best where no other mean prints higher."""
+    text = percent(estimate["mean"])
+    best = text != DASH and text == percent(max(other["mean"] for other in of_all))
+    deviation = "" if np.isnan(estimate["mean"] + estimate["deviation"]) else f" ± {percent(estimate['deviation'])}"
+    return Cell(text + deviation, best)
+
+
+def _range(ends: Sequence[float], form: Callable[[float], str]) -> str:
+    return DASH if np.isnan(ends).any() else f"{form(ends[0])}…{form(ends[1])}"
+
+
+def _differences(comparison: Mapping) -> list[Cell]:
+    """Differences of which an interval without 0 stands out, and the largest p over seeds."""
+    cells = []
+    for score in COMPARED:
+        mean, ends = (comparison["differences"][score][key] for key in ("mean", "interval"))
+        text = DASH if np.isnan(mean) else f"{points(mean)} ({_range(ends, points)})"
+        cells.append(Cell(text, best=bool(ends[0] > 0 or ends[1] < 0)))
+    largest = max(comparison["p_values"])
+    return [*cells, Cell(f"< {SMALLEST_P}" if largest < SMALLEST_P else f"{largest:.3f}")]
+
+
+def terminal_tables(summary: Mapping) -> list[rich.table.Table]:
+    """The tables for the terminal; what is bold in Markdown is bold and starred."""
+    shown = []
+    for title, header, rows in tables(summary):
+        table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=0, title_justify="left")
+        for name in header:
+            table.add_column(name, justify="left" if name == "Classifier" else "right")
+        for row in rows:  # an interval stands below its difference: eighty columns hold the table
+            lines = [Cell((f"*{text}" if best else text).replace(" (", "\n("), best) for text, best in row]
+            table.add_row(*(rich.text.Text(text, "bold" if best else "") for text, best in lines))
+        shown.append(table)
+    return shown
+
+
+def markdown(summary: Mapping, *, plot: str) -> str:
+    """summary.md: how to read the numbers, the tables (what stands out in bold) and the plot."""
+    parts = [
+        f"# {summary['dataset']}, one run per seed: {', '.join(map(str, summary['seeds']))}",
+        f"Best on val, by the mean over seeds: {display_name(summary['best'])}.",
+        "The deviation is of training: same test images, other seeds (a sample's: over n - 1). The interval is of "
+        f"the test split: same classifiers, its {summary['test_images']:,} images drawn anew within their classes "
+        f"{summary['resamples']:,} times. Neither contains the other.",
+    ]
+    for title, header, rows in tables(summary):
+        rule = ["---" if name == "Classifier" else "---:" for name in header]
+        cells = [[f"**{text}**" if best else text for text, best in row] for row in rows]
+        parts += [f"{title}:", "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *cells])]
+    if _comparisons(summary):
+        parts.append(
+            "In bold: the interval leaves out 0. p: McNemar's exact test over all test images, one seed at a time; "
+            "the largest is shown. No figure is corrected for the number of comparisons."
+        )
+        parts.append(f"![Differences with 95 % intervals]({plot})")
+    return "\n\n".join(parts) + "\n"
+
+
+def draw_differences(summary: Mapping) -> Figure:
+    """How far classifiers are from the first they are compared with, Joint where there is one: means and intervals."""
+    reference, shown = next(iter(_comparisons(summary).items()))
+    styles = styles_for(summary["classifiers"])
+    scores = [score for score in COMPARED if not np.isnan(summary["classifiers"][reference][score]["mean"])]
+    figure = Figure(figsize=(5.6, 0.8 + len(scores) * (0.3 + 0.17 * len(shown))))
+    ax = figure.add_subplot()
+    ax.axvline(0, color=INK, linewidth=1)
+    for number, (name, comparison) in enumerate(shown.items()):
+        style = styles[name]
+        below = 0.72 * ((number + 0.5) / len(shown) - 0.5)  # lines of a group stand close, groups apart
+        for place, score in enumerate(scores):
+            estimate = comparison["differences"][score]
+            mean, ends, per_seed = (100 * np.asarray(estimate[key]) for key in ("mean", "interval", "per_seed"))
+            y, label = place + below, display_name(name) if place == 0 else None
+            ax.hlines(y, *ends, color=style.color)
+            ax.plot(per_seed, np.full(len(per_seed), y), "|", color=style.color, markersize=8, markeredgewidth=0.8)
+            ax.plot(mean, y, style.marker, color=style.color, label=label, linestyle="none")
+    ax.set_yticks(range(len(scores)), scores)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set_xlabel(
+        f"points of test accuracy above {display_name(reference)}\n"
+        "marker: mean; tick: one seed; line: 95 % interval over test images"
+    )
+    figure.legend(loc="outside upper center", ncols=min(len(shown), 5))
+    return figure
+
+
+def write_summary(folder: str | os.PathLike, summary: Mapping) -> list[pathlib.Path]:
+    """Writes `summary.json`, `summary.md` and, where there is something to compare, `differences.png`; their paths."""
+    json_path, markdown_path, plot_path = (
+        pathlib.Path(folder, name) for name in ("summary.json", "summary.md", "differences.png")
+    )
+    write_json(json_path, summary)
+    with atomic(markdown_path) as scratch:
+        scratch.write_text(markdown(summary, plot=plot_path.name), encoding="utf-8")
+    if not _comparisons(summary):
+        return [json_path, markdown_path]
+    with matplotlib.rc_context(RC), atomic(plot_path) as scratch:
+        draw_differences(summary).savefig(scratch)
+    return [json_path, markdown_path, plot_path]
