@@ -122,7 +122,9 @@ class RunConfig:
     )
 
     precision: str = _flag("float32", "What the backbone computes in; classifiers are float32.", choices=PRECISIONS)
-    jit_compile: str = _flag("auto", "XLA; auto is Keras's choice.", choices=JIT_COMPILE)
+    jit_compile: str = _flag(
+        "auto", "XLA; auto is Keras's choice, true gives up the same numbers on a GPU.", choices=JIT_COMPILE
+    )
     steps_per_execution: int = _flag(1, "Passes that TensorFlow does between two looks at it from Python.")
     strategy: str = _flag(
         "auto",

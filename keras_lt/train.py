@@ -59,7 +59,8 @@ def run(run_config: RunConfig) -> dict:
 def do_parts(run_config: RunConfig, data: LongTailed, strategy: Strategy) -> dict:
     """Does what is missing of a run in its work folder, and returns its results."""
     folder = run_config.folder
-    tf.config.experimental.enable_op_determinism()
+    if run_config.jit_compile != "true":  # Keras does not compile with XLA where ops must be deterministic
+        tf.config.experimental.enable_op_determinism()
     describe(data)
     print(f"On {distribution.describe(strategy, run_config.batch_size)}")
 

@@ -97,8 +97,13 @@ class Run:
         assert list(self.folder.rglob(".unfinished*"))
 
     def files(self):
-        """Every file and what is in it."""
-        return {str(f.relative_to(self.folder)): f.read_bytes() for f in self.folder.rglob("*") if f.is_file()}
+        """Every file and what is in it, but for the log and the events: each start adds to them."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in files
+            if path.name != "train.log" and "events" not in path.parts
+        }
 
     def outcome(self):
         """Which files there are, and every number in them but the seconds that things took."""
