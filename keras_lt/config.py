@@ -23,7 +23,7 @@ from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
 from keras_lt.preprocessing import AUGMENTATIONS
 from keras_lt.resampling import ENGINES
 from keras_lt.samplers import SAMPLERS
-from keras_lt.stages import BATCH_NORMS, PRECISIONS, STAGE_TWO_INPUTS, TRAIN_PARTS, check_stage_two
+from keras_lt.stages import BATCH_NORMS, PRECISIONS, STAGE_TWO_INPUTS, TAU_SPLITS, TRAIN_PARTS, check_stage_two
 
 
 def _flag(default, help_text: str, *, choices: Iterable[str] = (), of_the_run: bool = True):
@@ -111,6 +111,8 @@ class RunConfig:
         (), "Classifiers with another number of epochs, comma-separated, such as lws:5."
     )
     classifier_sampler: str = _flag("class_balanced", "Sampling of stage two.", choices=SAMPLERS)
+    tau_split: str = _flag("val", "What tau is chosen on; test needs --i_know_this_is_test.", choices=TAU_SPLITS)
+    i_know_this_is_test: bool = _flag(False, "Allows --tau_split=test; the results say so.")
     feature_views: int = _flag(
         1, "Augmented views per training image that --stage_two=features draws from; 0 and 1 take the plain image."
     )
@@ -158,6 +160,11 @@ class RunConfig:
             raise ValueError(
                 "--feature_views belong to --stage_two=features; images are augmented anew each time. "
                 f"Received: --feature_views={self.feature_views}, --stage_two=images"
+            )
+        if self.tau_split == "test" and not self.i_know_this_is_test:
+            raise ValueError(
+                "--tau_split=test chooses tau by the images that it is then scored on: the score is no estimate of "
+                "other images. Take --tau_split=val, or say --i_know_this_is_test. Received: --tau_split=test"
             )
         if self.devices and self.strategy != "mirrored":
             raise ValueError(f"--devices belong to --strategy=mirrored. Received: --strategy={self.strategy}")

@@ -221,6 +221,7 @@ def stage_two(
         recipe=run_config.stage_two_recipe(name),
         stage_two=run_config.stage_two,
         batch_norm=run_config.batch_norm,
+        tau_split=run_config.tau_split,
         seed=run_config.seed,
         strategy=strategy,
         folder=folder,
@@ -268,7 +269,7 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
         },
         "best": max(scores, key=lambda name: scores[name]["val"][CHOSEN_BY]),
-        "notes": list(data.notes),
+        "notes": [*data.notes, *(["tau was chosen on test."] if run_config.tau_split == "test" else [])],
     }
 
 

@@ -135,6 +135,26 @@ def test_tau_is_the_first_of_the_best_on_val(data, representation):
     assert classifier.chosen == {"tau": first}
 
 
+def test_tau_chosen_on_test_is_the_best_there_and_val_scores_stay_vals(data, representation):
+    features = {
+        split: extract_features(representation.backbone, examples, representation.preprocessing)
+        for split, examples in data.splits.items()
+    }
+    # A val on which every tau is right, so that choosing on it would take the first.
+    kernel = representation.dense[0]
+    sure = np.argmax(features["val"].features @ kernel, 1)
+    features["val"] = Features(features["val"].features[:1], sure[:1])
+    chosen = learn_classifier("tau_norm", representation, data, features=features, tau_split="test")
+    by_hand = [
+        np.mean([np.mean(predicted[data.test.labels == c] == c) for c in range(3)])
+        for tau in np.arange(21) / 10
+        for predicted in [np.argmax(features["test"].features @ (kernel / np.linalg.norm(kernel, axis=0) ** tau), 1)]
+    ]
+    assert chosen.chosen == {"tau": np.argmax(by_hand) / 10}
+    assert [row["class_mean"] for row in chosen.candidates] == pytest.approx(by_hand)
+    assert chosen.val["all"] == np.mean(chosen.model.predict(features["val"].features, verbose=0).argmax(1) == sure[:1])
+
+
 @pytest.mark.parametrize("name", ["tau_norm", "ncm"])
 def test_a_grid_scored_at_once_is_the_grid_layer_by_layer(data, representation, name, monkeypatch):
     features = {

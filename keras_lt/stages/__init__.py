@@ -3,6 +3,7 @@
 from keras_lt.stages.classifier import (
     BATCH_NORMS,
     STAGE_TWO_INPUTS,
+    TAU_SPLITS,
     Classifier,
     check_stage_two,
     join,
@@ -23,6 +24,7 @@ __all__ = [
     "CHOSEN_BY",
     "PRECISIONS",
     "STAGE_TWO_INPUTS",
+    "TAU_SPLITS",
     "TRAIN_PARTS",
     "Classifier",
     "Representation",

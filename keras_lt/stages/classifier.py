@@ -18,6 +18,7 @@ from keras_lt.optimization import Recipe
 from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, fit_on_images, save_model
 from keras_lt.stages.representation import Representation
 
+TAU_SPLITS = ("val", "test")
 STAGE_TWO_INPUTS = ("features", "images")
 BATCH_NORMS = ("frozen", "update")
 STAGE_TWO = Recipe(epochs=10, sampler="class_balanced")
@@ -71,6 +72,7 @@ def learn_classifier(
     recipe: Recipe = STAGE_TWO,
     stage_two: str = "features",
     batch_norm: str = "frozen",
+    tau_split: str = "val",
     seed: int = 0,
     strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
@@ -81,11 +83,12 @@ def learn_classifier(
       name: in `classifiers.CLASSIFIERS`, such as "lws".
       representation: stage one's.
       data: the data set that the representation was learned on.
-      features: of "train" and "val", from `extract_features`; extracted here where None.
+      features: of "train", "val" and `tau_split`, from `extract_features`; extracted here where None.
       recipe: for classifiers that are trained; "joint", "ncm" and "tau_norm" are not.
       stage_two: "features" trains on those once extracted; "images" on augmented images through the backbone.
       batch_norm: "frozen" keeps the representation truly fixed; "update", only with images, leaves batch norm in
         training mode with its statistics drifting, as the reference does.
+      tau_split: what tau is chosen on, "val" or "test"; the second makes the test scores optimistic.
       seed: of fresh weights, draws and augmentations.
       strategy, folder: as in `learn_representation`.
     Raises:
@@ -94,12 +97,13 @@ def learn_classifier(
     check_choice("name", name, CLASSIFIERS)
     check_stage_two(stage_two, batch_norm)
     check_choice("loss", recipe.loss, LOSSES)
+    check_choice("tau_split", tau_split, TAU_SPLITS)
     strategy = strategy or make_strategy()
     preprocessing = representation.preprocessing
     if features is None:
         features = {
             split: extract_features(representation.backbone, data.splits[split], preprocessing)
-            for split in ("train", "val")
+            for split in {"train", "val", tau_split}
         }
     with strategy.scope():
         options = CLASSIFIERS[name](*representation.dense, seed=seed)
@@ -122,13 +126,16 @@ def learn_classifier(
             if batch_norm == "update":
                 val = extract_features(backbone, data.val, preprocessing)
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
-        for choice, predictions in zip(choices, _predict(layer, choices, val.features), strict=True):
+        judged = features[tau_split] if "tau" in choices[0] else val
+        for choice, predictions in zip(choices, _predict(layer, choices, judged.features), strict=True):
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
-            tried.append((chosen, layer, backbone, shot_accuracy(predictions, val.labels, data.listed_counts)))
+            tried.append((chosen, layer, backbone, shot_accuracy(predictions, judged.labels, data.listed_counts)))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
     chosen, layer, backbone, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
     width = backbone.output_shape[-1]
     layer = _settled(layer, chosen, width) if hasattr(layer, "sweep") else layer
+    if judged is not val:  # val scores are of val, whatever tau was chosen on
+        scores = shot_accuracy(classify(layer, val.features), val.labels, data.listed_counts)
     return Classifier(_on_features(layer, width), backbone, chosen, scores, candidates)
 
 
