@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import keras
+import keras_cv
+import keras_hub
 import numpy as np
 import pytest
 
@@ -12,9 +14,6 @@ from keras_lt import backbones
 from keras_lt.backbones import presets
 from keras_lt.backbones.residual import basic_block
 from keras_lt.backbones.resnet import resnet
-
-keras_cv = pytest.importorskip("keras_cv")
-keras_hub = pytest.importorskip("keras_hub")
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)

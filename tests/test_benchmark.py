@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from keras_lt.backbones import BACKBONES, load_torch_state
-from tools.benchmarks import backbones, timing
+from tools.benchmarks import backbones, timing, torch_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
@@ -35,7 +36,6 @@ def test_sampling_prints_a_row_per_sampler():
 
 
 def test_backbones_print_a_row_per_rival():
-    pytest.importorskip("torch")
     output = printed("backbones --backbones resnet8 --precisions bfloat16 --image_size 8 --batch_size 2 --seconds 0.01")
     assert "resnet8, 8x8, batch 2, one thread" in output
     for rival in ("ours bfloat16", "ours bfloat16 XLA", "PyTorch bfloat16"):
@@ -43,7 +43,6 @@ def test_backbones_print_a_row_per_rival():
 
 
 def test_input_prints_a_row_per_reader_and_how_long_training_waits():
-    pytest.importorskip("PIL")
     output = printed("input --images 4 --batch_size 2 --image_size 16 --seconds 0.01 --rounds 1")
     assert len(re.findall(r"^(?:500x375|256x256), \d+ kB -> 16 pixels", output, re.MULTILINE)) == 2
     for augmentation in ("resized_crop_flip", "imagenet"):
@@ -53,17 +52,13 @@ def test_input_prints_a_row_per_reader_and_how_long_training_waits():
 
 
 def test_every_backbone_has_its_rival():
-    torch_resnet = pytest.importorskip("tools.benchmarks.torch_resnet")
     assert set(BACKBONES) - {"tiny"} == set(backbones.NAMES) == set(torch_resnet.NETS)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet10", "resnet32", "resnet50", "resnext50"])
 def test_the_rival_is_the_same_net(name):
-    torch = pytest.importorskip("torch")
-    from tools.benchmarks.torch_resnet import NETS, ResNet  # noqa: PLC0415 - needs torch
-
     torch.manual_seed(0)
-    rival, ours = ResNet(**NETS[name]).eval(), BACKBONES[name](image_size=32)
+    rival, ours = torch_resnet.ResNet(**torch_resnet.NETS[name]).eval(), BACKBONES[name](image_size=32)
     load_torch_state(ours, {key: value.numpy() for key, value in rival.state_dict().items()})
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     with torch.inference_mode():

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from keras_lt.datasets.tfds import tfds_dataset
 
-tfds = pytest.importorskip("tensorflow_datasets")
 tfds.disable_progress_bar()
 
 

@@ -16,8 +16,6 @@ from keras_lt.checkpoints import read_history, read_json
 from keras_lt.config import RunConfig
 from tests.conftest import COUNTS, squares
 
-pytest.importorskip("jax")
-
 # Process 1 may not give anything its place on the disk.
 RUN = """
 import os, sys
