@@ -7,6 +7,7 @@ one registered function `(labels, logits, ...) -> [B]` and one line there.
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 MIXED_LABEL_WIDTH = 3  # the larger part's class, the smaller part's, the larger part's weight
 
@@ -27,6 +28,69 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
         return loss
     spread = -keras.ops.mean(keras.ops.log_softmax(logits, axis=-1), axis=-1)
     return (1 - label_smoothing) * loss + label_smoothing * spread
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+def focal(labels, logits, gamma):
+    """Focal loss on the softmax, -(1 - p)^gamma log p (Lin et al., 2017).
+
+    Args:
+      labels: class ids, [B].
+      logits: [B, C].
+      gamma: 0 is the cross-entropy; more gives well-classified examples less weight.
+    Returns: loss per example in nats, [B].
+    """
+    loss = cross_entropy(labels, logits)
+    # Held above 0, where a power below 1 has no finite slope.
+    missing = keras.ops.maximum(-keras.ops.expm1(-loss), keras.config.epsilon())
+    return missing**gamma * loss
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+def balanced_softmax(labels, logits, class_counts):
+    """Cross-entropy of logits + log(class_counts), so that the logits themselves suit balanced data (Ren et al., 2020).
+
+    Args:
+      labels: class ids, [B].
+      logits: [B, C].
+      class_counts: training images per class, [C].
+    Returns: loss per example in nats, [B].
+    """
+    prior = keras.ops.log(keras.ops.convert_to_tensor(class_counts, "float32"))
+    return cross_entropy(labels, keras.ops.cast(logits, "float32") + prior)
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+def ldam(labels, cosines, class_counts, max_margin=0.5, scale=30.0):
+    """Label-distribution-aware margin loss (Cao et al., 2019): rarer classes must win by more.
+
+    Args:
+      labels: class ids, [B].
+      cosines: of features and class weights, [B, C], as `CosineDense(units, scale=1)` gives them.
+      class_counts: training images per class, [C].
+      max_margin: of the rarest class; a class of n images has one proportional to n^(-1/4).
+      scale: of the cosines after the margin.
+    Returns: loss per example in nats, [B].
+    """
+    margins = keras.ops.convert_to_tensor(class_counts, "float32") ** -0.25
+    margins = max_margin * margins / keras.ops.max(margins)
+    cosines = keras.ops.cast(cosines, "float32")
+    own = keras.ops.one_hot(labels, cosines.shape[-1], dtype="float32")
+    return cross_entropy(labels, scale * (cosines - own * margins))
+
+
+def effective_number_weights(class_counts, beta):
+    """Class weights inverse to the effective number of images, (1 - beta^n) / (1 - beta) (Cui et al., 2019).
+
+    Args:
+      class_counts: training images per class, [C], none 0.
+      beta: in [0, 1); 0 weighs all classes alike, near 1 inversely to their images.
+    Returns: float64 [C], summing to C.
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f"beta must lie in [0, 1). Received: beta={beta}")
+    weights = 1 / -np.expm1(np.asarray(class_counts) * np.log(beta)) if beta else np.ones(len(class_counts))
+    return weights * len(weights) / weights.sum()
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -78,4 +142,9 @@ class PerExampleLoss(keras.losses.Loss):
 
 LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
     "cross_entropy": lambda class_counts, **smoothing: PerExampleLoss(cross_entropy, **smoothing),
+    "focal": lambda class_counts: PerExampleLoss(focal, gamma=2.0),
+    "balanced_softmax": lambda class_counts: PerExampleLoss(
+        balanced_softmax, class_counts=np.asarray(class_counts).tolist()
+    ),
 }
+PRIOR_CORRECTED = ("balanced_softmax",)  # these correct for the tail themselves: balanced draws would do it twice

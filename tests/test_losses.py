@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt.losses import LOSSES, PerExampleLoss, cross_entropy
+from keras_lt.losses import (
+    LOSSES,
+    PerExampleLoss,
+    balanced_softmax,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+)
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -21,14 +29,56 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(losses, [math.log(2), math.log(4), 0.0], rtol=1e-6)
 
 
-def test_cross_entropy_and_its_gradient_are_the_reference_ones():
+@pytest.mark.parametrize(
+    ("name", "inputs", "function"),
+    [
+        ("ce", "logits", lambda labels, logits, counts: cross_entropy(labels, logits)),
+        ("focal_g1", "logits", lambda labels, logits, counts: focal(labels, logits, 1.0)),
+        ("focal_g2", "logits", lambda labels, logits, counts: focal(labels, logits, 2.0)),
+        ("balanced_softmax", "logits", balanced_softmax),
+        ("ldam", "cosine_logits", ldam),
+    ],
+)
+def test_a_loss_and_its_gradient_are_the_reference_ones(name, inputs, function):
     golden = np.load(GOLDEN / "losses.npz")
-    logits = tf.constant(golden["logits"])
+    logits = tf.constant(golden[inputs])
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        loss = tf.reduce_mean(cross_entropy(golden["labels"], logits))
-    np.testing.assert_allclose(loss, golden["ce"], rtol=1e-6)
-    np.testing.assert_allclose(tape.gradient(loss, logits), golden["ce_grad"], atol=1e-7)
+        loss = tf.reduce_mean(function(golden["labels"], logits, golden["class_counts"]))
+    np.testing.assert_allclose(loss, golden[name], rtol=2e-6)
+    np.testing.assert_allclose(tape.gradient(loss, logits), golden[f"{name}_grad"], atol=1e-6)
+
+
+def test_effective_number_weights_are_the_reference_ones():
+    golden = np.load(GOLDEN / "losses.npz")
+    weights = effective_number_weights(golden["class_counts"], 0.9999)
+    np.testing.assert_allclose(weights, golden["effective_number_weights"], rtol=1e-5)
+    # beta 1/2 and one or two images: effective numbers 1 and 3/2, so weights 1 and 2/3, scaled to sum to two.
+    np.testing.assert_allclose(effective_number_weights([1, 2], 0.5), [1.2, 0.8])
+    np.testing.assert_allclose(effective_number_weights([1, 2], 0), [1, 1])
+    with pytest.raises(ValueError, match=r"beta must lie in \[0, 1\). Received: beta=1"):
+        effective_number_weights([1, 2], 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda labels, logits: focal(labels, logits, 0.5),
+        lambda labels, logits: focal(labels, logits, 2.0),
+        lambda labels, logits: balanced_softmax(labels, logits, [1000, 1]),
+    ],
+)
+def test_losses_and_slopes_are_finite_at_logits_of_a_hundred(function, dtype):
+    logits = tf.cast([[100.0, -100.0], [-100.0, 100.0]], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = function(np.array([0, 0]), logits)
+    assert losses.dtype == "float32"
+    assert np.isfinite(losses).all()
+    assert losses[0] < 1
+    assert losses[1] > 190  # 200, less the logarithm of a thousand where the prior says so
+    assert np.isfinite(tf.cast(tape.gradient(losses, logits), tf.float32)).all()
 
 
 def test_label_smoothing_spreads_a_share_over_all_classes():

@@ -131,6 +131,13 @@ def test_mixed_precision_learns_in_float32_weights_and_survives_saving(data, tmp
     np.testing.assert_allclose(mixed.model(images), full.model(images), atol=0.05)
 
 
+def test_correcting_twice_for_the_tail_is_warned_of(data):
+    recipe = dataclasses.replace(RECIPE, epochs=1, loss="balanced_softmax")
+    learn_representation(data, backbone="tiny", recipe=recipe)  # a warning would be an error
+    with pytest.warns(UserWarning, match="sampler=class_balanced corrects a second time"):
+        learn_representation(data, backbone="tiny", recipe=dataclasses.replace(recipe, sampler="class_balanced"))
+
+
 def test_an_unknown_precision_is_refused(data):
     with pytest.raises(ValueError, match="precision must be one of float32, mixed_bfloat16, mixed_float16"):
         learn_representation(data, backbone="tiny", precision="float16")

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -15,7 +16,7 @@ from keras_lt.checkpoints import read_history, read_json, write_history, write_j
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.losses import LOSSES
+from keras_lt.losses import LOSSES, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
@@ -105,6 +106,12 @@ def learn_representation(
     check_choice("train_parts", train_parts, TRAIN_PARTS)
     check_choice("loss", recipe.loss, LOSSES)
     check_choice("precision", precision, PRECISIONS)
+    if recipe.loss in PRIOR_CORRECTED and recipe.sampler != "instance_balanced":
+        warnings.warn(
+            f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced: "
+            f"sampler={recipe.sampler} corrects a second time.",
+            stacklevel=2,
+        )
     strategy = strategy or make_strategy()
     preprocessing = make_preprocessing(
         data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
