@@ -20,7 +20,7 @@ from keras_lt.features import FEATURE_DTYPES
 from keras_lt.inspection import ON_BAD_IMAGE, screen
 from keras_lt.losses import LOSSES
 from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
-from keras_lt.preprocessing import AUGMENTATIONS
+from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
 from keras_lt.resampling import ENGINES
 from keras_lt.samplers import SAMPLERS
 from keras_lt.stages import BATCH_NORMS, PRECISIONS, STAGE_TWO_INPUTS, TAU_SPLITS, TRAIN_PARTS, check_stage_two
@@ -168,7 +168,8 @@ class RunConfig:
             )
         if self.devices and self.strategy != "mirrored":
             raise ValueError(f"--devices belong to --strategy=mirrored. Received: --strategy={self.strategy}")
-        _ = self.recipes  # a recipe checks its own numbers
+        _ = self.recipes  # a recipe checks its own numbers, as preprocessing does
+        Preprocessing(image_size=self.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **self.augmentations)
 
     @property
     def folder(self) -> pathlib.Path:

@@ -82,6 +82,7 @@ def test_every_flag_has_help():
         (["--feature_views=4", "--stage_two=images"], "--feature_views belong to --stage_two=features"),
         (["--devices=GPU:0"], "--devices belong to --strategy=mirrored. Received: --strategy=auto"),
         (["--base_batch_size=-1"], "--base_batch_size must be at least 0"),
+        (["--random_erasing=2"], r"random_erasing must lie in \[0, 1\]"),
         (["--tau_split=test"], "no estimate.*--i_know_this_is_test"),
         (["--epochs=0"], "epochs must be at least 1"),
         (["--learning_rate=-1"], "learning_rate must be finite and at least 0"),
