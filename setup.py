@@ -12,7 +12,7 @@ EXTRAS = {
     "jax": ["jax>=0.4.36"],
     "keras_cv": ["keras-cv>=0.9"],
     "keras_hub": ["keras-hub>=0.20"],
-    "tfds": ["tensorflow-datasets>=4.9.7"],
+    "tfds": ["tensorflow-datasets>=4.9.7", "importlib_resources>=5"],  # the second it forgets to ask for
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }
 
