@@ -69,7 +69,7 @@ def _rivals(name: str, images: np.ndarray, precisions: Sequence[str]) -> dict[st
         f"PyTorch {precision}": lambda precision=precision: _torch_steps(name, images, precision=precision)
         for precision in precisions
     }
-    return ours | theirs
+    return theirs | ours  # first: PyTorch for GPUs ends the process where XLA was loaded before it
 
 
 def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: bool) -> Steps:
