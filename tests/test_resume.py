@@ -85,9 +85,9 @@ class Run:
         return process.returncode, complaints
 
     def kill(self, part, seconds):
-        """Kills, `seconds` after a part has begun."""
+        """Kills, `seconds` after a part has begun, unless that is so late, on a quicker machine, that the run is over."""
         code, complaints = self.stop(signal.SIGKILL, part, seconds)
-        assert code == -signal.SIGKILL, complaints
+        assert code in (-signal.SIGKILL, 0), complaints
 
     def kill_in_write(self, number):
         """Kills while the file of that number is written; what there is of it is left behind."""
