@@ -78,6 +78,10 @@ def test_arrays_says_which_files_it_expects(tmp_path):
     [
         (lambda: data_of([3, 0]), r"Every class needs a training image.*1 \('b'\)"),
         (lambda: data_of([3, 1], val=split_of([0, 0])), "'val' of size 0"),
+        (
+            lambda: LongTailed.from_splits("toy", {"train": split_of([0]), "test": split_of([1])}, class_names="a"),
+            "size 0",
+        ),
         (lambda: data_of([3, 1, 2]), r"Labels must lie in 0\.\.1.*'train' with labels 0\.\.2"),
         (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0])), "one label per image.*2 images"),
         (lambda: Split(np.zeros((2, 4, 4), np.float32), np.array([0, 1])), "uint8.*float32"),

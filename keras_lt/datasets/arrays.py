@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from keras_lt.datasets.lists import read_class_names
 from keras_lt.datasets.long_tailed import LongTailed, Split, image_statistics
 
 FASHION_CLASSES = (
@@ -53,9 +54,8 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
     splits = {split: _read_npz(folder / f"{split}.npz") for split in ("train", "test")}
     if (folder / "val.npz").exists():
         splits["val"] = _read_npz(folder / "val.npz")
-    if (folder / "classes.txt").exists():
-        class_names = (folder / "classes.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
-    else:
+    class_names = read_class_names(folder)
+    if class_names is None:
         class_names = range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
     return from_pixels(folder.resolve().name, splits, class_names, seed=seed)
 

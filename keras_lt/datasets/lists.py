@@ -21,6 +21,12 @@ def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(paths, dtype=str), np.array(labels, np.int64)
 
 
+def read_class_names(folder: pathlib.Path) -> list[str] | None:
+    """The lines of `classes.txt` in the folder, where there is one."""
+    path = folder / "classes.txt"
+    return path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else None
+
+
 def names_from_folders(paths: np.ndarray, labels: np.ndarray) -> list[str]:
     """Each class's folder below the split's own: `train/airfield` and `data_256/a/airfield` are both `airfield`."""
     classes, first = np.unique(labels, return_index=True)

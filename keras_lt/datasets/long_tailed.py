@@ -209,6 +209,8 @@ def carve_validation(train: Split, *, fraction: float = 0.1, seed: int = 0) -> t
 
     A class of n images gives round(fraction * n) of them, at least one when n > 1.
     """
+    if not len(train):
+        return train, train  # which a data set then refuses, by name
     rng = np.random.default_rng(seed)
     val = []
     for label in np.unique(train.labels):

@@ -7,7 +7,7 @@ from csv import DictReader
 
 import numpy as np
 
-from keras_lt.datasets.lists import read_list
+from keras_lt.datasets.lists import read_class_names, read_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
@@ -66,7 +66,7 @@ def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """
     root = pathlib.Path(data_dir)
     entries = {split: read_list(path) for split, path in _split_files(root, "lists", "{}.txt").items()}
-    return _listed(root, entries, _names_in_file(root), seed=seed)
+    return _listed(root, entries, read_class_names(root), seed=seed)
 
 
 def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
@@ -94,7 +94,7 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     else:
         files = _split_files(root, "csv", "{}.csv")
         tables = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
-    names = _names_in_file(root)
+    names = read_class_names(root)
     if not all(label.isdecimal() for table in tables.values() for _, label in table):
         names = names or sorted({label for _, label in tables["train"]})
         tables = _numbered(tables, names)
@@ -183,12 +183,6 @@ def _split_files(root: pathlib.Path, dataset: str, pattern: str) -> dict[str, pa
             f"Not found: {', '.join(missing)}"
         )
     return {split: path for split, path in files.items() if path.exists()}
-
-
-def _names_in_file(root: pathlib.Path) -> list[str] | None:
-    """The lines of `classes.txt`, where there is one."""
-    path = root / "classes.txt"
-    return path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else None
 
 
 def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
