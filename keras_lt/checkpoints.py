@@ -206,12 +206,13 @@ class EpochCheckpoints(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.monotonic() - self._begun})
         if self.monitor not in self.history[-1]:
             raise ValueError(f"No log to choose the best epoch by: {self.monitor}. Received: {sorted(logs)}")
+        if not self.writes and self.best_epoch != epoch:
+            return
         state = {f"model{i}": v for i, v in enumerate(self.model.variables)}
         state |= {f"optimizer{i}": v for i, v in enumerate(self.model.optimizer.variables)}
         state = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in state.items()}
         if not self.writes:
-            if self.best_epoch == epoch:
-                self._best_state = state
+            self._best_state = state
             return
         size = sum(value.nbytes for value in state.values())
         with atomic(self._path(epoch), size=size) as scratch, scratch.open("wb") as file:

@@ -1,12 +1,10 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_lt.distribution import MultiHost, check_replicas, evaluation_batch_size, first_ahead, is_first, make_strategy
+from tests.programs import NOISE, TWO_CPUS, lines_of
 
 
 def test_one_device_is_the_default_where_there_are_no_gpus():
@@ -125,17 +123,6 @@ def test_the_first_host_goes_ahead_and_the_other_follows():
 
 
 TWO_DEVICES = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-
-from keras_lt import Recipe, learn_classifier, learn_representation
-from keras_lt.datasets import LongTailed, Split
-from keras_lt.distribution import make_strategy
-
-rng = np.random.default_rng(0)
-splits = [Split(rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 3) for n in (32, 9, 9)]
-data = LongTailed("noise", *splits, class_names="abc", augmentation="none", crop_fraction=1.0)
 one, two = make_strategy("none"), make_strategy("mirrored", ["CPU:0", "CPU:1"])
 recipe = Recipe(epochs=2, batch_size=8, sampler="class_balanced")
 learned = learn_representation(data, backbone="resnet8", recipe=recipe, strategy=two)
@@ -149,6 +136,4 @@ print(max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(*weights)))
 
 def test_both_stages_run_on_two_devices_and_stage_two_gives_the_numbers_of_one():
     """Features have no batch norm, so two half batches are one batch; the last one of val is uneven."""
-    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.split()[-1]) < 1e-5
+    assert float(lines_of(TWO_CPUS, NOISE, TWO_DEVICES)[-1]) < 1e-5

@@ -1,8 +1,6 @@
 """How a fit goes: its rate, its batches, its weights and what ends it; by whole nets on the tests' squares."""
 
 import dataclasses
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from keras_lt import Recipe, learn_representation
 from keras_lt.optimization import CoupledSGD
 from keras_lt.stages.fitting import fit
+from tests.programs import NOISE, TWO_CPUS, lines_of
 
 RECIPE = Recipe(epochs=2, batch_size=12, learning_rate=0.02, weight_decay=1e-3, steps_per_epoch=3)
 
@@ -144,13 +143,6 @@ def test_an_unknown_precision_is_refused(data):
 
 
 XLA = """
-import dataclasses, numpy as np
-from keras_lt import Recipe, learn_representation
-from keras_lt.datasets import LongTailed, Split
-
-rng = np.random.default_rng(0)
-splits = [Split(rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 3) for n in (32, 9, 9)]
-data = LongTailed("noise", *splits, class_names="abc", augmentation="none", crop_fraction=1.0)
 recipe = Recipe(epochs=1, steps_per_epoch=3, batch_size=8, learning_rate=0.05)
 interpreted, compiled = (
     learn_representation(data, backbone="resnet8", recipe=dataclasses.replace(recipe, jit_compile=jit)).model
@@ -163,24 +155,12 @@ print(max(np.abs(a - b).max() for a, b in zip(interpreted.get_weights(), compile
 
 def test_compiled_by_xla_the_numbers_are_the_same():
     """In a process of its own: Keras does not compile once ops have been made deterministic, as other tests do."""
-    done = subprocess.run([sys.executable, "-c", XLA], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-2] == "False True"
-    assert float(done.stdout.splitlines()[-1]) < 1e-4
+    compiled, difference_of_weights = lines_of(NOISE, XLA)[-2:]
+    assert compiled == "False True"
+    assert float(difference_of_weights) < 1e-4
 
 
 TWO_DEVICES = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-
-from keras_lt import Recipe, learn_representation
-from keras_lt.datasets import LongTailed, Split
-from keras_lt.distribution import make_strategy
-
-rng = np.random.default_rng(0)
-splits = [Split(rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 3) for n in (32, 9, 9)]
-data = LongTailed("noise", *splits, class_names="abc", augmentation="none", crop_fraction=1.0)
 recipe = Recipe(epochs=1, steps_per_epoch=3, batch_size=8, learning_rate=0.05, weight_decay=0.01, ema_momentum=0.5)
 one, two = (
     learn_representation(data, backbone="resnet8", recipe=recipe, strategy=strategy)
@@ -193,8 +173,6 @@ print(max(moved), max(abs(one.history[0][k] - two.history[0][k]) for k in one.hi
 
 def test_two_devices_give_the_weights_and_scores_of_one():
     """Batch norm over the global batch, coupled decay, a moving average, and a val of nine images."""
-    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    weights, scores = map(float, done.stdout.split()[-2:])
+    weights, scores = map(float, lines_of(TWO_CPUS, NOISE, TWO_DEVICES)[-1].split())
     assert weights < 1e-5
     assert scores < 1e-5

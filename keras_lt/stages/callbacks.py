@@ -82,6 +82,6 @@ class FiniteLoss(keras.callbacks.Callback):
             kept = f" The batch is kept in {path}."
         raise FloatingPointError(
             f"The loss is {logs['loss']} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate "
-            f"{self.recipe.rate(self._epoch + batch / self.passes):g}: lower the learning rate, or clip gradients by "
+            f"{float(self.model.optimizer.learning_rate):g}: lower the learning rate, or clip gradients by "
             f"clip_norm.{kept}"
         )
