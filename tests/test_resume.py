@@ -85,9 +85,10 @@ class Run:
         return process.returncode, complaints
 
     def kill(self, part, seconds):
-        """Kills, `seconds` after a part has begun; that may be so late, on a quicker machine, that the run is over."""
+        """Kills, `seconds` after a part has begun; gives False where that is so late that the run is over."""
         code, complaints = self.stop(signal.SIGKILL, part, seconds)
         assert code in (-signal.SIGKILL, 0), complaints
+        return code != 0
 
     def kill_in_write(self, number):
         """Kills while the file of that number is written, if there are so many; what there is of it is left behind."""
@@ -95,6 +96,7 @@ class Run:
         _, complaints = process.communicate()
         assert process.returncode in (-signal.SIGKILL, 0), complaints
         assert bool(list(self.folder.rglob(".unfinished*"))) == (process.returncode != 0)
+        return process.returncode != 0
 
     def files(self):
         """Every file and what is in it, but for the log and the events: each start adds to them."""
@@ -158,7 +160,7 @@ def test_a_run_killed_three_times_and_once_out_of_room_ends_with_the_numbers_of_
     whole, broken = Run(small, tmp_path / "whole"), Run(small, tmp_path / "broken")
     early, late = moments(whole.finish(), 2, rng)
 
-    broken.kill(*early)
+    assert broken.kill(*early)
 
     before = broken.files()
     process = broken.start(largest_file=6000)  # bytes; a checkpoint of "tiny" has more
@@ -168,7 +170,7 @@ def test_a_run_killed_three_times_and_once_out_of_room_ends_with_the_numbers_of_
     assert "Traceback" not in complaints
     assert before.items() <= broken.files().items()
 
-    broken.kill_in_write(rng.integers(2, 11))
+    assert broken.kill_in_write(rng.integers(2, 11))
     broken.kill(*late)
     broken.finish()
     assert broken.outcome() == whole.outcome()
