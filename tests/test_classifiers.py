@@ -24,13 +24,24 @@ FEATURES = np.random.default_rng(2).normal(size=(12, D)).astype(np.float32)
 LABELS = np.arange(12) % C
 
 
+def dense(kernel, bias):
+    """Stage one's classifier with these weights."""
+    layer = keras.layers.Dense(kernel.shape[1], name="classifier")
+    layer.build((None, kernel.shape[0]))
+    layer.set_weights([kernel, bias])
+    return layer
+
+
+HEAD = dense(KERNEL, BIAS)
+
+
 def golden(name):
     return np.load(GOLDEN / f"{name}.npz")
 
 
 def built(name):
     """The last of a classifier's candidates, adapted where it needs to be."""
-    _, layer = CLASSIFIERS[name](KERNEL, BIAS, seed=0)[-1]
+    _, layer = CLASSIFIERS[name](HEAD, seed=0)[-1]
     if hasattr(layer, "adapt"):
         layer.adapt(FEATURES, LABELS)
     return layer
@@ -60,14 +71,17 @@ def test_every_classifier_survives_saving(name, tmp_path):
         ("joint", []),
         ("ncm", []),
         ("crt", [(D, C), (C,)]),
+        ("fine_tune", [(D, C), (C,)]),
         ("tau_norm", []),
+        ("tau_search", []),
         ("tau_learned", [()]),
         ("lws", [(C,)]),
+        ("lws_tau_norm", [(C,)]),
         ("cosine", [(D, C)]),
     ],
 )
 def test_only_what_the_paper_trains_is_trainable(name, shapes):
-    for _, layer in CLASSIFIERS[name](KERNEL, BIAS, seed=0):
+    for _, layer in CLASSIFIERS[name](HEAD, seed=0):
         assert [w.shape for w in layer.trainable_weights] == shapes
 
 
@@ -88,11 +102,12 @@ def test_logits_are_float32_under_mixed_precision(name):
 
 def test_candidates_stand_for_every_choice_and_put_the_paper_s_first():
     choices = {
-        name: [choice for choices, _ in CLASSIFIERS[name](KERNEL, BIAS, seed=0) for choice in choices]
-        for name in CLASSIFIERS
+        name: [choice for choices, _ in CLASSIFIERS[name](HEAD, seed=0) for choice in choices]
+        for name in CLASSIFIERS.keys() - {"tau_search"}  # which is asked one by one
     }
     assert choices["joint"] == choices["crt"] == choices["lws"] == [{}]
     assert choices["tau_learned"] == [{"tau": 1.0}]
+    assert choices["lws_tau_norm"] == [{"start_tau": 0.5}, {"start_tau": 1.0}]
     assert choices["cosine"] == [{"scale": 16.0}]
     assert [choice["tau"] for choice in choices["tau_norm"]] == [tenths / 10 for tenths in range(21)]
     assert choices["ncm"][0] == {"transform": "cl2n", "distance": "l2"}
@@ -101,7 +116,7 @@ def test_candidates_stand_for_every_choice_and_put_the_paper_s_first():
 
 @pytest.mark.parametrize(("name", "layers"), [("tau_norm", 1), ("ncm", 3)])
 def test_one_layer_and_one_product_stand_for_a_whole_grid(name, layers):
-    found = CLASSIFIERS[name](KERNEL, BIAS, seed=0)
+    found = CLASSIFIERS[name](HEAD, seed=0)
     assert len(found) == layers
     for choices, layer in found:
         if name == "ncm":
@@ -113,7 +128,9 @@ def test_one_layer_and_one_product_stand_for_a_whole_grid(name, layers):
             np.testing.assert_array_equal(logits, alone(FEATURES))
 
 
-@pytest.mark.parametrize("name", ["joint", "crt", "tau_norm", "tau_learned", "lws"])
+@pytest.mark.parametrize(
+    "name", ["joint", "crt", "fine_tune", "tau_norm", "tau_search", "tau_learned", "lws", "lws_tau_norm"]
+)
 def test_a_linear_head_folds_into_one_dense_layer(name):
     layer = built(name)
     if name == "lws":
@@ -136,10 +153,19 @@ def test_other_heads_do_not_fold():
         (KERNEL, KERNEL, "bias must be"),
     ],
 )
-@pytest.mark.parametrize("name", ["joint", "crt", "lws", "cosine"])
-def test_a_dense_layer_that_does_not_fit_is_refused(name, kernel, bias, message):
+def test_a_dense_layer_that_does_not_fit_is_refused(kernel, bias, message):
     with pytest.raises(ValueError, match=message):
-        CLASSIFIERS[name](kernel, bias, seed=0)
+        LearnableWeightScaling.from_dense(kernel, bias)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_starts_from_dense_weights_refuses_another_head(name):
+    head = built("cosine")
+    if name in ("tau_norm", "tau_search", "tau_learned", "lws", "lws_tau_norm"):
+        with pytest.raises(ValueError, match=r"start from a dense layer.*CosineDense"):
+            CLASSIFIERS[name](head, seed=0)
+    else:
+        assert CLASSIFIERS[name](head, seed=0)
 
 
 # Joint and cRT
@@ -179,10 +205,32 @@ def test_a_class_without_weights_stays_at_zero():
 
 def test_tau_normalised_accuracies_are_the_reference_ones_for_all_21_taus():
     data = golden("tau_norm")
-    [(choices, layer)] = CLASSIFIERS["tau_norm"](data["kernel"], data["bias"], seed=0)
+    [(choices, layer)] = CLASSIFIERS["tau_norm"](dense(data["kernel"], data["bias"]), seed=0)
     logits = list(layer.sweep(data["test_features"], choices))
     np.testing.assert_allclose([four_accuracies(one, data) for one in logits], data["many_medium_few_all"])
     np.testing.assert_allclose(logits[7], data["logits_tau_0_7"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("peak", [0.0, 0.63, 0.7, 1.234, 2.0])
+def test_a_search_ends_beside_the_peak_that_a_grid_can_only_surround(peak):
+    [(search, _)] = CLASSIFIERS["tau_search"](HEAD, seed=0)
+    asked, tried = next(search), []
+    assert [choice["tau"] for choice in asked] == [tenths / 10 for tenths in range(21)]
+    while asked:
+        tried += [choice["tau"] for choice in asked]
+        try:
+            asked = search.send([1 - abs(choice["tau"] - peak) for choice in asked])
+        except StopIteration:
+            break
+    assert abs(min(tried, key=lambda tau: abs(tau - peak)) - peak) < 0.005
+    assert len(tried) < 32
+    assert 0.0 <= min(tried) <= max(tried) <= 2.0
+
+
+def test_scales_may_start_where_tau_normalisation_has_them():
+    for choices, layer in CLASSIFIERS["lws_tau_norm"](dense(KERNEL, np.zeros(C, np.float32)), seed=0):
+        normalized = TauNormalizedDense.from_dense(KERNEL, choices[0]["start_tau"])
+        np.testing.assert_allclose(layer(FEATURES), normalized(FEATURES), rtol=1e-5, atol=1e-6)
 
 
 def test_the_bias_is_dropped_for_every_tau_so_that_tau_0_is_not_joint():
@@ -390,6 +438,6 @@ def test_a_zero_feature_does_not_spoil_the_cosine_s_gradient():
 
 
 def test_cosine_candidate_is_drawn_from_the_seed():
-    kernels = [CLASSIFIERS["cosine"](KERNEL, BIAS, seed=seed)[0][1].kernel.numpy() for seed in (0, 0, 1)]
+    kernels = [CLASSIFIERS["cosine"](HEAD, seed=seed)[0][1].kernel.numpy() for seed in (0, 0, 1)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.isclose(kernels[0], kernels[2]).all()

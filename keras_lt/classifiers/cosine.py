@@ -1,9 +1,7 @@
 """Cosine classifier: the direction of features and weights alone, so that no class gains by a large norm."""
 
 import keras
-import numpy as np
 
-from keras_lt.classifiers.dense import dense_shape
 from keras_lt.classifiers.norms import safe_norms
 
 SCALE = 16.0  # OLTR's; a softmax over plain cosines could not get sharp
@@ -43,9 +41,13 @@ class CosineDense(keras.layers.Layer):
         }
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
-    """One fresh layer to train."""
-    width, units = dense_shape(kernel, bias)
-    layer = CosineDense(units, SCALE, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
+def fresh_cosine(width: int, units: int, *, seed: int, scale: float = SCALE) -> CosineDense:
+    """A trainable cosine classifier on features [B, width]."""
+    layer = CosineDense(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
     layer.build((None, width))
-    return [([{"scale": SCALE}], layer)]
+    return layer
+
+
+def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """One fresh layer to train."""
+    return [([{"scale": SCALE}], fresh_cosine(*head.kernel.shape, seed=seed))]

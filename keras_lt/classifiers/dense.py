@@ -17,24 +17,42 @@ def fresh_dense(width: int, units: int, *, seed: int) -> keras.layers.Dense:
     return layer
 
 
-def frozen_dense(kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Dense:
-    """A dense layer without trainable weights that computes features @ kernel [D, C] + bias [C]."""
-    width, units = dense_shape(kernel, bias)
-    layer = keras.layers.Dense(units, trainable=False, dtype="float32")
-    layer.build((None, width))
-    layer.set_weights([kernel, bias])
+def joint(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """Stage one's own classifier, unchanged."""
+    return [([{}], copied(head, trainable=False))]
+
+
+def crt(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """Classifier re-training: a fresh dense layer in place of stage one's."""
+    return [([{}], fresh_dense(*head.kernel.shape, seed=seed))]
+
+
+def fine_tuned(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """Stage one's own classifier, trained on."""
+    return [([{}], copied(head, trainable=True))]
+
+
+def copied(head: keras.layers.Layer, *, trainable: bool) -> keras.layers.Layer:
+    """A built layer with the same weights."""
+    layer = type(head).from_config({**head.get_config(), "trainable": trainable})
+    layer.build((None, head.kernel.shape[0]))
+    layer.set_weights(head.get_weights())
     return layer
 
 
-def joint(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
-    """Stage one's own classifier, unchanged."""
-    return [([{}], frozen_dense(kernel, bias))]
+def linear(head: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [D, C] and bias [C] of stage one's classifier, for what starts from its weights.
 
-
-def crt(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
-    """Classifier re-training: a fresh dense layer in place of stage one's."""
-    width, units = dense_shape(kernel, bias)
-    return [([{}], fresh_dense(width, units, seed=seed))]
+    Raises:
+      ValueError: it is no affine map of the features.
+    """
+    weights = fold(head)
+    if weights is None:
+        raise ValueError(
+            "tau-normalisation and learnable weight scaling start from a dense layer's weights; for another head take "
+            f"joint, ncm, crt or cosine. Received: a head of type {type(head).__name__}"
+        )
+    return weights
 
 
 def fold(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | None:

@@ -3,7 +3,10 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import dense_shape
+from keras_lt.classifiers.dense import dense_shape, linear
+from keras_lt.classifiers.norms import safe_norms
+
+START_TAUS = (0.5, 1.0)
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -50,6 +53,18 @@ class LearnableWeightScaling(keras.layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """The one layer to train."""
-    return [([{}], LearnableWeightScaling.from_dense(kernel, bias))]
+    return [([{}], LearnableWeightScaling.from_dense(*linear(head)))]
+
+
+def from_tau_norm(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """Layers to train whose scales start where tau-normalisation has them, 1 / ||w||^tau, for two taus."""
+    kernel, bias = linear(head)
+    norms = safe_norms(kernel, axis=0)[0]
+    found = []
+    for tau in START_TAUS:
+        layer = LearnableWeightScaling.from_dense(kernel, bias)
+        layer.scales.assign(norms**-tau)
+        found.append(([{"start_tau": tau}], layer))
+    return found

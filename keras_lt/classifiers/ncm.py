@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import dense_shape
 from keras_lt.classifiers.norms import safe_norms
 
 TRANSFORMS = ("cl2n", "l2n", "un")
@@ -127,9 +126,9 @@ class NearestClassMean(keras.layers.Layer):
         return sums
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """A layer per transform, for every distance, still to be adapted; the paper's choice first, to win ties."""
-    width, units = dense_shape(kernel, bias)
+    width, units = head.kernel.shape
     found = []
     for transform in TRANSFORMS:
         layer = NearestClassMean(units, transform)

@@ -1,11 +1,11 @@
 """Tau-normalised classifier: stage one's weights, each class's divided by its norm to the power tau."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import dense_shape
+from keras_lt.classifiers.dense import dense_shape, linear
 from keras_lt.classifiers.norms import safe_norms
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(21))  # 0, 0.1, ..., 2: the reference's grid
@@ -13,6 +13,10 @@ TAUS = tuple(round(0.1 * step, 1) for step in range(21))  # 0, 0.1, ..., 2: the 
 
 def tau_normalize(kernel, tau: float):
     """Divides every class's weight vector by its norm to the power tau, in float32.
+
+    >>> np.asarray(tau_normalize([[3, 0], [4, 2]], tau=1))
+    array([[0.6, 0. ],
+           [0.8, 1. ]], dtype=float32)
 
     Args:
       kernel: dense weights, one column per class, [D, C].
@@ -90,13 +94,44 @@ class TauNormalizedDense(keras.layers.Layer):
         return {**super().get_config(), "units": self.units, "tau": float(self.tau), "learned": self.learned}
 
 
-def candidates(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """One layer for every tau of the grid; validation chooses."""
+    kernel, _ = linear(head)
     return [([{"tau": tau} for tau in TAUS], TauNormalizedDense.from_dense(kernel, TAUS[0]))]
 
 
-def learned(kernel: np.ndarray, bias: np.ndarray, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def searched(head: keras.layers.Layer, *, seed: int) -> list[tuple[Generator, keras.layers.Layer]]:
+    """The same layer, its tau searched between the grid's points."""
+    kernel, _ = linear(head)
+    return [(golden_section(TAUS), TauNormalizedDense.from_dense(kernel, TAUS[0]))]
+
+
+def golden_section(taus: Sequence[float], *, tolerance: float = 0.005) -> Generator[list[dict], list[float], None]:
+    """A grid, then a golden-section search around its best point (Kiefer, 1953).
+
+    Yields lists of choices and is sent their scores. The scores must have one peak between the best point's neighbours;
+    an accuracy, which moves in steps, has it roughly, so that the best of all that was tried may well be the grid's.
+    """
+    scores = yield [{"tau": tau} for tau in taus]
+    best = int(np.argmax(scores))
+    low, high = taus[max(best - 1, 0)], taus[min(best + 1, len(taus) - 1)]
+    share = (5**0.5 - 1) / 2
+    left, right = high - share * (high - low), low + share * (high - low)
+    left_score, right_score = yield [{"tau": left}, {"tau": right}]
+    while high - low > tolerance:
+        if left_score >= right_score:
+            high, right, right_score = right, left, left_score
+            left = high - share * (high - low)
+            (left_score,) = yield [{"tau": left}]
+        else:
+            low, left, left_score = left, right, right_score
+            right = low + share * (high - low)
+            (right_score,) = yield [{"tau": right}]
+
+
+def learned(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
     """The one layer to train, from tau 1."""
+    kernel, _ = linear(head)
     return [([{"tau": 1.0}], TauNormalizedDense.from_dense(kernel, 1.0, learned=True))]
 
 
