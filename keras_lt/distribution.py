@@ -185,8 +185,9 @@ def check_replicas(
 def evaluation_batch_size(strategy: Strategy, batch_size: int, examples: int) -> int:
     """A batch size by which every device has an example of every batch, the last included; `batch_size` if it does.
 
-    TensorFlow gives the first devices ceil(batch / devices) examples each, and batch norm fails on a device left empty.
-    The next smaller size that will do is taken, else the next larger one.
+    TensorFlow gives the first devices ceil(batch / devices) examples each; batch norm fails on a device left empty, and
+    Keras where the first batch gives one device more than another. The next smaller size that will do is taken, else
+    the next larger one.
 
     Raises:
       ValueError: no size will do, since there are hardly more examples than devices.
@@ -195,7 +196,8 @@ def evaluation_batch_size(strategy: Strategy, batch_size: int, examples: int) ->
     largest = batch_size - batch_size % replicas
     if isinstance(strategy, MultiHost):  # fills the last one up
         return largest
-    smaller, larger = range(largest, 0, -replicas), range(largest + replicas, examples + replicas, replicas)
+    even = min(largest, examples - examples % replicas)
+    smaller, larger = range(even, 0, -replicas), range(largest + replicas, examples + replicas, replicas)
     for size in itertools.chain(smaller, larger):
         last = examples % size
         if last == 0 or -(-last // replicas) * (replicas - 1) < last:

@@ -18,9 +18,10 @@ import tensorflow as tf
 
 from keras_lt.checkpoints import read_json, write_json
 from keras_lt.datasets import Split
-from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches
+from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches, weighted
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.rebalancing import RESAMPLING, SMOTE, smote
 
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
@@ -37,46 +38,65 @@ class Features:
       features: of the images as they are evaluated, float32 or float16 [N, D], in memory or memory-mapped.
       labels: int64 [N].
       views: of each image augmented V times, [N, V, D]; None where training draws from `features`.
+      rows: where the examples stand in these arrays, int64, one per label; None is in their order.
     """
 
     features: np.ndarray
     labels: np.ndarray
     views: np.ndarray | None = None
+    rows: np.ndarray | None = None
+
+    def resampled(self, how: str, *, seed: int = 0) -> "Features":
+        """Other examples drawn from, as `LongTailed.resampled`; or "smote", with which new ones are made.
+
+        Raises:
+          ImportError: imbalanced-learn, for "smote", is not installed.
+        """
+        if how == SMOTE:
+            return Features(*smote(self.features, self.labels, seed=seed))
+        rows = RESAMPLING[how](self.labels, seed=seed)
+        return dataclasses.replace(self, labels=self.labels[rows], rows=rows)
 
     def training_batches(
         self, recipe: Recipe, *, class_counts: np.ndarray, seed: int, start_step: int = 0
     ) -> tf.data.Dataset:
-        """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B]).
+        """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B], ...).
 
         Which of its views an example is, is drawn by the seed and its position in the stream.
         """
+        weights = functools.partial(weighted, recipe=recipe, class_counts=class_counts, start_step=start_step)
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
         rows = training_indices(self.labels, recipe, **stream, batch_size=recipe.pass_size)
         if self.views is None:
-            return self._gather(rows)
+            return self._gather(rows, weights)
 
         def drawn(step):
             step_seed = fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 14)
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
         views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.pass_size)
-        return self._gather(tf.data.Dataset.zip(rows, views))
+        return self._gather(tf.data.Dataset.zip(rows, views), weights)
 
     def evaluation_batches(self, *, batch_size: int) -> tf.data.Dataset:
         """Every row once, in order: (features [B, D], labels [B])."""
         return self._gather(tf.data.Dataset.range(len(self.labels)).batch(batch_size))
 
-    def _gather(self, index_batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches of rows of the features, or of (rows, views)."""
+    def _gather(
+        self,
+        index_batches: tf.data.Dataset,
+        weights: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda batches: batches,
+    ) -> tf.data.Dataset:
+        """Batches of the examples at those indices, or (indices, views)."""
 
         def read(rows, *view):  # NumPy reads a memory map without taking all of it into memory
+            rows = rows if self.rows is None else self.rows[rows]
             return (self.views[rows, view[0]] if view else self.features[rows]).astype(np.float32)
 
         def batch(rows, *view):
             features = tf.numpy_function(read, [rows, *view], tf.float32, stateful=False)
             return tf.ensure_shape(features, (None, self.features.shape[1])), tf.gather(self.labels, rows)
 
-        return prefetched(index_batches.map(batch))
+        return prefetched(weights(index_batches.map(batch)))
 
 
 def extract_features(
@@ -91,6 +111,11 @@ def extract_features(
     seed: int = 0,
 ) -> Features:
     """The backbone's features of every example, with the evaluation preprocessing; on one device of several.
+
+    >>> val = keras_lt.extract_features(representation.backbone, data.val, representation.preprocessing)
+    1000/1000 ...
+    >>> val.features.shape
+    (1000, 64)
 
     Args:
       backbone: images [B, S, S, 3] -> features [B, D].

@@ -60,7 +60,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Sampled, augmented batches: (images float32 [B, S, S, 3], labels int64 [B]).
 
-    Where the preprocessing mixes, labels are float32 [B, 3], as `preprocessing.mixing` makes them.
+    Where the preprocessing mixes, labels are float32 [B, 3], as `preprocessing.mixing` makes them. Where the recipe has
+    class weights, a third element is that of every example, float32 [B].
 
     Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """
@@ -85,7 +86,29 @@ def training_batches(
         batches = tf.data.Dataset.zip(passes, batches).map(
             lambda position, batch: preprocessing.mix(*batch, seed_at(position)), num_parallel_calls=PARALLEL_CALLS
         )
-    return prefetched(batches)
+    return prefetched(weighted(batches, recipe, class_counts=class_counts, start_step=start_step))
+
+
+def weighted(
+    batches: tf.data.Dataset, recipe: Recipe, *, class_counts: np.ndarray, start_step: int = 0
+) -> tf.data.Dataset:
+    """Training batches (inputs, labels [B]) with the recipe's class weights as a third element; unchanged without any.
+
+    Args:
+      class_counts: training images per class, [C]; with the recipe they say how long an epoch is.
+      start_step: the steps behind the first batch.
+    """
+    table = recipe.weight_table(class_counts)
+    if table is None:
+        return batches
+    table, passes = _on_host(table), recipe.steps(int(np.sum(class_counts))) * recipe.accumulate_steps
+
+    def add_weights(position, batch):  # one argument for the batch, or `map` would spread it
+        inputs, labels = batch
+        return inputs, labels, tf.gather(table[tf.minimum(position // passes, len(table) - 1)], labels)
+
+    positions = tf.data.Dataset.range(start_step * recipe.accumulate_steps, np.iinfo(np.int64).max)
+    return tf.data.Dataset.zip(positions, batches).map(add_weights)
 
 
 def evaluation_batches(

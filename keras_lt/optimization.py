@@ -1,11 +1,16 @@
 """How a model is trained: the recipe, its learning rate over the epochs, SGD with coupled weight decay."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras import ops
+
+from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
+from keras_lt.rebalancing import RESAMPLING, SMOTE
 
 JIT_COMPILE = ("auto", "true", "false")
 _FINITE = (
@@ -15,6 +20,10 @@ _FINITE = (
     "clip_norm",
     "ema_momentum",
     "label_smoothing",
+    "focal_gamma",
+    "class_weights_from",
+    "class_weights_beta",
+    "feature_loss_weight",
     "steps_per_epoch",
     "warmup_epochs",
     "decay_factor",
@@ -42,6 +51,13 @@ class Recipe:
         weighted otherwise.
       loss: a name in `losses.LOSSES`.
       label_smoothing: of the cross-entropy.
+      focal_gamma: of the focal losses.
+      class_weights: a name in `losses.CLASS_WEIGHTS`, "none" for none: what an example of each class counts.
+      class_weights_from: epochs before the weights set in; above 0 that is deferred re-weighting (DRW).
+      class_weights_beta: of the effective number of images.
+      feature_loss, feature_loss_weight: a name in `losses.FEATURE_LOSSES`, empty for none, and its factor.
+      resampling: what is done to the list of examples before any are drawn: a name in `rebalancing.RESAMPLING`, or
+        "smote", which makes new features.
       accumulate_steps: forward and backward passes of one update, each over batch_size / accumulate_steps images, for
         batches that do not fit into memory. Batch norm sees the smaller batches.
       steps_per_execution: updates that TensorFlow does between two looks at it from Python.
@@ -64,6 +80,13 @@ class Recipe:
     engine: str = "auto"
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
+    focal_gamma: float = 2.0
+    class_weights: str = "none"
+    class_weights_from: int = 0
+    class_weights_beta: float = 0.9999
+    feature_loss: str = ""
+    feature_loss_weight: float = 1.0
+    resampling: str = "none"
     accumulate_steps: int = 1
     steps_per_execution: int = 1
     jit_compile: str = "auto"
@@ -75,17 +98,26 @@ class Recipe:
         for name in _FINITE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0. Received: {name}={getattr(self, name)}")
-        for name, valid in {"schedule": SCHEDULES, "jit_compile": JIT_COMPILE}.items():
+        for name, valid in _CHOICES.items():
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} must be one of {', '.join(valid)}. Received: {name}={getattr(self, name)!r}")
+        for name in ("ema_momentum", "label_smoothing", "class_weights_beta"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)}")
+        self._check_combinations()
+
+    def _check_combinations(self):
+        """Raises ValueError for values that contradict one another."""
         if bool(self.decay_epochs) != (self.schedule == "multistep"):
             raise ValueError(
                 "decay_epochs belong to schedule=multistep, which needs them. "
                 f"Received: schedule={self.schedule}, decay_epochs={self.decay_epochs}"
             )
-        for name in ("ema_momentum", "label_smoothing"):
-            if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)}")
+        if self.class_weights_from and (self.class_weights == "none" or self.class_weights_from >= self.epochs):
+            raise ValueError(
+                "class_weights_from must be below epochs, and needs class_weights. Received: class_weights_from="
+                f"{self.class_weights_from}, class_weights={self.class_weights}, epochs={self.epochs}"
+            )
         if self.label_smoothing and self.loss != "cross_entropy":
             raise ValueError(
                 "label_smoothing is of loss=cross_entropy. "
@@ -101,6 +133,23 @@ class Recipe:
                 "accumulate_steps must divide batch_size. "
                 f"Received: accumulate_steps={self.accumulate_steps}, batch_size={self.batch_size}"
             )
+
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """What `loss` is told beside the class counts."""
+        if "gamma" in inspect.signature(LOSSES[self.loss]).parameters:
+            return {"gamma": self.focal_gamma}
+        return {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+
+    def weight_table(self, class_counts: np.ndarray) -> np.ndarray | None:
+        """What an example of every class counts in every epoch, float32 [E, C]; None where all count alike."""
+        return class_weight_table(
+            self.class_weights,
+            class_counts,
+            epochs=self.epochs,
+            first_epoch=self.class_weights_from,
+            beta=self.class_weights_beta,
+        )
 
     def steps(self, examples: int) -> int:
         """Steps of one epoch over that many training examples.
@@ -151,6 +200,14 @@ SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
     "cosine": _cosine,
     "cosine_per_step": _cosine_per_step,
     "multistep": _multistep,
+}
+_CHOICES = {
+    "schedule": SCHEDULES,
+    "jit_compile": JIT_COMPILE,
+    "loss": LOSSES,
+    "feature_loss": ("", *FEATURE_LOSSES),
+    "class_weights": ("none", *CLASS_WEIGHTS),
+    "resampling": (*RESAMPLING, SMOTE),
 }
 
 

@@ -66,6 +66,7 @@ def test_what_keras_cannot_do_on_several_devices_is_refused_in_a_line(asked, mes
         (1, 8, 9, 8),
         (2, 8, 16, 8),
         (2, 8, 11, 8),  # 8 + 3, the last as 2 + 1
+        (2, 16, 9, 6),  # 9 at once would be 5 + 4
         (2, 8, 9, 6),  # 8 + 1 would leave a device without; 6 + 3
         (4, 8, 15, 8),  # 8 + 7, the last as 2 + 2 + 2 + 1
         (4, 8, 13, 16),  # 8 + 5 is 2 + 2 + 1 + 0 and 4 + 4 + 4 + 1 no better; 13 is 4 + 4 + 4 + 1

@@ -86,7 +86,7 @@ def test_the_logits_are_pytorchs(layout, net, saved, tmp_path):
     tolerance = 1e-2 if layout == "half precision" else 1e-4  # its weights are rounded to 11 bits
     logits = keras.ops.convert_to_numpy(loaded.model(noise()))
     assert_close(logits, logits_of(net, noise()), tolerance=tolerance)
-    assert loaded.dense[0].shape == (512, CLASSES)
+    assert loaded.head.kernel.shape == (512, CLASSES)
     assert loaded.history == []
 
 

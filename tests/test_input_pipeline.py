@@ -84,3 +84,26 @@ def test_image_files_are_read_for_training_and_evaluation(tmp_path):
     np.testing.assert_array_equal(labels, split.labels)
     for indices, drawn, _ in stream(files, Recipe(epochs=1, batch_size=8)):
         np.testing.assert_array_equal(drawn, split.labels[indices])
+
+
+@pytest.mark.parametrize("preprocessing", [PLAIN, NOISY], ids=["whole batches", "one by one"])
+@pytest.mark.parametrize("start_step", [0, 3])
+def test_class_weights_come_with_every_example_from_their_epoch_on(preprocessing, start_step):
+    """Two steps an epoch; weights 1/12, 1/6 and 1/3 of mean one are 3/7, 6/7 and 12/7, from the third epoch on."""
+    recipe = Recipe(epochs=4, batch_size=8, class_weights="inverse_frequency", class_weights_from=2)
+    batches = list(
+        training_batches(numbered(), preprocessing, recipe, class_counts=COUNTS, seed=0, start_step=start_step)
+    )
+    assert len(batches) == 8 - start_step
+    for step, (_, labels, weights) in enumerate(batches, start_step):
+        expected = np.array([3, 6, 12]) / 7 if step >= 4 else np.ones(3)
+        np.testing.assert_allclose(weights, expected[labels], rtol=1e-6)
+
+
+def test_passes_of_one_step_share_its_class_weights():
+    recipe = Recipe(epochs=2, batch_size=8, accumulate_steps=2, class_weights="inverse_frequency", class_weights_from=1)
+    batches = list(training_batches(numbered(), PLAIN, recipe, class_counts=COUNTS, seed=0))
+    assert [len(labels) for _, labels, _ in batches] == [4] * 8
+    assert [bool(np.allclose(weights, 1)) for _, _, weights in batches[:4]] == [True] * 4
+    for _, labels, weights in batches[4:]:
+        np.testing.assert_allclose(weights, (np.array([3, 6, 12]) / 7)[labels], rtol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 
 from keras_lt import features as features_module
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.classifiers import CLASSIFIERS, NearestClassMean, TauNormalizedDense, fresh_dense, ncm
+from keras_lt.classifiers import BACKBONE_PARTS, CLASSIFIERS, NearestClassMean, TauNormalizedDense, fresh_dense, ncm
 from keras_lt.features import Features, extract_features
 from keras_lt.optimization import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
@@ -79,7 +79,7 @@ def test_parts_that_are_not_trained_keep_every_weight_and_statistic(data, tiny_b
     for stage in ("stem", "layer1"):
         before, after = (weights(r.backbone.get_layer(stage)) for r in (untrained, trained))
         assert differ(before, after) == (stage in moving)
-    assert differ(untrained.dense, trained.dense)
+    assert differ(untrained.head.get_weights(), trained.head.get_weights())
 
 
 def test_a_multiplier_of_zero_holds_the_backbones_trainable_weights(data, tiny_backbone):
@@ -102,7 +102,7 @@ def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_p
     for row, expected in zip(loaded.history, learned.history, strict=True):
         assert row == pytest.approx(expected)
     assert_same(weights(loaded.backbone), weights(learned.backbone))
-    assert_same(loaded.dense, learned.dense)
+    assert_same(loaded.head.get_weights(), learned.head.get_weights())
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -110,7 +110,7 @@ def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(data, represe
     before = weights(representation.backbone)
     classifier = learn_classifier(name, representation, data, recipe=STAGE_TWO)
     assert_same(weights(representation.backbone), before)
-    assert classifier.backbone is representation.backbone
+    assert (classifier.backbone is representation.backbone) == (name not in BACKBONE_PARTS)
     assert classifier.model.output_shape == (None, 3)
     classifier.save(tmp_path, representation)
     backbone, loaded = load_classifier(tmp_path, representation)
@@ -141,7 +141,7 @@ def test_tau_chosen_on_test_is_the_best_there_and_val_scores_stay_vals(data, rep
         for split, examples in data.splits.items()
     }
     # A val on which every tau is right, so that choosing on it would take the first.
-    kernel = representation.dense[0]
+    kernel = representation.head.kernel.numpy()
     sure = np.argmax(features["val"].features @ kernel, 1)
     features["val"] = Features(features["val"].features[:1], sure[:1])
     chosen = learn_classifier("tau_norm", representation, data, features=features, tau_split="test")
@@ -163,7 +163,7 @@ def test_a_grid_scored_at_once_is_the_grid_layer_by_layer(data, representation, 
     }
     monkeypatch.setattr(stage_two, "CHUNK", 7)  # 30 rows: 7 + 7 + 7 + 7 + 2
     classifier = learn_classifier(name, representation, data, features=features)
-    kernel, _ = representation.dense
+    kernel = representation.head.kernel.numpy()
     for candidate in classifier.candidates:
         if name == "tau_norm":
             layer = TauNormalizedDense.from_dense(kernel, candidate["tau"])
@@ -211,8 +211,8 @@ def test_neither_all_features_nor_all_logits_are_in_memory(data, representation,
 
 
 def test_the_tau_grid_holds_one_kernel(representation):
-    kernel, bias = representation.dense
-    assert sum(layer.count_params() for _, layer in CLASSIFIERS["tau_norm"](kernel, bias, seed=0)) == kernel.size
+    head = representation.head
+    assert sum(layer.count_params() for _, layer in CLASSIFIERS["tau_norm"](head, seed=0)) == head.kernel.numpy().size
 
 
 def test_a_learned_tau_is_reported(data, representation):
@@ -251,8 +251,8 @@ def test_updated_batch_norm_drifts_in_a_copy_and_in_its_statistics_alone(data, r
 
 
 def test_of_several_trained_candidates_each_is_fitted_and_the_best_kept(data, representation, tmp_path, monkeypatch):
-    def two_seeds(kernel, bias, *, seed):
-        return [([{"start": i}], fresh_dense(*kernel.shape, seed=i)) for i in (1, 2)]
+    def two_seeds(head, *, seed):
+        return [([{"start": i}], fresh_dense(*head.kernel.shape, seed=i)) for i in (1, 2)]
 
     monkeypatch.setitem(CLASSIFIERS, "two_seeds", two_seeds)
     arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}

@@ -6,15 +6,20 @@ from keras_lt.stages.classifier import (
     TAU_SPLITS,
     Classifier,
     check_stage_two,
+    copy_of,
     join,
     learn_classifier,
     load_classifier,
+    on_features,
 )
-from keras_lt.stages.fitting import CHOSEN_BY
+from keras_lt.stages.feature_losses import WithFeatureLoss
+from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_images
 from keras_lt.stages.representation import (
     PRECISIONS,
     TRAIN_PARTS,
     Representation,
+    building,
+    choose_head,
     learn_representation,
     make_preprocessing,
 )
@@ -28,10 +33,17 @@ __all__ = [
     "TRAIN_PARTS",
     "Classifier",
     "Representation",
+    "WithFeatureLoss",
+    "building",
     "check_stage_two",
+    "choose_head",
+    "copy_of",
+    "fit",
+    "fit_on_images",
     "join",
     "learn_classifier",
     "learn_representation",
     "load_classifier",
     "make_preprocessing",
+    "on_features",
 ]

@@ -75,13 +75,22 @@ class FiniteLoss(keras.callbacks.Callback):
         kept = ""
         if self.folder is not None:
             update, rest = divmod(self._epoch * self.passes + batch, self.recipe.accumulate_steps)
-            inputs, labels = next(iter(self.train_batches(update).skip(rest)))
+            batch_parts = next(iter(self.train_batches(update).skip(rest)))
             path = pathlib.Path(self.folder, "bad_batch.npz")
             with atomic(path) as scratch, scratch.open("wb") as file:
-                np.savez(file, inputs=inputs, labels=labels)
+                np.savez(file, **_arrays(batch_parts))
             kept = f" The batch is kept in {path}."
         raise FloatingPointError(
             f"The loss is {logs['loss']} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate "
             f"{float(self.model.optimizer.learning_rate):g}: lower the learning rate, or clip gradients by "
             f"clip_norm.{kept}"
         )
+
+
+def _arrays(batch: tuple) -> dict[str, np.ndarray]:
+    """A batch (inputs, labels) or (inputs, labels, weights) by name; parts of several tensors have them numbered."""
+    arrays = {}
+    for name, part in zip(("inputs", "labels", "weights"), batch, strict=False):
+        tensors = tf.nest.flatten(part)
+        arrays |= {name if len(tensors) == 1 else f"{name}{i}": tensor.numpy() for i, tensor in enumerate(tensors)}
+    return arrays

@@ -1,22 +1,22 @@
 """Stage two: a balanced classifier on a fixed representation."""
 
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import keras
 import numpy as np
 
-from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.classifiers import BACKBONE_PARTS, CLASSIFIERS, TauNormalizedDense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, Features, classify, extract_features
-from keras_lt.losses import LOSSES
 from keras_lt.metrics import shot_accuracy
 from keras_lt.optimization import Recipe
 from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, fit_on_images, save_model
-from keras_lt.stages.representation import Representation
+from keras_lt.stages.representation import Representation, train_only
 
 TAU_SPLITS = ("val", "test")
 STAGE_TWO_INPUTS = ("features", "images")
@@ -30,7 +30,7 @@ class Classifier:
 
     Attributes:
       model: features [B, D] -> logits [B, C].
-      backbone: images -> features; stage one's, unless its batch norm was updated.
+      backbone: images -> features; stage one's, unless some of it was trained or its batch norm updated.
       chosen: what was chosen on val, such as {"tau": 0.7}.
       val: its accuracies on val, as `metrics.shot_accuracy`.
       candidates: every choice with its accuracies on val, in the order tried.
@@ -58,7 +58,12 @@ def load_classifier(folder: str | os.PathLike, representation: Representation) -
 
 
 def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
-    """One model, images -> logits, of a backbone and a classifier on its features."""
+    """One model, images -> logits, of a backbone and a classifier on its features.
+
+    >>> model = keras_lt.join(classifier.backbone, classifier.model)
+    >>> model.input_shape, model.output_shape
+    ((None, 28, 28, 3), (None, 10))
+    """
     images = keras.Input(backbone.input_shape[1:], name="images")
     return keras.Model(images, classifier(backbone(images)))
 
@@ -79,13 +84,18 @@ def learn_classifier(
 ) -> Classifier:
     """Stage two: a classifier on the fixed representation; whatever is chosen is chosen on val.
 
+    >>> ncm = keras_lt.learn_classifier("ncm", representation, data, features=features)
+    >>> ncm.chosen
+    {'transform': ..., 'distance': ...}
+
     Args:
       name: in `classifiers.CLASSIFIERS`, such as "lws".
       representation: stage one's.
       data: the data set that the representation was learned on.
       features: of "train", "val" and `tau_split`, from `extract_features`; extracted here where None.
       recipe: for classifiers that are trained; "joint", "ncm" and "tau_norm" are not.
-      stage_two: "features" trains on those once extracted; "images" on augmented images through the backbone.
+      stage_two: "features" trains on those once extracted; "images" on augmented images through the backbone, as those
+        of `classifiers.BACKBONE_PARTS` always are.
       batch_norm: "frozen" keeps the representation truly fixed; "update", only with images, leaves batch norm in
         training mode with its statistics drifting, as the reference does.
       tau_split: what tau is chosen on, "val" or "test"; the second makes the test scores optimistic.
@@ -96,7 +106,6 @@ def learn_classifier(
     """
     check_choice("name", name, CLASSIFIERS)
     check_stage_two(stage_two, batch_norm)
-    check_choice("loss", recipe.loss, LOSSES)
     check_choice("tau_split", tau_split, TAU_SPLITS)
     strategy = strategy or make_strategy()
     preprocessing = representation.preprocessing
@@ -106,12 +115,14 @@ def learn_classifier(
             for split in {"train", "val", tau_split}
         }
     with strategy.scope():
-        options = CLASSIFIERS[name](*representation.dense, seed=seed)
+        options = CLASSIFIERS[name](representation.head, seed=seed)
+    train_parts, factor = BACKBONE_PARTS.get(name, ("classifier", 1.0))
+    on_images = stage_two == "images" or train_parts != "classifier"
     tried = []
     for number, (choices, layer) in enumerate(options):
         backbone, val = representation.backbone, features["val"]
         training = {
-            "recipe": recipe,
+            "recipe": dataclasses.replace(recipe, learning_rate=factor * recipe.learning_rate),
             "seed": seed,
             "strategy": strategy,
             # Of several candidates each has checkpoints of its own.
@@ -119,24 +130,26 @@ def learn_classifier(
         }
         if hasattr(layer, "adapt"):
             layer.adapt(features["train"].features, features["train"].labels)
-        if layer.trainable_weights and stage_two == "features":
-            _fit_on_features(layer, features, data, **training)
-        elif layer.trainable_weights:
-            backbone = _fit_on_images(layer, representation, data, batch_norm=batch_norm, **training)
-            if batch_norm == "update":
+        if layer.trainable_weights and on_images:
+            backbone = _fit_on_images(
+                layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **training
+            )
+            if backbone is not representation.backbone:
                 val = extract_features(backbone, data.val, preprocessing)
+        elif layer.trainable_weights:
+            _fit_on_features(layer, features, data, **training)
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
-        judged = features[tau_split] if "tau" in choices[0] else val
-        for choice, predictions in zip(choices, _predict(layer, choices, judged.features), strict=True):
+        judged = features[tau_split] if isinstance(layer, TauNormalizedDense) else val
+        for choice, scores in _judged(choices, functools.partial(_scores, layer, judged, data.listed_counts)):
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
-            tried.append((chosen, layer, backbone, shot_accuracy(predictions, judged.labels, data.listed_counts)))
+            tried.append((chosen, layer, backbone, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
     chosen, layer, backbone, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
     width = backbone.output_shape[-1]
     layer = _settled(layer, chosen, width) if hasattr(layer, "sweep") else layer
     if judged is not val:  # val scores are of val, whatever tau was chosen on
         scores = shot_accuracy(classify(layer, val.features), val.labels, data.listed_counts)
-    return Classifier(_on_features(layer, width), backbone, chosen, scores, candidates)
+    return Classifier(on_features(layer, width), backbone, chosen, scores, candidates)
 
 
 def check_stage_two(stage_two: str, batch_norm: str):
@@ -151,15 +164,16 @@ def check_stage_two(stage_two: str, batch_norm: str):
 
 
 def _fit_on_features(layer, features: dict[str, Features], data: LongTailed, *, recipe, seed, strategy, folder):
+    train = features["train"].resampled(recipe.resampling, seed=seed)
+    class_counts = np.bincount(train.labels, minlength=len(data.class_names))
     with strategy.scope():
-        model = _on_features(layer, features["train"].features.shape[1])
+        model = on_features(layer, features["train"].features.shape[1])
     fit(
         model,
-        lambda start_step: features["train"].training_batches(
-            recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
-        ),
+        lambda start_step: train.training_batches(recipe, class_counts=class_counts, seed=seed, start_step=start_step),
         lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
         data=data,
+        class_counts=class_counts,
         recipe=recipe,
         strategy=strategy,
         folder=folder,
@@ -167,20 +181,52 @@ def _fit_on_features(layer, features: dict[str, Features], data: LongTailed, *, 
 
 
 def _fit_on_images(
-    layer, representation: Representation, data: LongTailed, *, batch_norm, recipe, seed, strategy, folder
+    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, recipe, seed, strategy, folder
 ) -> keras.Model:
-    """Fits the layer through a copy of the backbone; returns the copy if its batch norm drifts, else the original."""
+    """Fits the layer, and maybe parts of the backbone, through a copy of it; returns what then belongs to the layer.
+
+    That is the copy where its weights or statistics moved, else the representation's own.
+    """
     with strategy.scope():
-        backbone = keras.models.clone_model(representation.backbone)
-        backbone.set_weights(representation.backbone.get_weights())
-        for part in _leaves(backbone):
-            drifts = batch_norm == "update" and isinstance(part, keras.layers.BatchNormalization)
-            part.trainable = drifts  # Keras runs batch norm in inference mode where it is not trainable
-            for variable in part.trainable_variables:
-                variable.trainable = False  # its statistics move, its scale and shift do not
+        backbone = copy_of(representation.backbone)
+        train_only(backbone, train_parts)
+        if batch_norm == "update":
+            for part in _leaves(backbone):
+                if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
+                    part.trainable = True  # by which Keras runs it in training mode
+                    for variable in part.trainable_variables:
+                        variable.trainable = False  # its statistics move, its scale and shift do not
         model = join(backbone, layer)
     fit_on_images(model, data, representation.preprocessing, recipe=recipe, seed=seed, strategy=strategy, folder=folder)
-    return backbone if batch_norm == "update" else representation.backbone
+    moved = batch_norm == "update" or train_parts != "classifier"
+    return backbone if moved else representation.backbone
+
+
+def copy_of(backbone: keras.Model) -> keras.Model:
+    """The same network with weights of its own."""
+    copy = keras.models.clone_model(backbone)
+    copy.set_weights(backbone.get_weights())
+    return copy
+
+
+def _judged(
+    choices: list[dict] | Generator, judge: Callable[[list[dict]], list[dict]]
+) -> Iterator[tuple[dict, dict[str, float]]]:
+    """Every choice with its scores, of a list or of all that a search asks for."""
+    asked = choices if isinstance(choices, list) else next(choices, None)
+    while asked:
+        scores = judge(asked)
+        yield from zip(asked, scores, strict=True)
+        try:
+            asked = None if isinstance(choices, list) else choices.send([one[CHOSEN_BY] for one in scores])
+        except StopIteration:
+            return
+
+
+def _scores(layer, judged: Features, class_counts: np.ndarray, choices: list[dict]) -> list[dict[str, float]]:
+    """The accuracies of each choice."""
+    predictions = _predict(layer, choices, judged.features)
+    return [shot_accuracy(predicted, judged.labels, class_counts) for predicted in predictions]
 
 
 def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:
@@ -203,7 +249,7 @@ def _settled(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layer
     return settled
 
 
-def _on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
+def on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
     """A built classifier as a model, features [B, width] -> logits [B, C]."""
     inputs = keras.Input((width,), name="features")
     return keras.Model(inputs, layer(inputs))

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints, atomic
@@ -36,6 +37,8 @@ def fit(
     strategy: Strategy,
     multipliers: dict[str, float] | None = None,
     folder: str | os.PathLike | None,
+    class_counts: np.ndarray | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
     """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the best epoch's weights in the model.
 
@@ -43,9 +46,13 @@ def fit(
       train_batches: (steps already done) -> the batches after them.
       val_batches: (batch size) -> the batches of the validation examples.
       data: what the batches are of.
+      class_counts: examples drawn from, per class, [C]; None is the data set's training images.
+      callbacks: of the model's own, such as one that moves a weight of its loss.
     Returns: the history, a row of logs per epoch.
     """
     options = {"data": data, "recipe": recipe, "strategy": strategy, "multipliers": multipliers, "folder": folder}
+    options["class_counts"] = data.class_counts if class_counts is None else class_counts
+    options["callbacks"] = callbacks
     if not isinstance(strategy, MultiHost):
         return _fit(model, train_batches, val_batches, **options)
     with strategy.on_all_devices(model) as copy:
@@ -59,7 +66,7 @@ def fit(
         )
 
 
-def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multipliers, folder):
+def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multipliers, folder, class_counts, callbacks):
     """`fit` of a model that is where it is trained, on batches of which all rows are this process's."""
     check_replicas(
         strategy,
@@ -68,10 +75,12 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
         steps_per_execution=recipe.steps_per_execution,
         jit_compile=recipe.jit_compile == "true",
     )
-    steps = recipe.steps(len(data.train))
+    steps = recipe.steps(int(class_counts.sum()))
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.pass_size, len(data.val))
-    smoothing = {"label_smoothing": recipe.label_smoothing} if recipe.label_smoothing else {}
+    loss = LOSSES[recipe.loss](class_counts, **recipe.loss_options)
+    if recipe.class_weights == "none":
+        loss.reduction = "sum_over_batch_size"  # by which the weights of rows that fill a batch up are exact
     with strategy.scope():
         optimizer = CoupledSGD(
             recipe.learning_rate,
@@ -85,7 +94,7 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
         )
         model.compile(
             optimizer,
-            LOSSES[recipe.loss](data.class_counts, **smoothing),
+            loss,
             weighted_metrics=[ShotAccuracy(data.listed_counts)],
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
@@ -96,16 +105,16 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
     if isinstance(strategy, MultiHost):
         strategy.check_same(done, "epochs behind them: the work folder must be one that all of them see")
     if done < recipe.epochs:
-        callbacks = [
+        shared = [
             LearningRate(recipe, passes),
             FiniteLoss(train_batches, recipe, passes, folder if is_first(strategy) else None),
         ]
         if recipe.ema_momentum:
-            callbacks.append(keras.callbacks.SwapEMAWeights())
+            shared.append(keras.callbacks.SwapEMAWeights())
         if folder is not None and is_first(strategy):
-            table = probability_table(recipe.sampler, data.class_counts, recipe.epochs)
+            table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             events = pathlib.Path(folder, "events")
-            callbacks.append(EventLog(events, probabilities=table, class_counts=data.listed_counts))
+            shared.append(EventLog(events, probabilities=table, class_counts=data.listed_counts))
         with _global_batch_norm(model, strategy):
             model.fit(
                 train_batches(done * steps),
@@ -113,7 +122,7 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
                 initial_epoch=done,
                 epochs=recipe.epochs,
                 validation_data=val_batches(val_batch_size),
-                callbacks=[*callbacks, checkpoints],
+                callbacks=[*shared, *callbacks, checkpoints],
                 shuffle=False,  # the stream is drawn as it should be
                 verbose=verbosity(),
             )
@@ -143,6 +152,7 @@ def fit_on_images(
     model: keras.Model, data: LongTailed, preprocessing: Preprocessing, *, recipe: Recipe, seed: int, **options
 ) -> list[dict[str, float]]:
     """`fit` of a model, images -> logits, on the train and val images of a data set; options as there."""
+    data = data.resampled(recipe.resampling, seed=seed)
     return fit(
         model,
         lambda start_step: training_batches(

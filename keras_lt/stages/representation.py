@@ -6,19 +6,21 @@ import os
 import pathlib
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 
 from keras_lt import backbones
 from keras_lt.checkpoints import read_history, read_json, write_history, write_json
-from keras_lt.classifiers import fresh_dense
+from keras_lt.classifiers import HEADS
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.losses import LOSSES, PRIOR_CORRECTED
+from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.rebalancing import SMOTE
+from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
 
 TRAIN_PARTS = ("all", "last_block", "classifier")
@@ -31,7 +33,7 @@ class Representation:
     """What stage one leaves behind.
 
     Attributes:
-      model: images [B, S, S, 3] -> logits [B, C], a layer "backbone" and a dense layer "classifier".
+      model: images [B, S, S, 3] -> logits [B, C], a layer "backbone" and a layer "classifier".
       preprocessing: what the images go through.
       history: a row of logs per epoch; empty where it was not trained here.
     """
@@ -46,9 +48,9 @@ class Representation:
         return self.model.get_layer("backbone")
 
     @property
-    def dense(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stage one's own classifier: kernel [D, C] and bias [C]."""
-        return tuple(self.model.get_layer("classifier").get_weights())
+    def head(self) -> keras.layers.Layer:
+        """Stage one's own classifier, features [B, D] -> logits [B, C]."""
+        return self.model.get_layer("classifier")
 
     def save(self, folder: str | os.PathLike):
         """Writes `preprocessing.json` and `history.csv`, then `model.keras`: a folder with a model is complete."""
@@ -73,6 +75,7 @@ def learn_representation(
     *,
     backbone: str = "resnet8",
     recipe: Recipe = STAGE_ONE,
+    head: str | Callable = "auto",
     image_size: int = 0,
     augmentation: str = "auto",
     pretrained: str = "",
@@ -84,12 +87,21 @@ def learn_representation(
     folder: str | os.PathLike | None = None,
     **augmentations: float,
 ) -> Representation:
-    """Stage one: trains backbone and dense classifier together, and keeps the epoch that validates best.
+    """Stage one: trains backbone and classifier together, and keeps the epoch that validates best.
+
+    >>> recipe = keras_lt.Recipe(epochs=1, steps_per_epoch=2, batch_size=64, loss="balanced_softmax")
+    >>> representation = keras_lt.learn_representation(data, backbone="resnet8", recipe=recipe)
+    Epoch 1/1
+    ...
+    >>> representation.backbone.output_shape, representation.head.units
+    ((None, 64), 10)
 
     Args:
       data: the data set.
       backbone: a name `backbones.build` knows.
-      recipe: epochs, batch size, optimisation, sampler and loss.
+      recipe: epochs, batch size, optimisation, sampler and losses.
+      head: the classifier, a name in `classifiers.HEADS` or a function (width, units, *, seed) -> built layer; "auto"
+        is the one that the loss asks for, else "dense".
       image_size: pixels; 0 is the data set's own.
       augmentation: a name in `preprocessing.AUGMENTATIONS`; "auto" is the data set's own.
       pretrained: weights to begin with, "imagenet" or a file; empty is from scratch.
@@ -104,26 +116,38 @@ def learn_representation(
       ValueError: a name or number that does not fit, before any training.
     """
     check_choice("train_parts", train_parts, TRAIN_PARTS)
-    check_choice("loss", recipe.loss, LOSSES)
     check_choice("precision", precision, PRECISIONS)
+    make_head = head if callable(head) else HEADS[choose_head(head, recipe.loss)]
     if recipe.loss in PRIOR_CORRECTED and recipe.sampler != "instance_balanced":
         warnings.warn(
             f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced: "
             f"sampler={recipe.sampler} corrects a second time.",
             stacklevel=2,
         )
+    if recipe.resampling == SMOTE:
+        raise ValueError("resampling=smote makes new features, so it is of stage two. Received: resampling=smote")
     strategy = strategy or make_strategy()
     preprocessing = make_preprocessing(
         data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
     )
-    with strategy.scope(), _seeded_initializers(seed), _dtype_policy(precision):
+    if preprocessing.mixes and recipe.class_weights != "none":
+        raise ValueError(
+            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            f"Received: class_weights={recipe.class_weights}, mixup={preprocessing.mixup}, "
+            f"cutmix={preprocessing.cutmix}"
+        )
+    with building(strategy, seed=seed, precision=precision):
         network = backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained)
-        _train_only(network, train_parts)
-        dense = fresh_dense(network.output_shape[-1], len(data.class_names), seed=seed)
-        network.name, dense.name = "backbone", "classifier"
-        model = keras.Model(network.input, dense(network(network.input)), name="representation")
+        train_only(network, train_parts)
+        classifier = make_head(network.output_shape[-1], len(data.class_names), seed=seed)
+        if recipe.loss in FIRST_BIAS:
+            classifier.bias.assign(np.full(classifier.bias.shape, FIRST_BIAS[recipe.loss](len(data.class_names))))
+        network.name, classifier.name = "backbone", "classifier"
+        model = keras.Model(network.input, classifier(network(network.input)), name="representation")
+        added = FEATURE_LOSSES.get(recipe.feature_loss)
+        trained = WithFeatureLoss(model, added, weight=recipe.feature_loss_weight) if added else model
     history = fit_on_images(
-        model,
+        trained,
         data,
         preprocessing,
         recipe=recipe,
@@ -153,14 +177,34 @@ def make_preprocessing(
     )
 
 
-def _train_only(network: keras.Model, train_parts: str):
-    """Freezes the backbone but for what `train_parts` names."""
-    if train_parts == "all":
-        return
+def choose_head(head: str, loss: str) -> str:
+    """A name in `classifiers.HEADS`: the one that was asked for, or for "auto" that of the loss.
+
+    Raises:
+      ValueError: there is no such head, or the loss does not go with it.
+    """
+    check_choice("head", head, ("auto", *HEADS))
+    wanted = "cosine" if loss in COSINE_HEAD else "dense"
+    if head == "auto":
+        return wanted
+    if loss in {*COSINE_HEAD, *FIRST_BIAS} and head != wanted:
+        raise ValueError(f"loss={loss} needs a {wanted} head. Received: head={head}")
+    return head
+
+
+def train_only(network: keras.Model, train_parts: str):
+    """Freezes the backbone but for what `train_parts` names: "all", "last_block", or "classifier" for none of it."""
     for stage in network.layers:
-        stage.trainable = False
+        stage.trainable = train_parts == "all"
     for stage in backbones.last_block(network) if train_parts == "last_block" else ():
         stage.trainable = True
+
+
+@contextlib.contextmanager
+def building(strategy: Strategy, *, seed: int, precision: str = "float32") -> Iterator[None]:
+    """Where models are made: on the strategy's devices, with weights that depend on the seed alone."""
+    with strategy.scope(), _seeded_initializers(seed), _dtype_policy(precision):
+        yield
 
 
 @contextlib.contextmanager

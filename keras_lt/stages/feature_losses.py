@@ -1,0 +1,43 @@
+"""Training with a loss on the features beside the one on the logits."""
+
+from collections.abc import Callable
+
+import keras
+
+from keras_lt.losses import PerExampleLoss
+
+
+class WithFeatureLoss(keras.Model):
+    """Trains a model, images -> logits, by the compiled loss plus a weighted one on its features.
+
+    It adds nothing to what the model computes, and nothing to the loss while validating, so that validation losses
+    compare between runs with and without it. The model itself is what is kept.
+
+    Args:
+      model: Functional, images [B, S, S, 3] -> logits [B, C], with layers "backbone" and "classifier".
+      feature_loss: (labels [B], features [B, D]) -> loss per example [B]; a layer may have weights of its own.
+      weight: on the mean of that.
+    """
+
+    def __init__(self, model: keras.Model, feature_loss: Callable, *, weight: float = 1.0):
+        super().__init__(name=model.name)
+        self.model = model
+        self.feature_loss = feature_loss  # a layer's weights are found here
+        self.weight = weight
+        self._mean_loss = PerExampleLoss(feature_loss, name="feature_loss")  # knows of replicas and of mixed labels
+
+    def call(self, images, training=False):
+        """Images [B, S, S, 3] -> {"features": [B, D], "logits": [B, C]}."""
+        features = self.model.get_layer("backbone")(images, training=training)
+        return {"features": features, "logits": self.model.get_layer("classifier")(features, training=training)}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Keras's hook: the loss on logits, and in training the weighted one on features."""
+        loss = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
+        if not training:
+            return loss
+        return loss + self.weight * self._mean_loss(y, y_pred["features"])
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Keras's hook: metrics of logits."""
+        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)

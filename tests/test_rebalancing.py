@@ -1,0 +1,63 @@
+import builtins
+
+import numpy as np
+import pytest
+
+from keras_lt.rebalancing import RESAMPLING, SMOTE, resampled_size, smote
+
+COUNTS = (5, 3, 2)
+LABELS = np.repeat([0, 1, 3], COUNTS)  # class 2 has no images
+
+
+def test_undersampling_keeps_of_every_class_as_many_as_the_smallest_has():
+    rows = RESAMPLING["undersampling"](LABELS, seed=0)
+    assert np.bincount(LABELS[rows]).tolist() == [2, 2, 0, 2]
+    assert sorted(set(rows)) == rows.tolist()  # each once, in their order
+
+
+def test_oversampling_keeps_all_and_repeats_up_to_the_largest():
+    rows = RESAMPLING["oversampling"](LABELS, seed=0)
+    assert np.bincount(LABELS[rows]).tolist() == [5, 5, 0, 5]
+    assert rows[: len(LABELS)].tolist() == list(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("how", ["undersampling", "oversampling"])
+def test_the_choice_is_the_seed_s(how):
+    labels = np.repeat([0, 1], [400, 20])
+    one, again, other = (RESAMPLING[how](labels, seed=seed).tolist() for seed in (0, 0, 1))
+    assert one == again != other
+
+
+@pytest.mark.parametrize(("how", "size"), [("none", 10), ("undersampling", 6), ("oversampling", 15), (SMOTE, 15)])
+def test_the_size_of_the_list_is_known_from_the_counts(how, size):
+    assert resampled_size(np.array([5, 3, 0, 2]), how) == size
+    if how in RESAMPLING:
+        assert len(RESAMPLING[how](LABELS, seed=0)) == size
+
+
+def test_smote_makes_features_between_two_of_a_class():
+    features = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [0.0, 8.0], [4.0, 8.0]], np.float32)
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    made, of = smote(features, labels, seed=0)
+    np.testing.assert_array_equal(made[:6], features)
+    assert np.bincount(of).tolist() == [4, 4]
+    np.testing.assert_allclose(made[6:, 1], 8.0)
+    assert ((made[6:, 0] > 0) & (made[6:, 0] < 4)).all()
+
+
+def test_smote_needs_two_of_a_class():
+    with pytest.raises(ValueError, match="two examples of every class"):
+        smote(np.zeros((3, 2)), np.array([0, 0, 1]), seed=0)
+
+
+def test_without_imbalanced_learn_the_extra_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **keywords):
+        if name.startswith("imblearn"):
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"keras_lt\[imblearn\]"):
+        smote(np.zeros((4, 2)), np.array([0, 0, 1, 1]), seed=0)
