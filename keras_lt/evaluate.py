@@ -1,45 +1,180 @@
-"""Scores the classifiers of a finished run afresh, from the test images, and prints the table.
+"""Scores classifiers afresh, on a split or on a folder of images, and prints the table.
 
-python -m keras_lt.evaluate --workdir=runs/fashion_lt
+    python -m keras_lt.evaluate --workdir=runs/fashion_lt
+    python -m keras_lt.evaluate --workdir=runs/fashion_lt --classifiers=lws --split=val --predictions=val.csv
+    python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --dataset=fashion_lt
+    python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --images=photos --predictions=photos.csv
+
+`--model` is a SavedModel of `keras_lt.export`, or a `.keras` file from images to logits, which takes its preprocessing
+from the run in `--workdir`, or from `preprocessing.json` beside it. `--images` holds a folder per class, or images
+without labels, for which predictions are written alone.
 """
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
 
 from keras_lt.command import launch, part, plain_errors, quietly
 
 with quietly():
+    import numpy as np
     import rich
+    import rich.box
+    import rich.table
+    import rich.text
+    import tensorflow as tf
 
     from keras_lt import config
-    from keras_lt.checkpoints import read_json
-    from keras_lt.evaluation import evaluate
-    from keras_lt.features import extract_features
-    from keras_lt.report import terminal_table
-    from keras_lt.stages import Representation, load_classifier
+    from keras_lt.checkpoints import atomic, read_json
+    from keras_lt.config import EvaluateOptions
+    from keras_lt.datasets import LongTailed, Split
+    from keras_lt.datasets.own_images import labelled_images
+    from keras_lt.evaluation import ScoredModel, Scores, load_model, load_run, score
+    from keras_lt.preprocessing import decode
+    from keras_lt.report.tables import display_name, percent
+
+ROWS = {
+    "many": "Many",
+    "medium": "Medium",
+    "few": "Few",
+    "all": "All",
+    "class_mean": "Class mean",
+    "macro_f1": "Macro-F1",
+    "harmonic_mean": "Harmonic mean",
+    "geometric_mean": "Geometric mean",
+    "worst_class": "Worst class",
+    "top_5": "Top-5",
+    "ece": "ECE",
+    "ece_many": "ECE many",
+    "ece_medium": "ECE medium",
+    "ece_few": "ECE few",
+    "open_f_measure": "Open-set F-measure",
+    "open_auroc": "Open-set AUROC",
+}
+COLUMNS = ("model", "image", "label", "predicted", "confidence", "top_5")
+
+
+def run(options: EvaluateOptions) -> dict[str, Scores]:
+    """Scores what was asked for, prints the table and writes the predictions; returns the scores by model."""
+    with plain_errors():
+        models = open_models(options)
+        data = open_data(options)
+        class_names = agreed_names(models, data)
+        split = labelled_images(options.images, class_names) if options.images else data.splits[options.split]
+        open_set = data.open_set if options.split == "test" and not options.images else None
+        labelled = split.labels.min() >= 0
+        if not labelled and not options.predictions:
+            raise ValueError(
+                "Images without a folder per class have no labels to score by; --predictions=<file>.csv writes what "
+                f"is predicted. Received: --images={options.images}"
+            )
+    counts = np.full(len(class_names), np.nan) if data is None else data.listed_counts
+    scores = {}
+    for model in models:
+        with part(display_name(model.name)), plain_errors():
+            scores[model.name] = score_model(model, split, counts, open_set=open_set)
+    if labelled:
+        of = options.images or f"{data.name}, {options.split}"
+        rich.print(table({name: s.summary for name, s in scores.items()}, title=f"{of}: {len(split):,} images, in %"))
+    if options.predictions:
+        write_predictions(options.predictions, scores, split=split, class_names=class_names)
+        print(f"Predictions: {options.predictions}")
+    return scores
+
+
+def open_models(options: EvaluateOptions) -> list[ScoredModel]:
+    """The model that was asked for, or classifiers of the run."""
+    if options.model:
+        return [load_model(options.model, run=options.run.folder if options.run else "")]
+    folder = options.run.folder
+    names = options.classifiers or read_json(folder / "results.json")["classifiers"]
+    return load_run(folder, names, feature_dtype=options.run.feature_dtype)
+
+
+def open_data(options: EvaluateOptions) -> LongTailed | None:
+    """The data set, its images looked at where they are what is scored; None where nothing says which it is."""
+    if options.data is None:
+        return None
+    return options.data.load_data() if options.images else options.data.open_data()
+
+
+def agreed_names(models: Sequence[ScoredModel], data: LongTailed | None) -> tuple[str, ...]:
+    """The names of the classes, which model and data set must agree on.
+
+    Raises:
+      ValueError: they do not, or neither knows them.
+    """
+    known = [model.class_names for model in models if model.class_names]
+    known += [] if data is None else [data.class_names]
+    if not known:
+        raise ValueError("A .keras file does not name its classes: --workdir or --dataset does. Received: neither")
+    first, last = known[0], known[-1]
+    if first != last:
+        pairs = enumerate(zip(first, last, strict=False))
+        differs = next(
+            (f"class {c} '{ours}' there, '{theirs}' here" for c, (ours, theirs) in pairs if ours != theirs), ""
+        )
+        raise ValueError(
+            "Model and data set must have the same classes in the same order. "
+            f"Received: a model of {len(first)}, data of {len(last)}" + (f", {differs}" if differs else "")
+        )
+    return first
+
+
+def score_model(model: ScoredModel, split: Split, class_counts: np.ndarray, *, open_set: Split | None) -> Scores:
+    """The scores of a model on every image of a split.
+
+    Raises:
+      ValueError: an image does not decode; the first such is named.
+    """
+    try:
+        open_logits = () if open_set is None else model.logits(open_set)
+        return score(model.logits(split), split.labels, class_counts, open_logits=open_logits)
+    except tf.errors.InvalidArgumentError:
+        for row in range(len(split)) if split.is_encoded else ():
+            try:
+                decode(split.read(row))
+            except tf.errors.InvalidArgumentError as error:
+                raise ValueError(f"Images must be JPEG, PNG, BMP or GIF. Received: {split.names[row]}") from error
+        raise
+
+
+def table(summaries: Mapping[str, Mapping[str, float]], *, title: str) -> rich.table.Table:
+    """A row per number, a column per model; numbers that no model has are left out."""
+    shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=(0, 1))
+    shown.add_column("")
+    for name in summaries:
+        shown.add_column(rich.text.Text(display_name(name)), justify="right")
+    for key, label in ROWS.items():
+        numbers = [summary.get(key, math.nan) for summary in summaries.values()]
+        if not all(map(math.isnan, numbers)):
+            shown.add_row(label, *map(percent, numbers))
+    return shown
+
+
+def write_predictions(
+    path: str | os.PathLike, scores: Mapping[str, Scores], *, split: Split, class_names: Sequence[str]
+):
+    """Writes a CSV file with a line per model and image; an image without a label has an empty one."""
+    names = np.array(class_names)
+    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for model, scored in scores.items():
+            rows = zip(split.names, split.labels, scored.top, scored.confidences, strict=True)
+            for image, label, top, confidence in rows:
+                true = names[label] if label >= 0 else ""
+                writer.writerow((model, image, true, names[top[0]], f"{confidence:.6f}", " | ".join(names[top])))
 
 
 def main():
     """Runs the command."""
     with plain_errors():
-        run_config = config.from_workdir()
-        folder = run_config.folder
-        data = run_config.open_data()
-        results = read_json(folder / "results.json")
-        representation = Representation.load(folder / "representation")
-    features = {}  # by backbone: all classifiers share stage one's unless its batch norm was updated
-    for name, row in results["classifiers"].items():
-        with part(name):
-            backbone, classifier = load_classifier(folder / "classifiers" / name, representation)
-            if id(backbone) not in features:
-                own = backbone is representation.backbone
-                features[id(backbone)] = extract_features(
-                    backbone,
-                    data.test,
-                    representation.preprocessing,
-                    dtype=run_config.feature_dtype if own else "float32",
-                )
-            row["test"] = evaluate(classifier, features[id(backbone)], data.listed_counts).accuracies
-    rich.print(terminal_table(results))
+        options = config.evaluate_options()
+    run(options)
 
 
 if __name__ == "__main__":
-    config.define_flags()
-    launch(main)
+    config.define_evaluate_flags()
+    launch(main, config.help_text)

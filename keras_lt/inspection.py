@@ -61,7 +61,7 @@ def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> 
         name: _inspect_encoded(split, folder, f"{data.name}, {name}: examining images")
         if split.is_encoded
         else _inspect_pixels(split)
-        for name, split in data.splits.items()
+        for name, split in data.all_splits.items()
     }
 
 
@@ -83,12 +83,12 @@ def screen(
     """
     if on_bad_image not in ON_BAD_IMAGE:
         raise ValueError(f"on_bad_image must be one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
-    if not any(split.is_encoded for split in data.splits.values()):
+    if not any(split.is_encoded for split in data.all_splits.values()):
         return data
     inspections = inspect(data, cache_dir=cache_dir)
     _warn_of_rotated(data, inspections)
     bad = [
-        f"{data.splits[name].names[row]}: {problem}"
+        f"{data.all_splits[name].names[row]}: {problem}"
         for name, inspection in inspections.items()
         for row, problem in inspection.problems.items()
     ]
@@ -97,7 +97,7 @@ def screen(
     with atomic(report) as scratch:
         scratch.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8")
     counts = ", ".join(
-        f"{len(inspections[name].problems)} of {len(split)} in {name}" for name, split in data.splits.items()
+        f"{len(inspections[name].problems)} of {len(split)} in {name}" for name, split in data.all_splits.items()
     )
     if on_bad_image == "error":
         raise ValueError(
@@ -109,7 +109,7 @@ def screen(
     print("Left out:\n" + _first(bad, SHOWN_IN_SKIP, report))
     good = {
         name: split.subset(np.setdiff1d(np.arange(len(split)), list(inspections[name].problems)))
-        for name, split in data.splits.items()
+        for name, split in data.all_splits.items()
     }
     note = f"Bad images were left out, {counts}; they stand in {report}."
     return dataclasses.replace(data, **good, notes=(*data.notes, note))
@@ -122,7 +122,7 @@ def _first(lines: list[str], shown: int, report: str | os.PathLike) -> str:
 
 def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
     rotated = [
-        data.splits[name].names[row]
+        data.all_splits[name].names[row]
         for name, inspection in inspections.items()
         for row in np.flatnonzero(inspection.orientations > 1)
     ]

@@ -138,3 +138,9 @@ def test_keras_metric_in_a_model_logs_nan_for_an_empty_group_and_survives_saving
     assert logs == pytest.approx(
         {"many": 0.5, "medium": 1.0, "few": math.nan, "all": 0.75, "class_mean": 2.5 / 3}, nan_ok=True
     )
+
+
+def test_a_class_of_unknown_size_is_in_no_group():
+    accuracy = shot_accuracy([0, 1], [0, 0], [math.nan, math.nan])
+    assert all(math.isnan(accuracy[group]) for group in ("many", "medium", "few"))
+    assert accuracy["all"] == 0.5

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import os
@@ -104,6 +105,17 @@ def test_jpegs_make_the_round_trip_byte_for_byte(source, output):
     for attribute in ("name", "class_names", "mean", "std", "augmentation", "crop_fraction", "source", "notes"):
         assert getattr(prepared, attribute) == getattr(data, attribute)
     assert len(list(output.glob("train-*-of-00003.tfrecord"))) == 3  # 4 + 4 + 1 images
+
+
+def test_an_open_set_is_prepared_too(source, output):
+    data = toy(source)
+    data = dataclasses.replace(data, open_set=Split(data.test.images[:2], np.array([-1, -1])))
+    assert prepare(data, output, settings=AS_IT_IS, data_dir=source) == 19
+    open_set = read_prepared(output, "toy").open_set
+    assert [open_set.read(row) for row in range(2)] == [data.test.read(row) for row in range(2)]
+    assert open_set.labels.tolist() == [-1, -1]
+    (record,) = tf.data.TFRecordDataset(sorted(output.glob("open_set-*.tfrecord"))).take(1)
+    assert tf.train.Example.FromString(record.numpy()).features.feature["image/class/text"].bytes_list.value == [b""]
 
 
 def test_training_sees_the_same_batches(source, output):

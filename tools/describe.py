@@ -87,16 +87,18 @@ def summarize(data: LongTailed, inspections: Mapping[str, Inspection], duplicate
                 **smallest_and_largest(inspections[name]),
                 "repeated": sum(len(group[name]) - 1 for group in duplicates if name in group),
             }
-            for name, split in data.splits.items()
+            for name, split in data.all_splits.items()
         },
         "leaked": {
             f"{other} in {first}": sum(len(group[other]) for group in leaks if {first, other} <= group.keys())
             for first, other in PAIRS
         },
         "conflicting_labels": sum(len(group_labels(data, group)) > 1 for group in duplicates),
-        "leaks": [{name: data.splits[name].names[rows].tolist() for name, rows in group.items()} for group in leaks],
+        "leaks": [
+            {name: data.all_splits[name].names[rows].tolist() for name, rows in group.items()} for group in leaks
+        ],
         "bad_images": [
-            f"{data.splits[name].names[row]}: {problem}"
+            f"{data.all_splits[name].names[row]}: {problem}"
             for name, inspection in inspections.items()
             for row, problem in inspection.problems.items()
         ],
@@ -114,7 +116,7 @@ def smallest_and_largest(inspection: Inspection) -> dict[str, str]:
 
 def group_labels(data: LongTailed, group: Group) -> set[int]:
     """The labels that equal images have; more than one is a mistake in the lists, or an image of two classes."""
-    return {int(label) for name, rows in group.items() for label in data.splits[name].labels[rows]}
+    return {int(label) for name, rows in group.items() for label in data.all_splits[name].labels[rows]}
 
 
 def print_summary(summary: Mapping):
@@ -250,7 +252,7 @@ def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Prep
     inspections = inspect(data)
     summary = summarize(data, inspections, find_duplicates(inspections))
     write_json(folder / "describe.json", summary)
-    if all(len(inspections[name].problems) == len(split) for name, split in data.splits.items()):
+    if all(len(inspections[name].problems) == len(split) for name, split in data.all_splits.items()):
         raise ValueError(f"No image can be read. Received: {data.name}, the first: {summary['bad_images'][0]}")
     with atomic(folder / "classes.png") as scratch:
         scratch.write_bytes(draw_classes(data))
@@ -286,4 +288,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_flags()
-    launch(main)
+    launch(main, config.help_text)

@@ -29,6 +29,7 @@ with quietly():
     from keras_lt import datasets
     from keras_lt.checkpoints import read_json, write_json
     from keras_lt.datasets import LongTailed, Split
+    from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
     from keras_lt.inspection import ON_BAD_IMAGE
     from tools.conversion import convert
@@ -80,13 +81,13 @@ def prepare(
       ValueError: pixels instead of encoded images, a folder begun with other settings, or missing or damaged images.
       OSError: a file cannot be written.
     """
-    if not all(split.is_encoded for split in data.splits.values()):
+    if not all(split.is_encoded for split in data.all_splits.values()):
         raise ValueError(
             "Only encoded images need preparing; pixels are in memory, which is faster than any file. "
             f"Received: data set '{data.name}', of pixels"
         )
     folder = pathlib.Path(output_dir)
-    shards = {name: _plan(folder, name, split, data_dir, images_per_shard) for name, split in data.splits.items()}
+    shards = {name: _plan(folder, name, split, data_dir, images_per_shard) for name, split in data.all_splits.items()}
     every = list(itertools.chain(*shards.values()))
     _begin(folder, {"format": FORMAT, **settings, "examples": _fingerprint(every)})
     missing = [s for s in every if not is_finished(s.path) or (bad_images(s.path) and not skip_bad_images)]
@@ -173,7 +174,7 @@ def _write(shards: Sequence[Shard], class_names: Sequence[str], conversion: Mapp
 
     def example(shard: Shard, row: int) -> Example:
         label = int(shard.split.labels[row])
-        about = (shard.names[row], label, class_names[label])
+        about = (shard.names[row], label, "" if label == OPEN else class_names[label])
         try:
             return Example(*about, convert(shard.split.read(row), **conversion))
         except (ValueError, OSError) as error:
@@ -210,7 +211,8 @@ def _in_order(pool: concurrent.futures.Executor, function, arguments, *, ahead: 
 
 def _description(data: LongTailed, shorter_side: int, skipped: int) -> dict:
     """All that a `LongTailed` says beside its splits."""
-    said = {f.name: getattr(data, f.name) for f in dataclasses.fields(data) if f.name not in data.splits}
+    splits = (*data.splits, "open_set")
+    said = {f.name: getattr(data, f.name) for f in dataclasses.fields(data) if f.name not in splits}
     if shorter_side:
         said["notes"] += (f"Images were prepared with a shorter side of at most {shorter_side} pixels.",)
     if skipped:

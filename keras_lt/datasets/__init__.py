@@ -13,7 +13,16 @@ from keras_lt.datasets.published import imagenet_lt, inaturalist18, places_lt
 from keras_lt.datasets.small_images import cifar10_lt, cifar100_lt, fashion_mnist_lt, mnist_lt
 from keras_lt.datasets.tfds import tfds_dataset
 
-__all__ = ["DATASETS", "PROFILES", "LongTailed", "Records", "Split", "carve_validation", "check", "load"]
+__all__ = [
+    "DATASETS",
+    "PROFILES",
+    "LongTailed",
+    "Records",
+    "Split",
+    "carve_validation",
+    "check",
+    "load",
+]
 
 DATASETS: dict[str, Callable[..., LongTailed]] = {
     "fashion_lt": fashion_lt,
@@ -34,6 +43,9 @@ TFDS_PREFIX = "tfds:"
 
 def load(name: str, data_dir: str = "", **options) -> LongTailed:
     """The data set of that name.
+
+    >>> keras_lt.load("fashion_lt").class_counts
+    array([1000,  599,  359,  215,  129,   77,   46,   27,   16,   10])
 
     Args:
       name: a name in `DATASETS`, or "tfds:<name>" for one of `tensorflow_datasets`.

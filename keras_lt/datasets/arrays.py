@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_lt.datasets.lists import read_class_names
-from keras_lt.datasets.long_tailed import LongTailed, Split, image_statistics
+from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, image_statistics
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -46,6 +46,7 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
 
     Each file has `images`, uint8 [N, H, W] or [N, H, W, 1 or 3], and `labels`, integers [N]. `classes.txt` names the
     classes, one per line; without it they are numbered. Without `val.npz` a tenth of each training class is carved off.
+    The `images` of `open.npz`, if there is one, are the open set, of no class.
 
     Raises:
       FileNotFoundError, ValueError: a file is missing or is not such an npz.
@@ -57,10 +58,12 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
     class_names = read_class_names(folder)
     if class_names is None:
         class_names = range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
-    return from_pixels(folder.resolve().name, splits, class_names, seed=seed)
+    path = folder / "open.npz"
+    open_set = _read_npz(path, open_set=True) if path.exists() else None
+    return from_pixels(folder.resolve().name, splits, class_names, seed=seed, open_set=open_set)
 
 
-def _read_npz(path: pathlib.Path) -> Split:
+def _read_npz(path: pathlib.Path, *, open_set: bool = False) -> Split:
     if not path.exists():
         raise FileNotFoundError(
             "--dataset=arrays reads train.npz, test.npz and optionally val.npz, each with `images` and `labels`, "
@@ -68,7 +71,8 @@ def _read_npz(path: pathlib.Path) -> Split:
         )
     try:
         with np.load(path) as arrays:
-            return Split(arrays["images"], arrays["labels"])
+            images = arrays["images"]
+            return Split(images, np.full(len(images), OPEN) if open_set else arrays["labels"])
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"Expected an npz with `images` and `labels`. Received: {path}: {error}") from error
 

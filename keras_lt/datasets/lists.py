@@ -1,8 +1,11 @@
 """Lists of image files, `relative/path label` per line."""
 
+import os
 import pathlib
 
 import numpy as np
+
+from keras_lt.datasets.long_tailed import OPEN, Split
 
 
 def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -19,6 +22,21 @@ def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
         paths.append(name)
         labels.append(int(label))
     return np.array(paths, dtype=str), np.array(labels, np.int64)
+
+
+def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
+    """Reads `relative/path -1` lines: images of no class, in the folder `images`.
+
+    Raises:
+      ValueError: a line is not `path -1`.
+    """
+    paths = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name, _, label = line.rpartition(" ")
+        if not name or label != str(OPEN):
+            raise ValueError(f"Expected `relative/path {OPEN}` on every line. Received: {path}:{number}: {line!r}")
+        paths.append(os.path.join(images, name))
+    return Split(np.array(paths, dtype=str), np.full(len(paths), OPEN))
 
 
 def read_class_names(folder: pathlib.Path) -> list[str] | None:

@@ -7,9 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
+from keras_lt.rebalancing import RESAMPLING
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ENCODED_IMAGE_SIZE = 224  # pixels
+OPEN = -1  # the label of images of no class, as in the published lists
 
 
 class Records(Protocol):
@@ -37,7 +40,7 @@ class Split:
 
     Attributes:
       images: pixels, uint8 [N, H, W, 1 or 3]; paths of encoded images, str [N]; or `Records` of them.
-      labels: class ids, int64 [N].
+      labels: class ids, int64 [N]; `OPEN` for an image of none of the classes.
     """
 
     images: np.ndarray | Records
@@ -121,6 +124,7 @@ class LongTailed:
         classes are grouped by them.
       source: where the image files come from; said when one is missing.
       notes: what a reader of the results has to know, such as a validation split carved from train.
+      open_set: images of none of the classes, all labelled `OPEN`, that a classifier should be unsure of; or None.
     """
 
     name: str
@@ -136,6 +140,7 @@ class LongTailed:
     val_is_carved: bool = False
     source: str = ""
     notes: tuple[str, ...] = ()
+    open_set: Split | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
@@ -143,16 +148,17 @@ class LongTailed:
             size = ENCODED_IMAGE_SIZE if self.train.is_encoded else self.train.images.shape[1]
             object.__setattr__(self, "image_size", size)
         classes = len(self.class_names)
-        for split, examples in self.splits.items():
+        for split, examples in self.all_splits.items():
             if not len(examples):
                 raise ValueError(
                     f"Every split needs images. Received: data set '{self.name}', split '{split}' of size 0"
                 )
             low, high = examples.labels.min(), examples.labels.max()
-            if low < 0 or high >= classes:
+            first, last = (OPEN, OPEN) if split == "open_set" else (0, classes - 1)
+            if low < first or high > last:
                 raise ValueError(
-                    f"Labels must lie in 0..{classes - 1}, one per class name. Received: data set '{self.name}', "
-                    f"split '{split}' with labels {low}..{high}"
+                    f"Labels must lie in 0..{classes - 1}, one per class name, or be {OPEN} in an open set. "
+                    f"Received: data set '{self.name}', split '{split}' with labels {low}..{high}"
                 )
         empty = np.flatnonzero(self.class_counts == 0)
         if empty.size:
@@ -171,12 +177,18 @@ class LongTailed:
             return cls(name, **splits, notes=notes, **attributes)
         train, val = carve_validation(splits["train"], seed=seed)
         notes += (f"{name} has no val: {len(val)} of {len(splits['train'])} training images were set aside for it.",)
-        return cls(name, train, val, splits["test"], val_is_carved=True, notes=notes, **attributes)
+        splits = {**splits, "train": train, "val": val}
+        return cls(name, **splits, val_is_carved=True, notes=notes, **attributes)
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits by name."""
+        """The splits of the classes, by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def all_splits(self) -> dict[str, Split]:
+        """The splits by name, "open_set" among them where there is one."""
+        return self.splits if self.open_set is None else {**self.splits, "open_set": self.open_set}
 
     @functools.cached_property
     def class_counts(self) -> np.ndarray:
@@ -188,6 +200,20 @@ class LongTailed:
         """Images per class of the training list, a val carved from it included, int64 [C]: what shot groups go by."""
         carved = np.bincount(self.val.labels, minlength=len(self.class_names)) if self.val_is_carved else 0
         return self.class_counts + carved
+
+    def resampled(self, how: str, *, seed: int = 0) -> "LongTailed":
+        """The same data with another training list; shot groups still go by the images listed at first.
+
+        Args:
+          how: a name in `rebalancing.RESAMPLING`.
+          seed: of what is kept or repeated.
+        """
+        if how == "none":
+            return self
+        rows = RESAMPLING[how](self.train.labels, seed=seed)
+        resampled = dataclasses.replace(self, train=self.train.subset(rows))
+        vars(resampled)["listed_counts"] = self.listed_counts  # a cached property, so this is its cache
+        return resampled
 
 
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,13 +2,13 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from csv import DictReader
 
 import numpy as np
 
-from keras_lt.datasets.lists import read_class_names, read_list
-from keras_lt.datasets.long_tailed import LongTailed, Split
+from keras_lt.datasets.lists import read_class_names, read_list, read_open_list
+from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
@@ -19,9 +19,10 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own images in a folder per class: `train/<class>/`, `test/<class>/` and, if there is one, `val/`.
 
     Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/` a tenth of each
-    training class is carved off. Without `train/` and `test/` the folders in `data_dir` are the classes, and each is
-    split at random 70 / 10 / 20 into train, val and test, at least one each; a class of one or two images is in train
-    alone. Hidden files and folders are passed over, and so are files without an image's extension.
+    training class is carved off. Images at any depth in `open/`, if there is one beside `train/`, are the open set, of
+    no class. Without `train/` and `test/` the folders in `data_dir` are the classes, and each is split at random
+    70 / 10 / 20 into train, val and test, at least one each; a class of one or two images is in train alone. Hidden
+    files and folders are passed over, and so are files without an image's extension.
 
     Args:
       seed: of the split and the carving.
@@ -50,6 +51,9 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
             raise ValueError(f"Every class needs a folder in train/. Received: {split}/ with {', '.join(unknown[:5])}")
         splits[split], more = _read_folders(root / split, class_names)
         ignored += more
+    if "open" in found:
+        splits["open_set"], more = _read_unlabelled(root / "open")
+        ignored += more
     return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=_ignored_note(ignored))
 
 
@@ -57,7 +61,8 @@ def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own lists: `train.txt`, `test.txt` and, if there is one, `val.txt`, of `relative/path label` lines.
 
     Paths are relative to `data_dir`, labels are class ids from 0. `classes.txt` names the classes, one per line;
-    without it they are numbered. Without `val.txt` a tenth of each training class is carved off.
+    without it they are numbered. Without `val.txt` a tenth of each training class is carved off. The images of
+    `open.txt`, if there is one, are the open set, of no class; its lines are `relative/path -1`.
 
     Args:
       seed: of the carving.
@@ -66,7 +71,9 @@ def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """
     root = pathlib.Path(data_dir)
     entries = {split: read_list(path) for split, path in _split_files(root, "lists", "{}.txt").items()}
-    return _listed(root, entries, read_class_names(root), seed=seed)
+    path = root / "open.txt"
+    open_set = read_open_list(path, images=root) if path.exists() else None
+    return _listed(root, entries, read_class_names(root), seed=seed, open_set=open_set)
 
 
 def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
@@ -108,6 +115,29 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     return _listed(root, entries, names, seed=seed)
 
 
+def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
+    """A folder of images as a split: those in folders named as classes, or, where it has no folders, all as `OPEN`.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: a folder in it is not named as a class, or there is no image.
+    """
+    root = pathlib.Path(images_dir)
+    if not root.is_dir():
+        raise FileNotFoundError(f"--images must be a folder of images. Not found: {root}")
+    found = _folders(root)
+    unknown = sorted(set(found) - set(class_names))
+    if unknown:
+        raise ValueError(
+            f"Folders of --images must be named as classes, {', '.join(class_names[:3])}, ... "
+            f"Received: {root} with {', '.join(unknown[:5])}"
+        )
+    split, _ = _read_folders(root, class_names) if found else _read_unlabelled(root)
+    if not len(split):
+        raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {root} without any")
+    return split
+
+
 def _folders(root: pathlib.Path) -> list[str]:
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
@@ -123,7 +153,13 @@ def _files(root: str | os.PathLike) -> Iterator[str]:
                 yield from _files(entry.path)
 
 
-def _read_folders(root: pathlib.Path, class_names: list[str]) -> tuple[Split, int]:
+def _read_unlabelled(root: pathlib.Path) -> tuple[Split, int]:
+    """The images at any depth of a folder, labelled `OPEN`; and how many other files lie there."""
+    split, ignored = _read_folders(root.parent, [root.name])
+    return Split(split.images, np.full(len(split), OPEN)), ignored
+
+
+def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split, int]:
     """The images of the classes that have a folder here, class by class and sorted; and how many other files lie there.
 
     The order is that of the names, whatever the file system's.
@@ -212,11 +248,13 @@ def _numbered(tables: dict[str, list[tuple[str, str]]], names: Iterable[str]) ->
     return {split: [(path, ids[label]) for path, label in table] for split, table in tables.items()}
 
 
-def _listed(root: pathlib.Path, entries: dict, class_names: list[str] | None, *, seed: int) -> LongTailed:
+def _listed(
+    root: pathlib.Path, entries: dict, class_names: list[str] | None, *, seed: int, open_set: Split | None = None
+) -> LongTailed:
     """A data set of (paths [N], labels [N]) per split."""
     splits = {
         split: Split(np.array([os.path.join(root, path) for path in paths], dtype=str), labels)
         for split, (paths, labels) in entries.items()
     }
     class_names = class_names or range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
-    return LongTailed.from_splits(root.resolve().name, splits, class_names=class_names, seed=seed)
+    return LongTailed.from_splits(root.resolve().name, splits, class_names=class_names, seed=seed, open_set=open_set)

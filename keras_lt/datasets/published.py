@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from keras_lt.datasets.lists import names_from_folders, read_list
+from keras_lt.datasets.lists import names_from_folders, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.metrics import shot_groups
 
@@ -83,7 +83,8 @@ def places_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> Long
     """Places-LT (Liu et al., 2019): 62,500 / 7,300 / 36,500 images of 365 scenes, 4,980 down to 5 per class.
 
     `data_dir` holds `Places_LT_{train,val,test}.txt` and the images they name. Both published path layouts are read
-    (`train/airfield/x.jpg` and `data_256/a/airfield/x.jpg`).
+    (`train/airfield/x.jpg` and `data_256/a/airfield/x.jpg`). Where it also holds `Places_LT_open.txt`, the images that
+    this names in `Places_LT_open/`, of scenes of Places-Extra69, are the open set.
 
     Args:
       allow_modified_lists: warn, rather than raise, where the lists are not those published.
@@ -92,17 +93,20 @@ def places_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> Long
       ValueError: a line is not `path label`, or the lists are not those published.
     """
     lists = _read_lists(PLACES_LT, data_dir, "Places_LT_{}.txt", ("train", "val", "test"))
-    return _checked(PLACES_LT, lists, data_dir, allow_modified_lists)
+    open_set = _read_open(data_dir, "Places_LT_open")
+    return _checked(PLACES_LT, lists, data_dir, allow_modified_lists, open_set=open_set)
 
 
 def imagenet_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> LongTailed:
     """ImageNet-LT (Liu et al., 2019): 115,846 / 20,000 / 50,000 images of 1,000 classes, 1,280 down to 5 per class.
 
     `data_dir` holds `ImageNet_LT_{train,val,test}.txt` and ILSVRC2012's folders; val is carved from ILSVRC2012's train,
-    test is its val. Arguments and errors as for `places_lt`.
+    test is its val. Where it also holds `ImageNet_LT_open.txt`, the images that this names in `ImageNet_LT_open/`, of
+    ILSVRC2010's other classes, are the open set. Arguments and errors as for `places_lt`.
     """
     lists = _read_lists(IMAGENET_LT, data_dir, "ImageNet_LT_{}.txt", ("train", "val", "test"))
-    return _checked(IMAGENET_LT, lists, data_dir, allow_modified_lists)
+    open_set = _read_open(data_dir, "ImageNet_LT_open")
+    return _checked(IMAGENET_LT, lists, data_dir, allow_modified_lists, open_set=open_set)
 
 
 def inaturalist18(data_dir: str = "", *, allow_modified_lists: bool = False, seed: int = 0) -> LongTailed:
@@ -151,6 +155,12 @@ def _read_lists(published: Published, data_dir: str, pattern: str, splits: tuple
             f"Not found: {', '.join(missing)}"
         )
     return {split: read_list(path) for split, path in files.items()}
+
+
+def _read_open(data_dir: str, name: str) -> Split | None:
+    """The open set of OLTR, where there is one: a list, and a folder beside it that it names images of."""
+    path = pathlib.Path(data_dir, f"{name}.txt")
+    return read_open_list(path, images=path.with_suffix("")) if path.exists() else None
 
 
 def _read_competition(folder: pathlib.Path) -> tuple[Lists, list[str]]:

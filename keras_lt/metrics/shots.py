@@ -2,7 +2,7 @@
 
 Groups go by the number of *training* images of a class. A group's accuracy is the unweighted mean of its
 classes' accuracies; classes without an example in the evaluated split are left out, and a group with no class
-left is NaN.
+left is NaN. The class mean, over all classes, is what others call balanced accuracy or macro recall.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def shot_groups(
     """Which classes are many-, medium- and few-shot.
 
     Args:
-      class_counts: training images per class, [C].
+      class_counts: training images per class, [C]; a class of which the number is not known, NaN, is in no group.
       many_above, few_below: both strict, so 100 and 20 images are medium-shot.
     Returns: {"many", "medium", "few"} -> bool [C].
     Raises:
@@ -36,8 +36,11 @@ def shot_groups(
         raise ValueError(
             f"few_below must not exceed many_above. Received: few_below={few_below}, many_above={many_above}"
         )
-    many, few = counts > many_above, counts < few_below
-    return {"many": many, "medium": ~many & ~few, "few": few}
+    return {
+        "many": counts > many_above,
+        "medium": (counts >= few_below) & (counts <= many_above),
+        "few": counts < few_below,
+    }
 
 
 def shot_accuracy(
@@ -49,6 +52,9 @@ def shot_accuracy(
     few_below: int = FEW_SHOT_BELOW,
 ) -> dict[str, float]:
     """Mean per-class accuracy over many-, medium- and few-shot classes.
+
+    >>> keras_lt.shot_accuracy([0, 0, 0, 2], [0, 0, 1, 2], class_counts=[500, 50, 5])
+    {'many': 1.0, 'medium': 0.0, 'few': 1.0, 'all': 0.75, 'class_mean': 0.666...}
 
     Args:
       predictions, labels: class ids of the evaluated split, [N].
@@ -116,6 +122,11 @@ class ShotAccuracy(keras.metrics.Metric):
 
     Keeps sums per class and divides once, so that partial batches and replicas count for what they hold. In
     `weighted_metrics`, an example counts as much as its sample weight. It logs the keys of `shot_accuracy`.
+
+    >>> metric = keras_lt.ShotAccuracy(class_counts=[500, 50, 5])
+    >>> metric.update_state(y_true=[0, 1, 2], y_pred=[[9, 0, 0], [9, 0, 0], [0, 0, 9]])
+    >>> {name: float(accuracy) for name, accuracy in metric.result().items()}
+    {'many': 1.0, 'medium': 0.0, 'few': 1.0, 'all': 0.666..., 'class_mean': 0.666...}
 
     Args:
       class_counts: *training* images per class, [C].

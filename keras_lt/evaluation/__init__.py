@@ -1,0 +1,6 @@
+"""Scores of classifiers: those of a run on their features, and models from anywhere on images."""
+
+from keras_lt.evaluation.models import ScoredModel, load_model, load_run
+from keras_lt.evaluation.scores import Confusion, Scores, evaluate, score
+
+__all__ = ["Confusion", "ScoredModel", "Scores", "evaluate", "load_model", "load_run", "score"]

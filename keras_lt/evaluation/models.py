@@ -1,0 +1,143 @@
+"""Models to be scored, wherever they come from: images in, logits out."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lt.checkpoints import read_json
+from keras_lt.datasets import Split
+from keras_lt.evaluation.scores import logits_in_chunks
+from keras_lt.features import extract_features
+from keras_lt.input_pipeline import evaluation_batches
+from keras_lt.preprocessing import Preprocessing, decode
+from keras_lt.stages import Representation, load_classifier
+
+BATCH_SIZE = 256  # images at a time
+SIGNATURES = {"serving_default": "image_bytes", "images": "images"}  # of `serving`, with their argument
+ANSWERS = {"logits", "classes"}  # what is read of their answers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoredModel:
+    """A model and what goes before it.
+
+    Attributes:
+      name: what tables call it.
+      logits: a split -> the logits [B, C] of its images, in batches and in order.
+      class_names: [C]; empty where the model does not know them.
+    """
+
+    name: str
+    logits: Callable[[Split], Iterator[np.ndarray]]
+    class_names: tuple[str, ...] = ()
+
+
+def load_run(folder: str | os.PathLike, names: Sequence[str], *, feature_dtype: str) -> list[ScoredModel]:
+    """The classifiers of those names of the run in a folder.
+
+    Args:
+      feature_dtype: how the run stores stage one's features; those of a backbone that drifted are float32.
+    Raises:
+      ValueError: a classifier is not there.
+    """
+    folder = pathlib.Path(folder)
+    missing = [name for name in names if not (folder / "classifiers" / name / "scores.json").exists()]
+    if missing:
+        raise ValueError(
+            f"{folder} holds no finished classifier '{missing[0]}'; train it with --classifiers={missing[0]}"
+        )
+    representation = Representation.load(folder / "representation")
+
+    @functools.cache  # classifiers on one backbone share its features
+    def features(backbone: keras.Model, split: Split) -> np.ndarray:
+        dtype = feature_dtype if backbone is representation.backbone else "float32"
+        return extract_features(backbone, split, representation.preprocessing, dtype=dtype).features
+
+    def logits(backbone: keras.Model, classifier: keras.Model, split: Split) -> Iterator[np.ndarray]:
+        return logits_in_chunks(classifier, features(backbone, split))
+
+    parts = {name: load_classifier(folder / "classifiers" / name, representation) for name in names}
+    return [ScoredModel(name, functools.partial(logits, *both)) for name, both in parts.items()]
+
+
+def load_model(path: str | os.PathLike, *, run: str | os.PathLike = "") -> ScoredModel:
+    """A model of a file or folder.
+
+    Args:
+      path: a `.keras` file, images -> logits, or the folder of a SavedModel that `keras_lt.export` wrote.
+      run: the work folder whose preprocessing a `.keras` file takes; without it, `preprocessing.json` beside the file.
+    Raises:
+      FileNotFoundError: there is neither, or no preprocessing.
+      ValueError: the file's model is not images -> logits, or the SavedModel has other signatures.
+    """
+    path = pathlib.Path(path)
+    if (path / "saved_model.pb").exists():
+        return _saved_model(path)
+    if path.suffix != ".keras" or not path.exists():
+        raise FileNotFoundError(f"--model must be a .keras file, or a folder with saved_model.pb. Not found: {path}")
+    return _keras_model(path, _read_preprocessing(pathlib.Path(run, "representation") if run else path.parent))
+
+
+def _read_preprocessing(folder: pathlib.Path) -> Preprocessing:
+    path = folder / "preprocessing.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            "A .keras file takes its preprocessing from the run in --workdir, or from preprocessing.json beside it. "
+            f"Not found: {path}"
+        )
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in read_json(path).items()}
+    return Preprocessing(**settings)
+
+
+def _keras_model(path: pathlib.Path, preprocessing: Preprocessing) -> ScoredModel:
+    model = keras.saving.load_model(path, compile=False)
+    if len(model.input_shape) != 4 or len(model.output_shape) != 2:
+        raise ValueError(
+            "--model must take images [B, S, S, 3] and give logits [B, C]; --workdir with --classifiers scores a "
+            f"classifier of a run. Received: {path}, {model.input_shape} -> {model.output_shape}"
+        )
+
+    def logits(split: Split) -> Iterator[np.ndarray]:
+        for images, _ in evaluation_batches(split, preprocessing, batch_size=BATCH_SIZE):
+            yield model.predict_on_batch(images.numpy())
+
+    return ScoredModel(str(path), logits)
+
+
+def _saved_model(path: pathlib.Path) -> ScoredModel:
+    loaded = tf.saved_model.load(path)
+    _check_signatures(path, loaded.signatures)
+    classes = loaded.signatures["images"](images=tf.zeros((1, 1, 1, 3), tf.uint8))["classes"][0]
+
+    def logits(split: Split) -> Iterator[np.ndarray]:
+        for start in range(0, len(split), BATCH_SIZE):
+            rows = range(start, min(start + BATCH_SIZE, len(split)))
+            if split.is_encoded:
+                encoded = tf.constant([split.read(row) for row in rows])
+                answer = loaded.signatures["serving_default"](image_bytes=encoded)
+            else:
+                answer = loaded.signatures["images"](images=decode(split.images[rows.start : rows.stop]))
+            yield answer["logits"].numpy()
+
+    return ScoredModel(str(path), logits, tuple(name.decode() for name in classes.numpy()))
+
+
+def _check_signatures(path: pathlib.Path, signatures: Mapping):
+    found, fits = [], []
+    for name, function in signatures.items():
+        arguments, answers = set(function.structured_input_signature[1]), set(function.structured_outputs)
+        found.append(f"{name}({', '.join(sorted(arguments))}) -> {', '.join(sorted(answers))}")
+        if SIGNATURES.get(name) in arguments and answers >= ANSWERS:
+            fits.append(name)
+    if len(fits) < len(SIGNATURES):
+        expected = ", ".join(f"{name}({argument})" for name, argument in SIGNATURES.items())
+        raise ValueError(
+            f"A SavedModel must have the signatures that keras_lt.export writes, {expected}, which answer with "
+            f"{' and '.join(sorted(ANSWERS))} among others. Received: {path} with {'; '.join(found) or 'none'}"
+        )

@@ -1,0 +1,207 @@
+"""How well classifiers do on a split: what they say of each example, and the numbers that this amounts to."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_lt.checkpoints import atomic
+from keras_lt.features import CHUNK, Features
+from keras_lt.metrics import (
+    Reliability,
+    auroc,
+    class_means,
+    open_f_measure,
+    shot_accuracy_from_counts,
+    shot_groups,
+)
+
+TOP = 5  # classes kept per example
+
+
+class Confusion(NamedTuple):
+    """How often examples of one class are taken for another; `share` is of the examples of the true class."""
+
+    true: int
+    predicted: int
+    count: int
+    share: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """What a classifier says of every example of a split.
+
+    Attributes:
+      labels: class ids, int64 [N].
+      top: the most probable classes, the first of them the prediction, int64 [N, min(5, C)].
+      confidences: softmax probability of the prediction, float32 [N].
+      class_counts: training images per class, [C].
+      open_confidences: of images of no known class, [M]; none where the data set has none.
+    """
+
+    labels: np.ndarray
+    top: np.ndarray
+    confidences: np.ndarray
+    class_counts: np.ndarray
+    open_confidences: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predicted classes, int64 [N]."""
+        return self.top[:, 0]
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Whether an example is predicted right, bool [N]."""
+        return self.predictions == self.labels
+
+    @functools.cached_property
+    def correct(self) -> np.ndarray:
+        """Examples per class that are predicted right, int64 [C]."""
+        return self._per_class(self.labels[self.hits])
+
+    @functools.cached_property
+    def total(self) -> np.ndarray:
+        """Examples per class, int64 [C]."""
+        return self._per_class(self.labels)
+
+    @property
+    def per_class(self) -> np.ndarray:
+        """Accuracy of each class, [C]; NaN where the split has no example of it."""
+        return np.divide(self.correct, self.total, out=np.full(len(self.total), np.nan), where=self.total > 0)
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Many, medium, few, all and class mean, as `metrics.shot_accuracy`."""
+        return shot_accuracy_from_counts(self.correct, self.total, self.class_counts)
+
+    @property
+    def top_5(self) -> float:
+        """Share of examples whose class is among the five most probable; NaN for five classes or fewer."""
+        if len(self.class_counts) <= TOP or not len(self.labels):
+            return float("nan")
+        return float((self.top == self.labels[:, np.newaxis]).any(1).mean())
+
+    @functools.cached_property
+    def reliability(self) -> dict[str, Reliability]:
+        """Accuracy and confidence in bins of confidence, over all examples and over those of each group of classes."""
+        members = {"all": np.ones(len(self.class_counts), bool), **shot_groups(self.class_counts)}
+        rows = {name: classes[self.labels] for name, classes in members.items()}
+        return {name: Reliability.of(self.confidences[of], self.hits[of]) for name, of in rows.items()}
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Every number by name, in [0, 1] and NaN where it is not defined.
+
+        The accuracies; macro-F1 and the means of `metrics.class_means`; "top_5"; the expected calibration error "ece"
+        of all, "ece_many", "ece_medium" and "ece_few" of the groups' examples; and, with open images, "open_f_measure"
+        and "open_auroc", as in `metrics.open_set`.
+        """
+        errors = {name: bins.error for name, bins in self.reliability.items()}
+        summary = {
+            **self.accuracies,
+            **class_means(self.correct, self.total, self._per_class(self.predictions)),
+            "top_5": self.top_5,
+            "ece": errors.pop("all"),
+            **{f"ece_{group}": error for group, error in errors.items()},
+        }
+        if len(self.open_confidences):
+            known, unknown = self.confidences, self.open_confidences
+            summary["open_f_measure"] = open_f_measure(self.hits, known, unknown)
+            summary["open_auroc"] = auroc(known, unknown)
+        return summary
+
+    def confused_pairs(self, k: int) -> list[Confusion]:
+        """The `k` most frequent confusions; of equally frequent ones, that of the larger share first."""
+        classes = len(self.class_counts)
+        wrong = ~self.hits
+        pairs, counts = np.unique(self.labels[wrong] * classes + self.predictions[wrong], return_counts=True)
+        true, predicted = np.divmod(pairs, classes)
+        shares = counts / self.total[true]
+        order = np.lexsort((-shares, -counts))[:k]
+        columns = (true, predicted, counts, shares)
+        return [Confusion(*row) for row in zip(*(column[order].tolist() for column in columns), strict=True)]
+
+    def save(self, path: str | os.PathLike):
+        """Writes an npz with an array per attribute, atomically."""
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        with atomic(path) as scratch:
+            np.savez_compressed(scratch, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Scores":
+        """Reads what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
+
+    def _per_class(self, ids: np.ndarray) -> np.ndarray:
+        return np.bincount(ids, minlength=len(self.class_counts))
+
+
+def evaluate(
+    classifier: keras.layers.Layer,
+    features: Features,
+    class_counts: np.ndarray,
+    *,
+    open_features: Features | None = None,
+) -> Scores:
+    """Scores a classifier, features [B, D] -> logits [B, C], on every example of a split once.
+
+    >>> joint = keras_lt.evaluate_classifier(representation.head, features["test"], data.listed_counts)
+    >>> joint.confused_pairs(1)
+    [Confusion(true=..., predicted=..., count=..., share=...)]
+
+    Args:
+      features: of the split.
+      class_counts: training images per class, [C]; NaN where that is not known.
+      open_features: of images of no known class.
+    """
+    open_logits = () if open_features is None else logits_in_chunks(classifier, open_features.features)
+    logits = logits_in_chunks(classifier, features.features)
+    return score(logits, features.labels, class_counts, open_logits=open_logits)
+
+
+def score(
+    logits: Iterable[np.ndarray],
+    labels: np.ndarray,
+    class_counts: np.ndarray,
+    *,
+    open_logits: Iterable[np.ndarray] = (),
+) -> Scores:
+    """The scores of logits that come in chunks [B, C], of which one is in memory at a time.
+
+    Args:
+      labels: of the examples in the order of the logits, [N].
+      class_counts: training images per class, [C]; NaN where that is not known.
+      open_logits: of images of no known class.
+    Raises:
+      ValueError: another number of logits than of classes.
+    """
+    top, confidences = _ranked(logits, len(class_counts))
+    _, open_confidences = _ranked(open_logits, len(class_counts))
+    return Scores(np.asarray(labels), top, confidences, np.asarray(class_counts), open_confidences)
+
+
+def logits_in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:
+    """Logits [B, C] of features [N, D], chunk by chunk."""
+    for start in range(0, len(features), CHUNK):
+        yield classifier(np.asarray(features[start : start + CHUNK], np.float32))
+
+
+def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable classes [N, min(5, C)], and the probability of the first, float32 [N]."""
+    top, confidences = [np.zeros((0, min(TOP, classes)), np.int64)], [np.zeros(0, np.float32)]
+    for chunk in logits:
+        if chunk.shape[-1] != classes:
+            raise ValueError(f"There must be one logit per class, {classes}. Received: {chunk.shape[-1]} logits")
+        exact = keras.ops.cast(chunk, "float32")
+        values, indices = keras.ops.top_k(exact, min(TOP, classes))
+        largest = keras.ops.exp(values[:, 0] - keras.ops.logsumexp(exact, axis=-1))
+        top.append(keras.ops.convert_to_numpy(indices).astype(np.int64))
+        confidences.append(np.minimum(keras.ops.convert_to_numpy(largest), 1))  # rounding may exceed it
+    return np.concatenate(top), np.concatenate(confidences)

@@ -1,0 +1,28 @@
+"""How well a classifier does: by groups of classes, over classes, in its confidence, and on images of no class."""
+
+from keras_lt.metrics.calibration import ECE_BINS, Reliability
+from keras_lt.metrics.class_means import class_means
+from keras_lt.metrics.open_set import OPEN_THRESHOLD, auroc, open_f_measure
+from keras_lt.metrics.shots import (
+    FEW_SHOT_BELOW,
+    MANY_SHOT_ABOVE,
+    ShotAccuracy,
+    shot_accuracy,
+    shot_accuracy_from_counts,
+    shot_groups,
+)
+
+__all__ = [
+    "ECE_BINS",
+    "FEW_SHOT_BELOW",
+    "MANY_SHOT_ABOVE",
+    "OPEN_THRESHOLD",
+    "Reliability",
+    "ShotAccuracy",
+    "auroc",
+    "class_means",
+    "open_f_measure",
+    "shot_accuracy",
+    "shot_accuracy_from_counts",
+    "shot_groups",
+]

@@ -1,0 +1,47 @@
+"""Means over classes that a few bad classes pull down, from per-class sums."""
+
+import numpy as np
+
+
+def class_means(correct: np.ndarray, total: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Macro-F1, and the harmonic mean, geometric mean and minimum of the per-class accuracies.
+
+    With n_c examples of class c, of which t_c are predicted right, and p_c examples predicted to be c:
+
+      macro_f1: mean of 2 t_c / (n_c + p_c), over classes with an example or a prediction (Opitz and Burst, 2019).
+      harmonic_mean: K / sum(n_c / t_c) over the K classes with an example (Du and Wu, CVPR 2023).
+      geometric_mean: product(t_c / n_c) ** (1 / K) over these (Kubat and Matwin, 1997).
+      worst_class: min(t_c / n_c) over these.
+
+    The last three are 0 as soon as one class is never predicted right. The arithmetic mean is "class_mean" of
+    `shot_accuracy`.
+
+    Args:
+      correct, total, predicted: t_c, n_c and p_c, [C].
+    Returns: the four by name, in [0, 1]; NaN without an example.
+    Raises:
+      ValueError: shapes that differ, or sums that do not satisfy 0 <= correct <= total and correct <= predicted.
+    """
+    correct, total, predicted = np.asarray(correct), np.asarray(total), np.asarray(predicted)
+    if not correct.shape == total.shape == predicted.shape or correct.ndim != 1:
+        raise ValueError(
+            "correct, total and predicted must all be [C]. "
+            f"Received: shapes {correct.shape}, {total.shape} and {predicted.shape}"
+        )
+    if not ((correct >= 0) & (correct <= total) & (correct <= predicted)).all():
+        raise ValueError(
+            "0 <= correct <= total and correct <= predicted must hold. "
+            f"Received: correct={correct}, total={total}, predicted={predicted}"
+        )
+    shown = total > 0
+    if not shown.any():
+        return dict.fromkeys(("macro_f1", "harmonic_mean", "geometric_mean", "worst_class"), float("nan"))
+    either = total + predicted
+    accuracies = correct[shown] / total[shown]
+    with np.errstate(divide="ignore"):  # 1 / 0 and log 0 are the infinities that make a mean 0
+        return {
+            "macro_f1": float((2 * correct[either > 0] / either[either > 0]).mean()),
+            "harmonic_mean": float(1 / (1 / accuracies).mean()),
+            "geometric_mean": float(np.exp(np.log(accuracies).mean())),
+            "worst_class": float(accuracies.min()),
+        }

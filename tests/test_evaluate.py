@@ -1,0 +1,209 @@
+"""`python -m keras_lt.evaluate` on a tiny run, on models by themselves, and on folders of images."""
+
+import csv
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from keras_lt import config, evaluate, train
+from keras_lt.checkpoints import read_json
+from keras_lt.config import RunConfig
+from tests.conftest import squares
+
+SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 1}
+NAMES = ("dark", "grey", "light")
+
+
+def asked(*arguments):
+    """What the command is asked for by these arguments."""
+    flag_values = flags.FlagValues()
+    config.define_evaluate_flags(flag_values)
+    flag_values(["evaluate", *arguments])
+    return config.evaluate_options(flag_values)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """The squares as npz files, with a black open set."""
+    folder = tmp_path_factory.mktemp("squares")
+    for seed, (name, counts) in enumerate({"train": (120, 24, 6), "val": (10,) * 3, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    np.savez(folder / "open.npz", images=np.zeros((4, 8, 8), np.uint8))
+    (folder / "classes.txt").write_text("\n".join(NAMES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(data_dir, tmp_path_factory):
+    """A finished run, its classifiers Joint and cRT, cRT exported."""
+    folder = tmp_path_factory.mktemp("work") / "run"
+    classifiers = {"classifiers": ("joint", "crt"), "export_classifier": "crt"}
+    train.run(RunConfig(dataset="arrays", data_dir=str(data_dir), workdir=str(folder), **SMALL, **classifiers))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """PNGs of the test squares in a folder per class, with one of the classes missing; and their labels."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i, (image, label) in enumerate(zip(*squares((7, 0, 7), seed=2), strict=True)):
+        (folder / NAMES[label]).mkdir(exist_ok=True)
+        (folder / NAMES[label] / f"{i:02}.png").write_bytes(tf.io.encode_png(image[..., None]).numpy())
+    return folder
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_classifier_of_a_run_gets_the_scores_of_its_results(workdir, capsys):
+    scores = evaluate.run(asked(f"--workdir={workdir}"))
+    results = read_json(workdir / "results.json")["classifiers"]
+    assert list(scores) == list(results) == ["joint", "crt"]
+    for name, row in results.items():
+        for group in ("many", "medium", "few", "all", "class_mean"):
+            assert scores[name].summary[group] == pytest.approx(row["test"][group])
+    said = capsys.readouterr().out
+    assert re.search(r", test: 21 images, in %", said)
+    assert re.search(r"Joint +cRT", said)
+    for row in ("Few", "Macro-F1", "Worst class", "ECE few", "Open-set AUROC"):
+        assert row in said
+    assert "Top-5" not in said  # three classes
+
+
+def test_another_split_and_one_classifier_alone(workdir):
+    scores = evaluate.run(asked(f"--workdir={workdir}", "--classifiers=crt", "--split=val"))
+    assert list(scores) == ["crt"]
+    on_val = read_json(workdir / "results.json")["classifiers"]["crt"]["val"]
+    assert scores["crt"].accuracies["class_mean"] == pytest.approx(on_val["class_mean"])
+    assert len(scores["crt"].open_confidences) == 0  # open images stand beside the test split
+
+
+def test_predictions_are_written_for_every_image(workdir, data_dir, tmp_path):
+    path = tmp_path / "predictions.csv"
+    scores = evaluate.run(asked(f"--workdir={workdir}", f"--predictions={path}"))
+    rows = read_csv(path)
+    assert [row["model"] for row in rows] == ["joint"] * 21 + ["crt"] * 21
+    with np.load(data_dir / "test.npz") as test:
+        assert [row["label"] for row in rows[21:]] == [NAMES[label] for label in test["labels"]]
+    assert [row["image"] for row in rows[:3]] == ["0", "1", "2"]
+    assert np.mean([row["label"] == row["predicted"] for row in rows[21:]]) == scores["crt"].accuracies["all"]
+    for row in rows:
+        assert row["top_5"].startswith(row["predicted"])
+        assert sorted(row["top_5"].split(" | ")) == sorted(NAMES)
+        assert 1 / 3 <= float(row["confidence"]) <= 1
+
+
+def test_an_exported_model_has_the_scores_of_its_classifier(workdir, data_dir):
+    model = workdir / "export/crt/1"
+    scores = evaluate.run(asked(f"--model={model}", "--dataset=arrays", f"--data_dir={data_dir}"))[str(model)]
+    of_run = evaluate.run(asked(f"--workdir={workdir}", "--classifiers=crt"))["crt"]
+    np.testing.assert_array_equal(scores.predictions, of_run.predictions)
+    np.testing.assert_allclose(scores.confidences, of_run.confidences, atol=1e-5)
+    np.testing.assert_allclose(scores.open_confidences, of_run.open_confidences, atol=1e-5)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_keras_file_takes_its_preprocessing_from_beside_it_or_from_the_run(workdir, data_dir, tmp_path, beside):
+    source = ["--dataset=arrays", f"--data_dir={data_dir}"] if beside else [f"--workdir={workdir}"]
+    model = workdir / "representation/model.keras"
+    if not beside:
+        model = tmp_path / "copy.keras"
+        model.write_bytes((workdir / "representation/model.keras").read_bytes())
+    (scores,) = evaluate.run(asked(f"--model={model}", *source)).values()
+    joint = evaluate.run(asked(f"--workdir={workdir}", "--classifiers=joint"))["joint"]
+    np.testing.assert_array_equal(scores.predictions, joint.predictions)
+    np.testing.assert_allclose(scores.confidences, joint.confidences, atol=1e-5)
+
+
+def test_a_folder_per_class_is_scored_by_its_names(workdir, photos, capsys):
+    model = workdir / "export/crt/1"
+    (scores,) = evaluate.run(asked(f"--model={model}", f"--images={photos}")).values()
+    assert scores.total.tolist() == [7, 0, 7]  # "grey" has no folder
+    said = capsys.readouterr().out
+    assert "14 images" in said
+    assert "Class mean" in said
+    assert "Many" not in said  # nothing says how many images a class was trained on
+    of_run = evaluate.run(asked(f"--workdir={workdir}", "--classifiers=crt", f"--images={photos}"))["crt"]
+    np.testing.assert_array_equal(scores.predictions, of_run.predictions)
+    assert "Many" in capsys.readouterr().out
+
+
+def test_a_flat_folder_gets_predictions_and_no_scores(workdir, photos, tmp_path, capsys):
+    flat, path, model = photos / "dark", tmp_path / "out" / "flat.csv", workdir / "export/crt/1"
+    evaluate.run(asked(f"--model={model}", f"--images={flat}", f"--predictions={path}"))
+    rows = read_csv(path)
+    assert [row["image"] for row in rows] == sorted(map(str, flat.glob("*.png")))
+    assert {row["label"] for row in rows} == {""}
+    assert {row["predicted"] for row in rows} <= set(NAMES)
+    assert "Class mean" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no labels to score by; --predictions"):
+        evaluate.run(asked(f"--model={model}", f"--images={flat}"))
+
+
+def test_an_image_that_does_not_decode_is_named(workdir, photos, tmp_path):
+    (tmp_path / "a.png").write_bytes((next(iter(photos.glob("dark/*")))).read_bytes())
+    (tmp_path / "b.png").write_bytes(b"not an image")
+    with pytest.raises(SystemExit, match=rf"JPEG, PNG, BMP or GIF. Received: {tmp_path}/b.png"):
+        evaluate.run(
+            asked(f"--model={workdir}/export/crt/1", f"--images={tmp_path}", f"--predictions={tmp_path}/p.csv")
+        )
+
+
+def test_a_saved_model_of_somebody_else_is_told_what_was_expected(tmp_path, data_dir):
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]).export(tmp_path / "other", verbose=False)
+    with pytest.raises(SystemExit) as error:
+        evaluate.run(asked(f"--model={tmp_path}/other", "--dataset=arrays", f"--data_dir={data_dir}"))
+    assert "serving_default(image_bytes), images(images)" in str(error.value)
+    assert re.search(r"Received: .*/other with .*serve", str(error.value))
+
+
+def test_models_and_data_of_other_classes_are_refused(workdir, data_dir, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for split in ("train", "val", "test"):
+        (other / f"{split}.npz").write_bytes((data_dir / f"{split}.npz").read_bytes())
+    (other / "classes.txt").write_text("dark\ngray\nlight")
+    with pytest.raises(SystemExit, match="class 1 'grey' there, 'gray' here"):
+        evaluate.run(asked(f"--model={workdir}/export/crt/1", "--dataset=arrays", f"--data_dir={other}"))
+    (other / "unicorn").mkdir()
+    with pytest.raises(SystemExit, match=r"named as classes, dark, grey, light.*with unicorn"):
+        evaluate.run(asked(f"--model={workdir}/export/crt/1", f"--images={other}"))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("representation/nothing.keras", r"must be a .keras file, or a folder with saved_model.pb. Not found"),
+        ("export/crt", r"must be a .keras file, or a folder with saved_model.pb. Not found"),
+        ("classifiers/crt/model.keras", r"Not found: .*/classifiers/crt/preprocessing.json"),
+    ],
+)
+def test_what_is_no_model_is_refused(workdir, data_dir, model, message):
+    with pytest.raises(SystemExit, match=message):
+        evaluate.run(asked(f"--model={workdir}/{model}", "--dataset=arrays", f"--data_dir={data_dir}"))
+
+
+def test_a_classifier_of_features_is_refused(workdir):
+    with pytest.raises(SystemExit, match=r"must take images \[B, S, S, 3\].*\(None, 4\)"):
+        evaluate.run(asked(f"--model={workdir}/classifiers/crt/model.keras", f"--workdir={workdir}"))
+
+
+def test_a_classifier_that_the_run_has_not_is_named(workdir):
+    with pytest.raises(SystemExit, match="no finished classifier 'lws'; train it with --classifiers=lws"):
+        evaluate.run(asked(f"--workdir={workdir}", "--classifiers=lws"))
+
+
+def test_a_model_needs_something_to_be_scored_on(workdir, photos):
+    with pytest.raises(
+        ValueError, match="--model is scored on --dataset, on the data set of --workdir, or on --images"
+    ):
+        asked(f"--model={workdir}/export/crt/1")
+    with pytest.raises(SystemExit, match=r"A .keras file does not name its classes"):
+        evaluate.run(asked(f"--model={workdir}/representation/model.keras", f"--images={photos}"))
