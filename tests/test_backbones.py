@@ -291,3 +291,32 @@ def test_wrong_names_are_answered_with_the_right_ones(name, pretrained, message)
 def test_a_cifar_net_has_whole_blocks(depth):
     with pytest.raises(ValueError, match=f"6 n .* Received: depth={depth}"):
         cifar_resnet(depth, name="odd")
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("resnet32", 2 * 9 * 64 * 64 + 2 * 4 * 64),  # two convolutions, each with batch norm
+        ("resnet50", 2048 * 512 + 9 * 512 * 512 + 512 * 2048 + 4 * (512 + 512 + 2048)),
+        ("resnet8", 9 * 64 * 128 + 9 * 128 * 128 + 64 * 128 + 3 * 4 * 128),  # its only block has a projection
+    ],
+)
+def test_a_branched_net_has_its_last_block_twice(name, block):
+    plain = backbones.build(name, image_size=32)
+    assert backbones.branched(plain).count_params() - plain.count_params() == block
+
+
+@pytest.mark.parametrize("name", ["resnet32", "resnet8"])
+def test_the_first_branch_is_the_nets_own_block_and_the_second_a_new_one(name, tmp_path):
+    plain = backbones.build(name, image_size=32)
+    net = backbones.branched(plain)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
+    features = net(images).numpy()
+    first, second = np.split(features, 2, axis=1)
+    np.testing.assert_allclose(first, plain(images), rtol=1e-4, atol=1e-5)
+    assert np.abs(first - second).max() > 1e-3 * np.abs(first).max()
+    net.save(tmp_path / "net.keras")
+    again = keras.saving.load_model(tmp_path / "net.keras")
+    for branch, expected in zip(backbones.branches(again), (first, second), strict=True):
+        np.testing.assert_allclose(branch(images), expected, rtol=1e-5, atol=1e-6)
+    assert backbones.feature_map(again).output_shape[-1] == features.shape[1]

@@ -13,7 +13,7 @@ from keras_lt.backbones.applications import APPLICATIONS, application
 from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.local_weights import load_weights
 from keras_lt.backbones.normalizations import Normalization
-from keras_lt.backbones.parts import feature_map, last_block
+from keras_lt.backbones.parts import branched, branches, feature_map, last_block
 from keras_lt.backbones.presets import is_preset, preset_backbone, preset_normalization
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
@@ -24,6 +24,8 @@ __all__ = [
     "BACKBONES",
     "NAMES",
     "Normalization",
+    "branched",
+    "branches",
     "build",
     "check",
     "feature_map",

@@ -1,0 +1,234 @@
+"""BBN: one branch for the data as they are, one for the tail (Zhou et al., CVPR 2020, arXiv:1912.02413).
+
+Every step sees pairs of images, one drawn uniformly and one by the reversed sampler. They share all of the net but its
+last block, of which each has its own. A weight, alpha, falls from 1 to 0 over training: with it, features and loss pass
+from the uniform branch to the reversed one.
+"""
+
+import dataclasses
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lt import backbones
+from keras_lt.classifiers import fresh_dense
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.distribution import Strategy, make_strategy
+from keras_lt.features import Features
+from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.optimization import Recipe
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.stages import PRECISIONS, Classifier, Representation, building, fit, make_preprocessing
+from keras_lt.stages import learn_classifier as learn_any_classifier
+from keras_lt.stages.fitting import check_choice
+
+STAGE_ONE = Recipe()
+HORIZONS = {90: 100, 180: 200}  # T_max of the reference's two iNaturalist schedules; else it is the number of epochs
+# What BBN is made of, and so nobody's to choose.
+FIXED_RECIPE = {
+    "sampler": "instance_balanced",
+    "engine": "auto",
+    "loss": "cross_entropy",
+    "class_weights": "none",
+    "feature_loss": "",
+    "resampling": "none",
+}
+
+
+def cumulative_alpha(epoch: float, horizon: float) -> float:
+    """Weight of the uniform branch after that many epochs of T_max, 1 - (epoch / T_max)^2."""
+    return 1 - (epoch / horizon) ** 2
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class BilateralBranches(keras.Model):
+    """Trains the two branches of a model, images -> logits, each on its own draws; the model itself is what is kept.
+
+    A pair (uniform images, reversed images) has the logits z = W [2a f_u ; 2(1 - a) f_r] + b for a = alpha and, for
+    their labels, the loss a CE(z, y_u) + (1 - a) CE(z, y_r). Single images go through both branches with a = 1/2: that
+    is the model as it is.
+    The halves of a pair are two passes through the trunk, so each has its own statistics in batch norm.
+
+    Args:
+      model: Functional, images [B, S, S, 3] -> logits [B, C]; its layer "backbone" is `backbones.branched`, its layer
+        "classifier" linear.
+    """
+
+    def __init__(self, model: keras.Model, **options):
+        super().__init__(**options)
+        self.model = model
+        self.uniform, self.reversed = backbones.branches(model.get_layer("backbone"))
+        self.alpha = self.add_weight(shape=(), initializer="ones", trainable=False, autocast=False, name="alpha")
+
+    def call(self, inputs, training=False):
+        """Images [B, S, S, 3] -> logits [B, C]; a pair of such images -> logits [B, C] and alpha."""
+        if not _is_pair(inputs):
+            return self.model(inputs, training=training)
+        uniform, rebalanced = inputs
+        alpha = keras.ops.convert_to_tensor(self.alpha)
+        features = keras.ops.concatenate(
+            [
+                2 * alpha * self.uniform(uniform, training=training),
+                2 * (1 - alpha) * self.reversed(rebalanced, training=training),
+            ],
+            axis=-1,
+        )
+        return self.model.get_layer("classifier")(features), alpha
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Keras's hook: for a pair of labels the weighted sum of both losses."""
+        if not _is_pair(y):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        logits, alpha = y_pred
+        uniform = super().compute_loss(x, y[0], logits, None, training)
+        rebalanced = super().compute_loss(x, y[1], logits, None, training)
+        return alpha * uniform + (1 - alpha) * rebalanced
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Keras's hook: a pair of labels counts as two examples, by their weights."""
+        if _is_pair(y):
+            logits, alpha = y_pred  # not the model's own: on JAX metrics are computed without it
+            ones = keras.ops.ones_like(logits[:, 0])
+            sample_weight = keras.ops.concatenate([alpha * ones, (1 - alpha) * ones])
+            y, y_pred = keras.ops.concatenate(y), keras.ops.concatenate([logits, logits])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "model": keras.saving.serialize_keras_object(self.model)}
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds it around the model."""
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def _is_pair(batch) -> bool:
+    return isinstance(batch, tuple | list)
+
+
+class CumulativeLearning(keras.callbacks.Callback):
+    """Sets the weight of the uniform branch for every epoch, and logs it.
+
+    Args:
+      horizon: T_max, in epochs.
+    """
+
+    def __init__(self, horizon: int):
+        super().__init__()
+        self.horizon = horizon
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
+        """Keras's hook."""
+        self.model.alpha.assign(cumulative_alpha(epoch, self.horizon))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None):
+        """Keras's hook."""
+        logs["alpha"] = cumulative_alpha(epoch, self.horizon)
+
+
+def paired_batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    *,
+    class_counts: np.ndarray,
+    seed: int,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Batches of both samplers side by side: ((images, images), (labels, labels)), the uniform draws first.
+
+    Args: as `input_pipeline.training_batches`; `recipe` has the uniform sampler. The other draws, and their
+      augmentations, have a seed of their own that follows from `seed`.
+    """
+    other = dataclasses.replace(recipe, sampler="reversed")
+    other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+    streams = (
+        training_batches(split, preprocessing, own, class_counts=class_counts, seed=own_seed, start_step=start_step)
+        for own, own_seed in ((recipe, seed), (other, other_seed))
+    )
+    return tf.data.Dataset.zip(*streams).map(lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))
+
+
+def learn_representation(
+    data: LongTailed,
+    *,
+    backbone: str = "resnet8",
+    recipe: Recipe = STAGE_ONE,
+    head: str = "auto",
+    image_size: int = 0,
+    augmentation: str = "auto",
+    pretrained: str = "",
+    train_parts: str = "all",
+    backbone_lr_multiplier: float = 1.0,
+    precision: str = "float32",
+    seed: int = 0,
+    strategy: Strategy | None = None,
+    folder: str | os.PathLike | None = None,
+    **augmentations: float,
+) -> Representation:
+    """Trains BBN from scratch; its features are both branches' side by side, [B, 2D], its classifier a dense one.
+
+    Args: as `stages.learn_representation`. A batch is `recipe.batch_size` pairs of images, an epoch one pass over the
+      uniform draws.
+    Raises:
+      ValueError: something else than BBN is asked for, before any training.
+    """
+    for name, value in FIXED_RECIPE.items():
+        _check_fixed(name, getattr(recipe, name), value)
+    _check_fixed("head", head, "auto", "dense")
+    _check_fixed("pretrained", pretrained, "")
+    _check_fixed("train_parts", train_parts, "all")
+    check_choice("backbone of method=bbn", backbone, backbones.BACKBONES)
+    check_choice("precision", precision, PRECISIONS)
+    for name in ("mixup", "cutmix"):
+        _check_fixed(name, augmentations.get(name, 0), 0)
+    strategy = strategy or make_strategy()
+    preprocessing = make_preprocessing(
+        data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
+    )
+    with building(strategy, seed=seed, precision=precision):
+        network = backbones.branched(backbones.build(backbone, image_size=preprocessing.image_size))
+        classifier = fresh_dense(network.output_shape[-1], len(data.class_names), seed=seed)
+        network.name, classifier.name = "backbone", "classifier"
+        model = keras.Model(network.input, classifier(network(network.input)), name="representation")
+        trained = BilateralBranches(model)
+    history = fit(
+        trained,
+        lambda start_step: paired_batches(
+            data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
+        ),
+        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
+        data=data,
+        recipe=recipe,
+        multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
+        strategy=strategy,
+        folder=folder,
+        callbacks=[CumulativeLearning(HORIZONS.get(recipe.epochs, recipe.epochs))],
+    )
+    return Representation(model, preprocessing, history)
+
+
+def learn_classifier(
+    representation: Representation,
+    data: LongTailed,
+    *,
+    features: dict[str, Features],
+    recipe: Recipe,
+    seed: int,
+    strategy: Strategy,
+    folder: str | os.PathLike | None,
+) -> Classifier:
+    """The classifier that BBN trained with its branches, as it is.
+
+    Args: as `stages.learn_classifier`.
+    """
+    options = {"features": features, "recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
+    return learn_any_classifier("joint", representation, data, **options)
+
+
+def _check_fixed(name: str, value, *own):
+    if value not in own:
+        raise ValueError(f"method=bbn has {name}={own[0]!r} and no other. Received: {name}={value!r}")

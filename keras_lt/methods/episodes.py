@@ -1,0 +1,78 @@
+"""Episodes: some base classes are taken for novel ones, of which a few examples are known."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lt.features import Features
+from keras_lt.input_pipeline import prefetched
+from keras_lt.optimization import Recipe
+
+# As FSLwF's reference has them on ImageNet, where its generators are for 1, 2, 5, 10 or 20 examples.
+EXEMPLARS = 20  # of a class taken for novel
+TAKEN_FOR_NOVEL = 250, 389  # so many of so many base classes
+BASE_QUERIES = 1, 3  # so many of so many queries
+
+
+def episode_batches(
+    train: Features, base: np.ndarray, *, recipe: Recipe, seed: int, start_step: int = 0
+) -> tf.data.Dataset:
+    """Features of episode after episode, each with the classes of its queries [B].
+
+    Args:
+      train: of all training examples.
+      base: bool [C].
+      seed: with the number of the episode, all that it depends on.
+      start_step: the steps behind a resumed run, over all epochs.
+    """
+    rows_of = {label: np.flatnonzero(train.labels == label) for label in np.flatnonzero(base)}
+
+    def read(number):
+        support, queries = draw_episode(rows_of, queries=recipe.pass_size, rng=np.random.default_rng((seed, number)))
+        read_rows = (np.asarray(train.features[rows], np.float32) for rows in (queries, support))
+        return *read_rows, train.labels[support], train.labels[queries]
+
+    sizes = recipe.pass_size, EXEMPLARS * novel_in_episode(len(rows_of))
+    width = train.features.shape[1]
+
+    def episode(number):
+        types = (tf.float32, tf.float32, tf.int64, tf.int64)
+        queries, support, support_labels, labels = tf.numpy_function(read, [number], types, stateful=False)
+        inputs = {
+            "queries": tf.ensure_shape(queries, (sizes[0], width)),
+            "support": tf.ensure_shape(support, (sizes[1], width)),
+            "support_labels": tf.ensure_shape(support_labels, (sizes[1],)),
+        }
+        return inputs, tf.ensure_shape(labels, (sizes[0],))
+
+    numbers = tf.data.Dataset.range(start_step * recipe.accumulate_steps, np.iinfo(np.int64).max)
+    return prefetched(numbers.map(episode))
+
+
+def novel_in_episode(base_classes: int) -> int:
+    """How many of the base classes an episode takes for novel; one at least stays, where there are two."""
+    part, whole = TAKEN_FOR_NOVEL
+    return base_classes * part // whole
+
+
+def draw_episode(
+    rows_of: dict[int, np.ndarray], *, queries: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of an episode's support [M] and, beside that, of its queries.
+
+    A third of the queries are of classes that stay base classes, two thirds of those taken for novel; which of them,
+    and which of its images that are not support, is an even draw.
+
+    Args:
+      rows_of: those of each base class, more than EXEMPLARS.
+    """
+    order = rng.permutation(list(rows_of))
+    novel, staying = np.split(order, [novel_in_episode(len(order))])
+    part, whole = BASE_QUERIES
+    of_base = queries * part // whole
+    support, left = [], dict(rows_of)
+    for label in novel:
+        shuffled = rng.permutation(rows_of[label])
+        support.append(shuffled[:EXEMPLARS])
+        left[label] = shuffled[EXEMPLARS:]
+    labels = np.concatenate([rng.choice(novel, queries - of_base), rng.choice(staying, of_base)])
+    return np.concatenate(support), np.array([rng.choice(left[label]) for label in labels])
