@@ -1,0 +1,76 @@
+"""The model card: what a SavedModel was made of, how good it is, and what it is not for."""
+
+from collections.abc import Mapping
+
+import jinja2
+import keras
+import tensorflow as tf
+
+from keras_lt.datasets import LongTailed
+from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, shot_groups
+from keras_lt.preprocessing import Preprocessing
+
+SCORES = ("many", "medium", "few", "all", "class_mean")
+
+
+def render_model_card(
+    name: str,
+    data: LongTailed,
+    *,
+    scores: Mapping,
+    preprocessing: Preprocessing,
+    feature_width: int,
+    flags: Mapping[str, str],
+    prior: str,
+    on_bad_request: str,
+) -> str:
+    """The card in Markdown.
+
+    Args:
+      name: of the classifier.
+      data: what it was learned on.
+      scores: what scores.json holds of it: val, test and chosen.
+      preprocessing: the network's.
+      feature_width: D.
+      flags: those that decide the run's numbers.
+      prior: the `--target_prior`, or empty.
+      on_bad_request: as in `export_saved_model`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_lt"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("model_card.md").render(
+        name=name,
+        data=data,
+        counts=data.class_counts,
+        groups={group: int(members.sum()) for group, members in shot_groups(data.listed_counts).items()},
+        many_above=MANY_SHOT_ABOVE,
+        few_below=FEW_SHOT_BELOW,
+        columns=SCORES,
+        scores={split: [_percent(scores[split][column]) for column in SCORES] for split in ("test", "val")},
+        chosen=", ".join(f"{choice} {_short(value)}" for choice, value in scores["chosen"].items()),
+        chosen_on=flags["tau_split"] if "tau" in scores["chosen"] else "val",
+        preprocessing=preprocessing,
+        mean=", ".join(map(_short, preprocessing.mean)),
+        std=", ".join(map(_short, preprocessing.std)),
+        resized_side=round(preprocessing.image_size / preprocessing.crop_fraction),
+        feature_width=feature_width,
+        flags=flags,
+        prior=prior,
+        on_bad_request=on_bad_request,
+        libraries=f"TensorFlow {tf.__version__} and Keras {keras.__version__}",
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    """0.379 -> "37.9"; "-" for a group without a class."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _short(value: float | str) -> str:
+    """0.30000000000000004 -> "0.3"; words as they are."""
+    return value if isinstance(value, str) else f"{value:.6g}"

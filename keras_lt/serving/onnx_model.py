@@ -1,0 +1,53 @@
+"""The network as an ONNX model, for engines other than TensorFlow."""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+OPSET = 17
+TOLERANCE = 1e-4  # of logits, relative to the largest of them where that is above 1
+
+
+def import_onnx() -> tuple:
+    """The modules tf2onnx.convert and onnxruntime.
+
+    Raises:
+      ImportError: they are not installed.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415 - optional
+        import tf2onnx.convert  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise ImportError(f"ONNX models need: pip install 'keras_lt[onnx]' ({error})") from error
+    return tf2onnx.convert, onnxruntime
+
+
+def write_onnx(network: keras.Model, path: pathlib.Path, *, image_size: int):
+    """Writes preprocessed images [B, S, S, 3] -> logits and probabilities [B, C], and checks them in ONNX Runtime.
+
+    Decoding and resizing stay outside: ONNX has neither TensorFlow's decoders nor its antialiased resize.
+
+    Raises:
+      RuntimeError: ONNX Runtime gives other numbers than TensorFlow.
+    """
+    convert, onnxruntime = import_onnx()
+    spec = tf.TensorSpec((None, image_size, image_size, 3), tf.float32, name="preprocessed")
+
+    @tf.function(input_signature=[spec])
+    def answer(preprocessed):
+        logits = tf.cast(network(preprocessed, training=False), tf.float32)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    convert.from_function(answer, input_signature=[spec], opset=OPSET, output_path=str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch_size in (1, 3):
+        images = np.random.default_rng(batch_size).normal(size=(batch_size, *spec.shape[1:])).astype(np.float32)
+        (logits,) = session.run(["logits"], {"preprocessed": images})
+        expected = answer(images)["logits"].numpy()
+        difference = np.abs(logits - expected).max()
+        if not difference <= TOLERANCE * max(1, np.abs(expected).max()):
+            raise RuntimeError(
+                f"ONNX Runtime's logits differ from TensorFlow's by {difference:g}: {path.name} is no good"
+            )

@@ -1,0 +1,213 @@
+"""Writes the SavedModel: signatures, and the files beside them."""
+
+import errno
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keras_lt.checkpoints import atomic
+from keras_lt.classifiers import fold
+from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.serving.onnx_model import import_onnx, write_onnx
+from keras_lt.serving.priors import logit_offset
+from keras_lt.serving.warmup import write_warmup
+from keras_lt.stages import join
+
+ON_BAD_REQUEST = ("error", "nan")
+LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not read
+MODEL_CARD = "README.md"
+ONNX = "assets.extra/model.onnx"
+
+
+def export_saved_model(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    class_names: Sequence[str],
+    image_size: int,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    channel_order: str = "rgb",
+    crop_fraction: float = 1.0,
+    classifier: keras.Model | None = None,
+    target_prior: npt.ArrayLike | None = None,
+    source_prior: npt.ArrayLike | None = None,
+    on_bad_request: str = "error",
+    model_card: str = "",
+    onnx: bool = False,
+) -> pathlib.Path:
+    """Writes a SavedModel that decodes, preprocesses as in evaluation, and classifies.
+
+    Signatures, all of any batch size:
+      serving_default: `image_bytes`, strings [B], each a JPEG, PNG, BMP or GIF.
+      images: `images`, uint8 [B, H, W, 3] in RGB, of one size.
+      images_float: `images`, float32 [B, H, W, 3] in RGB, 0 to 255, of one size.
+      features: `image_bytes` as above; where a classifier is given.
+    The first three give `probabilities` and `logits`, float32 [B, C], and `classes`, strings [B, C], the labels in
+    their order; the last `features`, float32 [B, D].
+
+    Beside them lie `LABELS`, one per line; `WARMUP` requests, where tensorflow-serving-api is installed; and what is
+    asked for. The folder appears whole or not at all.
+
+    >>> path = keras_lt.export_saved_model(
+    ...     classifier.backbone,
+    ...     "export/tau_norm/1",
+    ...     classifier=classifier.model,
+    ...     class_names=data.class_names,
+    ...     **representation.preprocessing.evaluation_settings(),
+    ... )
+    >>> (path / "assets.extra/labels.txt").read_text().splitlines()[-1]
+    'Ankle boot'
+
+    Args:
+      model: preprocessed images [B, S, S, 3] -> logits [B, C], or with a classifier -> features [B, D].
+      path: the version's folder, such as `export/lws/1`; replaced where it exists.
+      class_names: [C].
+      image_size: S, pixels.
+      mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
+      classifier: features [B, D] -> logits [B, C]; one dense layer where it is an affine map.
+      target_prior, source_prior: as in `logit_offset`; logits and probabilities are then for that class distribution.
+      on_bad_request: what an image that cannot be decoded does: "error" refuses the request; "nan" makes its numbers
+        NaN and adds the output `ok`, bool [B], so that the rest of the batch is served.
+      model_card: text of README.md; empty writes none.
+      onnx: also write an ONNX model, preprocessed images -> logits and probabilities, checked against this one.
+    Returns: `path`.
+    Raises:
+      ValueError: the model does not give one logit per class name, a prior that is none, or Keras runs on another
+        backend than TensorFlow.
+      ImportError: onnx without its packages.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    if on_bad_request not in ON_BAD_REQUEST:
+        raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
+    output_shape = (classifier or model).output_shape
+    if output_shape[-1] != len(class_names):
+        raise ValueError(
+            "The model must give one logit per class name. "
+            f"Received: output shape {output_shape}, {len(class_names)} class names"
+        )
+    preprocessing = Preprocessing(
+        image_size=image_size,
+        mean=tuple(mean),
+        std=tuple(std),
+        channel_order=channel_order,
+        crop_fraction=crop_fraction,
+    )
+    offset = logit_offset(target_prior, source_prior, classes=len(class_names))
+    if onnx:
+        import_onnx()
+    network = join(model, _folded(classifier, offset)) if classifier else _shifted(model, offset)
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    backbone = model if classifier else None
+    for name, (function, spec) in _signatures(network, backbone, preprocessing, class_names, on_bad_request).items():
+        archive.add_endpoint(name, function, input_signature=[spec])
+    with atomic(path) as scratch:
+        try:
+            archive.write_out(scratch, verbose=False)
+            (scratch / LABELS).parent.mkdir()
+            (scratch / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
+            if model_card:
+                (scratch / MODEL_CARD).write_text(model_card, "utf-8")
+            if onnx:
+                write_onnx(network, scratch / ONNX, image_size=image_size)
+            write_warmup(scratch, image_size=image_size, features=backbone is not None)
+        except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    return pathlib.Path(path)
+
+
+def _signatures(
+    network: keras.Model,
+    backbone: keras.Model | None,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    on_bad_request: str,
+) -> dict[str, tuple[Callable, tf.TensorSpec]]:
+    """Signature -> its function and the one input that it takes."""
+    labels = tf.constant(list(class_names))
+    size = preprocessing.image_size
+    one = tf.TensorSpec((size, size, 3), tf.float32)
+    batch = [tf.TensorSpec((None, size, size, 3), tf.float32)]
+
+    @tf.function(input_signature=batch)  # traced once, for all signatures
+    def classify(images):
+        logits = tf.cast(network(images, training=False), tf.float32)
+        classes = tf.broadcast_to(labels, tf.shape(logits))  # a row per image: REST answers row by row
+        return {"probabilities": tf.nn.softmax(logits), "logits": logits, "classes": classes}
+
+    def embed(images):
+        return {"features": tf.cast(backbone(images, training=False), tf.float32)}
+
+    def of_pixels(images):
+        return classify(preprocessing.evaluate(images))
+
+    def of_bytes(answer):
+        def serve(image_bytes):
+            if on_bad_request == "error":
+                return answer(tf.map_fn(preprocessing.evaluate, image_bytes, fn_output_signature=one))
+            images, ok = _readable(image_bytes, preprocessing)
+            return {**{name: _where(ok, rows) for name, rows in answer(images).items()}, "ok": ok}
+
+        return serve
+
+    encoded = tf.TensorSpec((None,), tf.string, name="image_bytes")
+    pixels = {dtype: tf.TensorSpec((None, None, None, 3), dtype, name="images") for dtype in (tf.uint8, tf.float32)}
+    signatures = {
+        "serving_default": (of_bytes(classify), encoded),
+        "images": (of_pixels, pixels[tf.uint8]),
+        "images_float": (of_pixels, pixels[tf.float32]),
+    }
+    return signatures | ({"features": (of_bytes(embed), encoded)} if backbone else {})
+
+
+def _readable(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+    """Preprocessed images [B, S, S, 3], and which could be decoded, bool [B]; the others are zeros.
+
+    A graph cannot catch an error, but a data set of one image can leave it out and go on to the next, the zeros.
+    """
+    size = preprocessing.image_size
+
+    def one(encoded):
+        image = tf.data.Dataset.from_tensors(encoded).map(lambda image: (preprocessing.evaluate(image), True))
+        spare = tf.data.Dataset.from_tensors((tf.zeros((size, size, 3)), False))
+        return image.ignore_errors().concatenate(spare).take(1).get_single_element()
+
+    signature = tf.TensorSpec((size, size, 3), tf.float32), tf.TensorSpec((), tf.bool)
+    return tf.map_fn(one, image_bytes, fn_output_signature=signature)
+
+
+def _where(ok: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Rows [B, ...], those of numbers NaN where not ok."""
+    return tf.where(ok[:, tf.newaxis], rows, np.nan) if rows.dtype.is_floating else rows
+
+
+def _folded(classifier: keras.Model, offset: np.ndarray) -> keras.layers.Layer:
+    """A classifier with an offset [C] on its logits, as one dense layer where it is an affine map."""
+    layers = [layer for layer in classifier.layers if not isinstance(layer, keras.layers.InputLayer)]
+    weights = fold(layers[0]) if len(layers) == 1 else None
+    if weights is None:
+        return _shifted(classifier, offset)
+    kernel, bias = weights
+    dense = keras.layers.Dense(len(offset), dtype="float32", name="dense")
+    dense.build((None, len(kernel)))
+    dense.set_weights([kernel, bias + offset])
+    return dense
+
+
+def _shifted(model: keras.Model, offset: np.ndarray) -> keras.Model:
+    """A model with an offset [C] on its logits."""
+    if not offset.any():
+        return model
+    inputs = keras.Input(model.input_shape[1:])
+    return keras.Model(inputs, model(inputs) + offset)

@@ -1,0 +1,159 @@
+"""What a run exports, judged by the run's own scores."""
+
+import dataclasses
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from keras_lt import config, export, train
+from keras_lt.checkpoints import write_json
+from keras_lt.config import RunConfig
+from keras_lt.export import choose, export_version, latest_version, source_prior
+from keras_lt.serving import LABELS, MODEL_CARD, ONNX, WARMUP
+from tests.conftest import COUNTS, squares
+
+AS_TRAINED = np.divide(COUNTS, sum(COUNTS))
+
+
+@pytest.fixture(scope="module")
+def run_config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("squares")
+    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    return RunConfig(
+        dataset="arrays",
+        data_dir=str(folder),
+        workdir=str(folder / "run"),
+        backbone="tiny",
+        epochs=2,
+        batch_size=16,
+        learning_rate=0.05,
+        classifier_epochs=2,
+        classifiers=("joint", "tau_norm", "lws"),
+        export_classifier="lws",
+    )
+
+
+@pytest.fixture(scope="module")
+def results(run_config):
+    return train.run(run_config)
+
+
+@pytest.fixture(scope="module")
+def data(run_config):
+    return run_config.load_data()
+
+
+@pytest.fixture(scope="module")
+def tilted(run_config, results, data):
+    return export_version(run_config.folder, "lws", data, target_prior="train", on_bad_request="nan")
+
+
+def encoded(image):
+    file = io.BytesIO()
+    PIL.Image.fromarray(image[..., 0]).save(file, "PNG")
+    return file.getvalue()
+
+
+def served(version, images, name="serving_default"):
+    answer = tf.saved_model.load(version).signatures[name](image_bytes=tf.constant([encoded(i) for i in images]))
+    return {name: rows.numpy() for name, rows in answer.items()}
+
+
+def test_the_served_accuracy_on_test_is_that_of_the_results(run_config, results, data):
+    version = run_config.folder / "export/lws/1"
+    hits = served(version, data.test.images)["probabilities"].argmax(1) == data.test.labels
+    assert hits.mean() == pytest.approx(results["classifiers"]["lws"]["test"]["all"])
+
+
+def test_served_features_are_those_of_the_run(run_config, results, data):
+    version = run_config.folder / "export/lws/1"
+    features = np.load(run_config.folder / "features/test/features.npy")
+    np.testing.assert_allclose(served(version, data.test.images, "features")["features"], features, atol=1e-4)
+
+
+def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, data):
+    """LWS was trained under balanced draws: 1/3 of each class."""
+    plain = served(run_config.folder / "export/lws/1", data.test.images)["logits"]
+    tilt = np.log(3 * AS_TRAINED)
+    np.testing.assert_allclose(served(tilted, data.test.images)["logits"], plain + tilt, atol=1e-4)
+
+
+def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_draws(run_config, data):
+    np.testing.assert_allclose(source_prior("joint", run_config, data, trained=False), AS_TRAINED)
+    np.testing.assert_allclose(source_prior("crt", run_config, data, trained=True), [1 / 3] * 3)
+    assert source_prior("ncm", run_config, data, trained=False) is None
+    changed = dataclasses.replace(run_config, sampler="square_root", classifier_sampler="instance_balanced")
+    roots = np.sqrt(COUNTS)
+    np.testing.assert_allclose(source_prior("joint", changed, data, trained=False), roots / roots.sum())
+    np.testing.assert_allclose(source_prior("crt", changed, data, trained=True), AS_TRAINED)
+
+
+def test_the_card_says_what_it_is(run_config, results, data):
+    version = run_config.folder / "export/lws/1"
+    card = (version / MODEL_CARD).read_text()
+    row = results["classifiers"]["lws"]["test"]
+    scores = [f"{100 * row[column]:.1f}" for column in ("many", "medium", "few", "all", "class_mean")]
+    assert card.startswith(f"# lws on {data.name}\n")
+    assert f"| test | {' | '.join(scores)} |" in card
+    assert "150 training images, 120 down to 6 per class" in card
+    assert "--backbone=tiny" in card
+    assert "None" not in card
+    assert (version / LABELS).read_text().split() == list(data.class_names)
+    assert (version / WARMUP).exists()
+
+
+def test_the_card_says_for_which_classes_and_what_damage_does(run_config, tilted):
+    card = (tilted / MODEL_CARD).read_text()
+    assert "as frequent as in training (`--target_prior=train`)" in card
+    assert "scores are those of the classifier without the target prior" in card
+    assert "`ok`, bool [B]" in card
+    assert tilted == latest_version(run_config.folder, "lws")
+
+
+def test_a_bad_prior_is_refused_before_any_work(run_config, data, tmp_path):
+    (tmp_path / "prior").write_text("0.5\n0.5\n")
+    with pytest.raises(ValueError, match="must be 3 probabilities"):
+        export_version(tmp_path / "no run", "lws", data, target_prior=str(tmp_path / "prior"))
+
+
+def test_the_best_is_exported_unless_one_is_named(run_config, results):
+    assert choose(run_config.folder, "") == results["best"]
+    assert choose(run_config.folder, "joint") == "joint"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ncm", r"no finished classifier 'ncm', it has lws; train it with --classifiers=ncm"),
+        ("", r"no finished run.*it has lws"),
+    ],
+)
+def test_what_is_not_finished_is_said(tmp_path, name, message):
+    write_json(tmp_path / "classifiers/lws/scores.json", {})
+    (tmp_path / "classifiers/ncm").mkdir()
+    with pytest.raises(ValueError, match=message):
+        choose(tmp_path, name)
+
+
+def test_the_command_exports_as_its_flags_say(run_config, results, monkeypatch, capsys):
+    flags = {"export_classifier": "tau_norm", "target_prior": "uniform", "on_bad_request": "nan", "export_onnx": True}
+    monkeypatch.setattr(config, "from_workdir", lambda: dataclasses.replace(run_config, **flags))
+    export.main()
+    version = run_config.folder / "export/tau_norm/1"
+    assert str(version) in capsys.readouterr().out
+    assert (version / ONNX).exists()
+    card = (version / MODEL_CARD).read_text()
+    assert "Chosen on val: tau " in card
+    assert "--target_prior=uniform" in card
+
+
+def test_a_typo_is_answered_before_any_work(run_config, results, monkeypatch):
+    flags = {"target_prior": "balanced", "export_classifier": "lws"}
+    monkeypatch.setattr(config, "from_workdir", lambda: dataclasses.replace(run_config, **flags))
+    with pytest.raises(SystemExit, match=r"Error: .*balanced"):
+        export.main()

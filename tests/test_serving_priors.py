@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from keras_lt.optimization import Recipe
+from keras_lt.serving import logit_offset, read_prior, trained_prior
+
+COUNTS = [80, 40, 20, 20]
+AS_TRAINED = [0.5, 0.25, 0.125, 0.125]
+
+
+@pytest.mark.parametrize(
+    ("target", "prior"), [("", None), ("uniform", [0.25] * 4), ("train", AS_TRAINED)], ids=["none", "uniform", "train"]
+)
+def test_priors_with_a_name(target, prior):
+    found = read_prior(target, COUNTS)
+    assert prior == (None if found is None else found.tolist())
+
+
+@pytest.mark.parametrize("text", ["0.1\n0.2\n0.3\n0.4\n", "[0.1, 0.2, 0.3, 0.4]"])
+def test_priors_in_a_file(tmp_path, text):
+    (tmp_path / "prior").write_text(text)
+    assert read_prior(str(tmp_path / "prior"), COUNTS).tolist() == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.5 0.5", r"must be 4 probabilities.*shape \(2,\)"),
+        ("0.5 0.5 0.5 0.5", r"sum to 1.*sum 2"),
+        ("0.5 0.5 0 0", r"above 0.*smallest 0"),
+        ("1.1 0.2 -0.2 -0.1", r"above 0.*smallest -0.2"),
+        ("nan 0.5 0.25 0.25", r"above 0.*smallest nan"),
+        ("cat 0.4", r"a number per line.*cat"),
+        ("[0.5, 0.5", r"a JSON list of numbers"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path, text, message):
+    (tmp_path / "prior").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_prior(str(tmp_path / "prior"), COUNTS)
+
+
+def test_a_name_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"must be uniform, train, or a file.*'balanced'"):
+        read_prior("balanced", COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "prior"),
+    [
+        ({}, AS_TRAINED),
+        ({"sampler": "class_balanced"}, [0.25] * 4),
+        ({"sampler": "progressive", "epochs": 3}, [0.25] * 4),  # where it ends
+        ({"sampler": "progressive", "epochs": 1}, AS_TRAINED),
+        ({"class_weights": "inverse_frequency"}, [0.25] * 4),
+        ({"loss": "balanced_softmax"}, [0.25] * 4),
+        ({"loss": "balanced_softmax", "sampler": "class_balanced"}, [1 / 11, 2 / 11, 4 / 11, 4 / 11]),  # twice: 1 / n
+    ],
+)
+def test_what_training_leaves_in_the_logits(recipe, prior):
+    np.testing.assert_allclose(trained_prior(Recipe(**recipe), COUNTS), prior, rtol=1e-6)
+
+
+def test_the_offset_turns_one_posterior_into_the_other():
+    """Two classes, p(x|c) of 0.6 and 0.3 at some x: Bayes's rule under either prior, by hand."""
+    source, target = np.array([0.5, 0.5]), np.array([0.2, 0.8])
+    logits = np.log([0.6 * 0.5, 0.3 * 0.5])
+    moved = np.exp(logits + logit_offset(target, source, classes=2))
+    np.testing.assert_allclose(moved / moved.sum(), [0.12 / 0.36, 0.24 / 0.36], rtol=1e-6)
+
+
+def test_the_same_prior_or_none_leaves_logits_as_they_are():
+    assert logit_offset(AS_TRAINED, AS_TRAINED, classes=4).tolist() == [0.0] * 4
+    assert logit_offset(None, AS_TRAINED, classes=4).tolist() == [0.0] * 4
+    np.testing.assert_allclose(logit_offset(AS_TRAINED, classes=4), np.log([2, 1, 0.5, 0.5]), rtol=1e-6)
