@@ -9,9 +9,12 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "imblearn": ["imbalanced-learn>=0.12"],
     "jax": ["jax>=0.4.36"],
     "keras_cv": ["keras-cv>=0.9"],
     "keras_hub": ["keras-hub>=0.20"],
+    "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.17"],
+    "serving": ["tensorflow-serving-api>=2.18"],
     "tfds": ["tensorflow-datasets>=4.9.7", "importlib_resources>=5"],  # the second it forgets to ask for
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }

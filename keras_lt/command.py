@@ -51,8 +51,15 @@ def part(title: str) -> Iterator[None]:
     print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
 
 
-def launch(main: Callable[[], None]):
-    """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
+def launch(main: Callable[[], None], help_text: Callable[[], str]):
+    """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line.
+
+    Args:
+      help_text: what --help says below the command's own words.
+    """
+    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{help_text()}", end="")
+        return
 
     def run(arguments):
         logging.set_verbosity(logging.WARNING)

@@ -28,13 +28,15 @@ with quietly():
     from keras_lt.evaluation import evaluate
     from keras_lt.features import Features, extract_features
     from keras_lt.logs import log_file
+    from keras_lt.methods import METHODS
     from keras_lt.metrics import shot_groups
+    from keras_lt.rebalancing import resampled_size
     from keras_lt.report import RunDetails, terminal_table, write_report
+    from keras_lt.serving import read_prior
     from keras_lt.stages import (
         CHOSEN_BY,
         Representation,
         learn_classifier,
-        learn_representation,
     )
 
 
@@ -47,8 +49,10 @@ def run(run_config: RunConfig) -> dict:
     with plain_errors():
         strategy = make_strategy(run_config.strategy, run_config.devices)
         data = run_config.open_data()
+        read_prior(run_config.target_prior, data.class_counts)  # refuses one that does not fit
         for recipe in run_config.recipes:
-            recipe.steps(len(data.train))  # refuses a batch that the images do not fill
+            # Refuses a batch that the images do not fill.
+            recipe.steps(resampled_size(data.class_counts, recipe.resampling))
         with first_ahead(strategy) as first:
             if first:
                 open_folder(run_config, data)
@@ -66,7 +70,7 @@ def do_parts(run_config: RunConfig, data: LongTailed, strategy: Strategy) -> dic
 
     with part("Stage one: the representation"):
         representation = stage_one(run_config, data, strategy, folder / REPRESENTATION)
-    with part("Features of train, val and test"), first_ahead(strategy):
+    with part("Features of every split"), first_ahead(strategy):
         features = {
             split: extract_features(
                 representation.backbone,
@@ -77,9 +81,9 @@ def do_parts(run_config: RunConfig, data: LongTailed, strategy: Strategy) -> dic
                 seed=run_config.seed,
                 folder=folder / "features" / split,
             )
-            for split, examples in data.splits.items()
+            for split, examples in data.all_splits.items()
         }
-    for name in run_config.classifiers:
+    for name in run_config.systems:
         with part(f"Stage two: {name}"):
             stage_two(
                 name,
@@ -98,18 +102,25 @@ def do_parts(run_config: RunConfig, data: LongTailed, strategy: Strategy) -> dic
 def finish(run_config: RunConfig, data: LongTailed, representation: Representation) -> dict:
     """Writes results, report and SavedModel of what is in the work folder; returns the results."""
     folder = run_config.folder
-    files = {name: folder / "classifiers" / name / "scores.json" for name in CLASSIFIERS}
+    files = {name: folder / "classifiers" / name / "scores.json" for name in (*METHODS, *CLASSIFIERS)}
     scores = {name: read_json(path) for name, path in files.items() if path.exists()}
     results = assemble(run_config, data, representation, scores)
-    write_json(folder / "results.json", results)
     with part("Report"):
         write_report(folder, results, report_details(run_config, data, scores))
     chosen = run_config.export_classifier or results["best"]
     if keras.backend.backend() == "tensorflow":
         with part(f"SavedModel of {chosen}"):
-            exported = export.latest_version(folder, chosen) or export.export_version(folder, chosen, data)
+            exported = export.latest_version(folder, chosen) or export.export_version(
+                folder,
+                chosen,
+                data,
+                target_prior=run_config.target_prior,
+                on_bad_request=run_config.on_bad_request,
+                onnx=run_config.export_onnx,
+            )
     else:
         exported = f"KERAS_BACKEND=tensorflow python -m keras_lt.export --workdir={folder} writes it"
+    write_json(folder / "results.json", results)  # at the end, since a folder that has it is a finished run
     rich.print(terminal_table(results))
     print(
         f"Best on val: {results['best']}\nReport:      {folder / 'report.html'}\n"
@@ -165,6 +176,7 @@ def describe(data: LongTailed):
     print(
         f"{data.name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images of "
         f"{len(counts)} classes, {counts.max()} down to {counts.min()} per class ({groups} shot)"
+        + (f", and {len(data.open_set)} images of no class" if data.open_set else "")
     )
     for note in data.notes:
         print(note)
@@ -178,10 +190,11 @@ def stage_one(run_config: RunConfig, data: LongTailed, strategy: Strategy, folde
     recipe = run_config.stage_one_recipe
     passes = f" in {recipe.accumulate_steps} passes" if recipe.accumulate_steps > 1 else ""
     print(f"{recipe.batch_size} images per step{passes}, learning rate {recipe.learning_rate:g}", flush=True)
-    representation = learn_representation(
+    representation = METHODS[run_config.method].learn_representation(
         data,
         backbone=run_config.backbone,
         recipe=recipe,
+        head=run_config.head,
         image_size=run_config.image_size,
         augmentation=run_config.augmentation,
         pretrained=run_config.pretrained,
@@ -213,33 +226,43 @@ def stage_two(
         print(f"found in {folder}")
         return
     start = time.monotonic()
-    classifier = learn_classifier(
-        name,
-        representation,
-        data,
-        features=features,
-        recipe=run_config.stage_two_recipe(name),
-        stage_two=run_config.stage_two,
-        batch_norm=run_config.batch_norm,
-        tau_split=run_config.tau_split,
-        seed=run_config.seed,
-        strategy=strategy,
-        folder=folder,
-    )
+    common = {
+        "features": features,
+        "recipe": run_config.stage_two_recipe(name),
+        "seed": run_config.seed,
+        "strategy": strategy,
+        "folder": folder,
+    }
+    if name in METHODS:
+        classifier = METHODS[name].learn_classifier(representation, data, **common)
+    else:
+        classifier = learn_classifier(
+            name,
+            representation,
+            data,
+            stage_two=run_config.stage_two,
+            batch_norm=run_config.batch_norm,
+            tau_split=run_config.tau_split,
+            **common,
+        )
     seconds = time.monotonic() - start
     if not is_first(strategy):
         return
     classifier.save(folder, representation)
-    test = features["test"]
-    if classifier.backbone is not representation.backbone:
-        test = extract_features(classifier.backbone, data.test, representation.preprocessing)
-    scores = evaluate(classifier.model, test, data.listed_counts)
+
+    def of(split: str) -> Features | None:
+        if classifier.backbone is representation.backbone or split not in features:
+            return features.get(split)
+        return extract_features(classifier.backbone, data.all_splits[split], representation.preprocessing)
+
+    scores = evaluate(classifier.model, of("test"), data.listed_counts, open_features=of("open_set"))
+    scores.save(folder / "predictions.npz")
     dense = fold(classifier.model.layers[-1])
     write_json(
         folder / "scores.json",
         {
-            "val": classifier.val,
-            "test": scores.accuracies,
+            "val": evaluate(classifier.model, of("val"), data.listed_counts).summary,
+            "test": scores.summary,
             "chosen": classifier.chosen,
             "seconds": seconds,
             "candidates": classifier.candidates,
@@ -253,7 +276,9 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     """The content of results.json; "best" is the classifier that is best on val."""
     seconds = sum(row["seconds"] for row in representation.history)
     recipe = run_config.stage_one_recipe
-    images = len(representation.history) * recipe.steps(len(data.train)) * recipe.batch_size
+    method = METHODS[run_config.method]
+    steps = recipe.steps(resampled_size(data.class_counts, recipe.resampling))
+    images = len(representation.history) * steps * recipe.batch_size
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
@@ -263,7 +288,7 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
             "recipe": dataclasses.asdict(recipe) if representation.history else None,
             "epochs": len(representation.history),
             "seconds": seconds,
-            "images_per_second": images / seconds if seconds else None,
+            "images_per_second": images / seconds if seconds and not method.has_own_representation else None,
         },
         "classifiers": {
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
@@ -296,4 +321,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_flags()
-    launch(main)
+    launch(main, config.help_text)

@@ -72,7 +72,7 @@ def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
     """With the file's own sampler, loss, trained parts and schedule; only sizes are overridden, the net's included."""
     path = FLAG_FILES[0].parent / f"{name}.cfg"
     results = run_miniature(path, tmp_path, backbone="tiny")
-    assert set(results["classifiers"]) == set(read_flag_file(path).classifiers)
+    assert set(results["classifiers"]) == set(read_flag_file(path).systems)
     for row in results["classifiers"].values():
         assert 0 <= row["test"]["all"] <= 1
     assert results["stage_one"]["epochs"] == 1
@@ -84,4 +84,4 @@ def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
 @every_flag_file
 def test_every_flag_file_runs_with_its_own_backbone(tmp_path, path):
     results = run_miniature(path, tmp_path)
-    assert set(results["classifiers"]) == set(read_flag_file(path).classifiers)
+    assert set(results["classifiers"]) == set(read_flag_file(path).systems)

@@ -1,0 +1,152 @@
+"""The flags of the commands: a field of `RunConfig` each, and those that `keras_lt.evaluate` has of its own."""
+
+import dataclasses
+import pathlib
+import shutil
+import sys
+import textwrap
+import typing
+
+from absl import flags
+
+from keras_lt.config.run_config import RunConfig
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines one absl flag per field of `RunConfig`."""
+    for field in dataclasses.fields(RunConfig):
+        keywords = {"flag_values": flag_values}
+        if field.metadata["choices"]:
+            define, keywords["enum_values"] = flags.DEFINE_enum, list(field.metadata["choices"])
+        elif isinstance(field.default, bool):
+            define = flags.DEFINE_bool
+        elif isinstance(field.default, tuple):
+            define = flags.DEFINE_list
+        else:
+            define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}[field.type]
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        define(name=field.name, default=default, help=field.metadata["help"], **keywords)
+        flag_values.register_key_flag_for_module(sys.argv[0], flag_values[field.name])  # --help lists these
+
+
+def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """What --help says: the command's own flags, then those of a run by their topic, each with its default."""
+    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
+    own = [flag for flag in flag_values.get_key_flags_for_module(sys.argv[0]) if flag.name not in fields]
+    sections = {"Of this command": [(flag.name, flag.help, ()) for flag in own]}
+    for name, field in fields.items():
+        entry = (name, field.metadata["help"], field.metadata["choices"])
+        sections.setdefault(field.metadata["topic"], []).append(entry)
+    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+    lines = []
+    for topic, entries in sections.items():
+        lines += [topic] if entries else []
+        for name, text, choices in entries:
+            default = (flag_values[name].default_as_str or "").strip("'")
+            lines.append(f"  --{name}={default}")
+            one_of = f" [{' | '.join(choice for choice in choices if choice)}]" if choices else ""
+            lines.append(textwrap.fill(text + one_of, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        lines += [""] if entries else []
+    return "\n".join(lines)
+
+
+def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
+    """The parsed flags as a `RunConfig`."""
+    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(RunConfig)}
+    for field in dataclasses.fields(RunConfig):
+        if isinstance(field.default, tuple):
+            values[field.name] = _parse(field, values[field.name])
+    return RunConfig(**values)
+
+
+def _parse(field: dataclasses.Field, words: list[str]) -> tuple:
+    """The words of a list flag as its field takes them."""
+    (item, _) = typing.get_args(field.type)
+    try:
+        return tuple(item(word) for word in words)
+    except ValueError as error:
+        raise ValueError(
+            f"--{field.name} must be {item.__name__}s, comma-separated. Received: {','.join(words)}"
+        ) from error
+
+
+def read_flag_file(path: pathlib.Path) -> RunConfig:
+    """The `RunConfig` of a flag file."""
+    flag_values = flags.FlagValues()
+    define_flags(flag_values)
+    flag_values(["keras_lt", f"--flagfile={path}"])
+    return from_flags(flag_values)
+
+
+def from_workdir(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
+    """The config of the finished run in `--workdir`, with what the command line says that is not of the run.
+
+    Raises:
+      FileNotFoundError: there is no such run.
+    """
+    given = from_flags(flag_values)
+    saved = given.folder / "flags.cfg"
+    if not saved.exists():
+        raise FileNotFoundError(f"--workdir must be the folder of a run. Not found: {saved}")
+    changes = {
+        field.name: getattr(given, field.name)
+        for field in dataclasses.fields(RunConfig)
+        if not field.metadata["of_the_run"] and flag_values[field.name].present
+    }
+    return dataclasses.replace(read_flag_file(saved), **{**changes, "workdir": str(given.folder)})
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What `keras_lt.evaluate` is asked for.
+
+    Attributes:
+      model: a `.keras` file or the folder of a SavedModel; empty is the classifiers of the run.
+      classifiers: those of the run, where some are named.
+      images: a folder of images; empty is `split`.
+      split: of the data set.
+      predictions: a CSV file to write; empty is none.
+      run: the run in --workdir; None where there is none beside a model.
+      data: says the data set; None where nothing does beside a model and images.
+    """
+
+    model: str
+    classifiers: tuple[str, ...]
+    images: str
+    split: str
+    predictions: str
+    run: RunConfig | None
+    data: RunConfig | None
+
+
+def define_evaluate_flags(flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines the flags of a run, and those of `keras_lt.evaluate` alone."""
+    define_flags(flag_values)
+    own = (
+        flags.DEFINE_string(
+            "model", "", "A .keras file or a SavedModel to score, in place of a run.", flag_values=flag_values
+        ),
+        flags.DEFINE_string(
+            "images", "", "Folder of images to score on: a folder per class, or no folder.", flag_values=flag_values
+        ),
+        flags.DEFINE_enum("split", "test", ["test", "val", "train"], "Split to score on.", flag_values=flag_values),
+        flags.DEFINE_string("predictions", "", "CSV file to write every prediction to.", flag_values=flag_values),
+    )
+    for holder in own:
+        flag_values.register_key_flag_for_module(sys.argv[0], flag_values[holder.name])  # --help lists these
+
+
+def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOptions:
+    """The parsed flags of `keras_lt.evaluate`.
+
+    Raises:
+      FileNotFoundError: there is no run in --workdir.
+      ValueError: a model without a data set, a run or images.
+    """
+    own = {name: flag_values[name].value for name in ("model", "images", "split", "predictions")}
+    run = from_workdir(flag_values) if flag_values["workdir"].present or not own["model"] else None
+    data = from_flags(flag_values) if flag_values["dataset"].present else run
+    if data is None and not own["images"]:
+        raise ValueError("--model is scored on --dataset, on the data set of --workdir, or on --images. Received: none")
+    chosen = from_flags(flag_values).classifiers if flag_values["classifiers"].present else ()
+    return EvaluateOptions(**own, classifiers=chosen, run=run, data=data)
