@@ -11,8 +11,9 @@ from absl import flags
 from keras_lt import config, train
 from keras_lt.checkpoints import read_json
 from keras_lt.config import RunConfig
-from tools import repeat
-from tools.repeat import best_on_val, compare, parse_seeds, runs_of, summarize, train_all, train_apart
+from tools import runs as tools_runs
+from tools.repeat import best_on_val, compare, runs_of, summarize
+from tools.runs import parse_seeds, train_all, train_apart
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABELS = np.array([0, 0, 1, 1])
@@ -138,7 +139,7 @@ def test_two_seeds_in_miniature(run_config):
 
 def test_overwrite_does_a_finished_run_again(run_config, monkeypatch):
     done = []
-    monkeypatch.setattr(repeat, "is_finished", lambda run: True)
+    monkeypatch.setattr(tools_runs, "is_finished", lambda run: True)
     train_all(runs_of(run_config, [0]), train_one=not_again)
     train_all(runs_of(dataclasses.replace(run_config, overwrite=True), [0, 1]), train_one=done.append)
     assert [run.seed for run in done] == [0, 1]

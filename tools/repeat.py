@@ -6,11 +6,7 @@ Every seed is a run of `keras_lt.train` in `<workdir>/seed-<n>`, skipped when fi
 """
 
 import dataclasses
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-
-from absl import flags
+from collections.abc import Mapping, Sequence
 
 from keras_lt.command import launch, part, plain_errors, quietly
 
@@ -26,61 +22,17 @@ with quietly():
     from keras_lt.metrics import shot_accuracy, shot_accuracy_from_counts
     from keras_lt.significance import interval, mcnemar, stratified_bootstrap
     from keras_lt.stages import CHOSEN_BY, Representation, load_classifier
+    from tools.runs import SEEDS, parse_seeds, train_all
     from tools.summary import terminal_tables, write_summary
+    from tools.tables import mean_and_deviation
 
-SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs, comma-separated; they take --seed's place.")
 RESAMPLES = 2000
-
-
-def parse_seeds(words: Sequence[str]) -> list[int]:
-    """The seeds as numbers.
-
-    Raises:
-      ValueError: none, one twice, or what is no whole number.
-    """
-    seeds = [int(word) for word in words if word.isdecimal()]
-    if not words or len(seeds) < len(words) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds must be whole numbers, comma-separated, each once. Received: {','.join(words)!r}")
-    return seeds
 
 
 def runs_of(run_config: RunConfig, seeds: Sequence[int]) -> list[RunConfig]:
     """The config of every seed's run; without a work folder they go to runs/<dataset>_seeds."""
     folder = run_config.workdir or f"runs/{run_config.dataset}_seeds"
     return [dataclasses.replace(run_config, seed=seed, workdir=f"{folder}/seed-{seed}") for seed in seeds]
-
-
-def is_finished(run: RunConfig) -> bool:
-    """Whether the run's folder holds all of its results, by the same flags."""
-    if not (run.folder / "results.json").exists() or config.read_flag_file(run.folder / "flags.cfg").differences(run):
-        return False
-    return set(run.classifiers) <= read_json(run.folder / "results.json")["classifiers"].keys()
-
-
-def train_apart(run: RunConfig):
-    """Does a run in a process of its own: one that dies leaves the others alone, and each has the whole device."""
-    arguments = [f"--{name}={value}" for name, value in run.as_flags().items()]
-    subprocess.run([sys.executable, "-m", "keras_lt.train", *arguments], check=False)
-
-
-def train_all(runs: Sequence[RunConfig], *, train_one: Callable[[RunConfig], object] = train_apart):
-    """Does the runs that are missing, one after the other.
-
-    Raises:
-      ValueError: some are not finished after that; they are named.
-    """
-    for run in runs:
-        with part(f"Seed {run.seed}"):
-            if is_finished(run) and not run.overwrite:
-                print(f"found in {run.folder}")
-            else:
-                train_one(run)
-    unfinished = [str(run.folder) for run in runs if not is_finished(run)]
-    if unfinished:
-        raise ValueError(
-            f"{len(unfinished)} of {len(runs)} runs are not finished: {', '.join(unfinished)}. "
-            "Their own messages are above; the same command goes on, --seeds can leave them out"
-        )
 
 
 def predict(run: RunConfig, data: LongTailed) -> dict[str, np.ndarray]:
@@ -90,7 +42,7 @@ def predict(run: RunConfig, data: LongTailed) -> dict[str, np.ndarray]:
         representation.backbone, data.test, representation.preprocessing, folder=run.folder / "features" / "test"
     )
     predictions = {}
-    for name in run.classifiers:
+    for name in run.systems:
         backbone, classifier = load_classifier(run.folder / "classifiers" / name, representation)
         own = backbone is not representation.backbone
         test = extract_features(backbone, data.test, representation.preprocessing) if own else shared
@@ -101,7 +53,7 @@ def predict(run: RunConfig, data: LongTailed) -> dict[str, np.ndarray]:
 def best_on_val(runs: Sequence[RunConfig]) -> str:
     """The classifier with the highest mean over the runs of what they choose by, which is on val."""
     results = [read_json(run.folder / "results.json")["classifiers"] for run in runs]
-    return max(runs[0].classifiers, key=lambda name: np.mean([row[name]["val"][CHOSEN_BY] for row in results]))
+    return max(runs[0].systems, key=lambda name: np.mean([row[name]["val"][CHOSEN_BY] for row in results]))
 
 
 def summarize(
@@ -160,12 +112,8 @@ def _by_score(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
 
 
 def _estimate(per_seed: np.ndarray, resampled: np.ndarray) -> dict:
-    return {
-        "per_seed": per_seed,
-        "mean": per_seed.mean(),
-        "deviation": per_seed.std(ddof=1) if len(per_seed) > 1 else np.nan,
-        "interval": interval(resampled),
-    }
+    mean, deviation = mean_and_deviation(per_seed)
+    return {"per_seed": per_seed, "mean": mean, "deviation": deviation, "interval": interval(resampled)}
 
 
 def _compare(name: str, reference: str, *, measured: Mapping, resampled: Mapping, hits: Mapping) -> dict:
@@ -210,4 +158,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_flags()
-    launch(main)
+    launch(main, config.help_text)

@@ -3,29 +3,19 @@
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-import rich.box
 import rich.table
-import rich.text
 from matplotlib.figure import Figure
 
 from keras_lt.checkpoints import atomic, write_json
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
 from keras_lt.report.tables import DASH, SCORES, Cell, display_name, percent, points
+from tools.tables import Table, markdown_table, terminal_table, with_deviation
 
 COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test images, all is the mean
 SMALLEST_P = 0.001  # of smaller ones only that is said
-
-
-class Table(NamedTuple):
-    """A title, a header, and rows of cells; `best` marks what stands out."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
 
 
 def tables(summary: Mapping) -> list[Table]:
@@ -59,8 +49,7 @@ def _mean(estimate: Mapping, of_all: Sequence[Mapping]) -> Cell:
     """The mean and its deviation; best where no other mean prints higher."""
     text = percent(estimate["mean"])
     best = text != DASH and text == percent(max(other["mean"] for other in of_all))
-    deviation = "" if np.isnan(estimate["mean"] + estimate["deviation"]) else f" ± {percent(estimate['deviation'])}"
-    return Cell(text + deviation, best)
+    return Cell(with_deviation(estimate["mean"], estimate["deviation"]), best)
 
 
 def _range(ends: Sequence[float], form: Callable[[float], str]) -> str:
@@ -80,16 +69,7 @@ def _differences(comparison: Mapping) -> list[Cell]:
 
 def terminal_tables(summary: Mapping) -> list[rich.table.Table]:
     """The tables for the terminal; what is bold in Markdown is bold and starred."""
-    shown = []
-    for title, header, rows in tables(summary):
-        table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=0, title_justify="left")
-        for name in header:
-            table.add_column(name, justify="left" if name == "Classifier" else "right")
-        for row in rows:  # an interval stands below its difference: eighty columns hold the table
-            lines = [Cell((f"*{text}" if best else text).replace(" (", "\n("), best) for text, best in row]
-            table.add_row(*(rich.text.Text(text, "bold" if best else "") for text, best in lines))
-        shown.append(table)
-    return shown
+    return [terminal_table(table) for table in tables(summary)]
 
 
 def markdown(summary: Mapping, *, plot: str) -> str:
@@ -101,10 +81,8 @@ def markdown(summary: Mapping, *, plot: str) -> str:
         f"the test split: same classifiers, its {summary['test_images']:,} images drawn anew within their classes "
         f"{summary['resamples']:,} times. Neither contains the other.",
     ]
-    for title, header, rows in tables(summary):
-        rule = ["---" if name == "Classifier" else "---:" for name in header]
-        cells = [[f"**{text}**" if best else text for text, best in row] for row in rows]
-        parts += [f"{title}:", "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *cells])]
+    for table in tables(summary):
+        parts += [f"{table.title}:", markdown_table(table)]
     if _comparisons(summary):
         parts.append(
             "In bold: the interval leaves out 0. p: McNemar's exact test over all test images, one seed at a time; "

@@ -1,0 +1,104 @@
+import math
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_lt.checkpoints import write_json
+from keras_lt.config import RunConfig
+from tools.compare import FinishedRun, group_seeds, label, main, table_of
+from tools.dots import draw_dots
+
+GROUPS = ("many", "medium", "few", "all")
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """Makes the folder of a finished run: its name, accuracies of its classifiers, and flags."""
+
+    def make(name, classifiers, **changes):
+        run = RunConfig(workdir=str(tmp_path / name), **changes)
+        run.save(run.folder / "flags.cfg")
+        tests = {key: {"test": dict(zip(GROUPS, row, strict=True))} for key, row in classifiers.items()}
+        write_json(run.folder / "results.json", {"dataset": "toy", "classifiers": tests})
+        return str(run.folder)
+
+    return make
+
+
+@pytest.fixture
+def folders(folder_of):
+    """Joint of two seeds by one sampler; Joint and cRT of one seed by another; no medium-shot class."""
+    return [
+        folder_of("a", {"joint": (0.90, None, 0.10, 0.50)}),
+        folder_of("b", {"joint": (0.94, None, 0.14, 0.54)}, seed=1),
+        folder_of("c", {"joint": (0.80, None, 0.30, 0.55), "crt": (0.70, None, 0.40, 0.55)}, sampler="square_root"),
+    ]
+
+
+def grouped(folders):
+    return group_seeds([FinishedRun.read(folder) for folder in folders])
+
+
+def test_the_table_by_hand(folders):
+    table = table_of(grouped(folders))
+    assert list(table.header) == ["sampler", "Classifier", "many", "medium", "few", "all"]
+    assert table.names == 2
+    # 90 and 94: mean 92, deviation sqrt(8) = 2.83; the same spread in each group
+    assert [[cell[0] for cell in row] for row in table.rows] == [
+        ["instance_balanced", "Joint", "92.0 ± 2.8", "—", "12.0 ± 2.8", "52.0 ± 2.8"],
+        ["square_root", "Joint", "80.0", "—", "30.0", "55.0"],
+        ["square_root", "cRT", "70.0", "—", "40.0", "55.0"],
+    ]
+    assert [[cell[1] for cell in row[2:]] for row in table.rows] == [
+        [True, False, False, False],
+        [False, False, False, True],
+        [False, False, True, True],
+    ]
+
+
+def test_runs_are_told_apart_by_the_flags_that_decide_their_numbers(folder_of):
+    row = {"joint": (0.5, 0.5, 0.5, 0.5)}
+    runs = [folder_of("a", row), folder_of("b", row, epochs=30, loss="focal", data_dir="elsewhere")]
+    assert [label(flags) for flags in grouped(runs)] == ["loss=cross_entropy, epochs=90", "loss=focal, epochs=30"]
+    assert [label(flags) for flags in grouped([runs[0], folder_of("c", row, seed=1)])] == ["run"]
+    added = grouped([runs[0], folder_of("d", row, feature_loss="range")])
+    assert [label(flags) for flags in added] == ["none", "range"]
+
+
+def test_the_same_run_twice_and_an_unfinished_one_are_refused(folders, folder_of, tmp_path):
+    twice = folder_of("again", {"joint": (0.5, 0.5, 0.5, 0.5)})
+    with pytest.raises(ValueError, match=r"Expected runs that differ\. Received: \S+/a, \S+/again"):
+        grouped([*folders, twice])
+    with pytest.raises(FileNotFoundError, match=r"finished runs\. Not found: \S+nothing/results\.json"):
+        FinishedRun.read(str(tmp_path / "nothing"))
+
+
+def test_a_dot_per_run_classifier_and_group():
+    nan = [math.nan]
+    joint = {"many": [0.9, 0.94], "medium": nan, "few": [0.1, 0.14], "all": [0.5, 0.54]}
+    crt = {"many": [0.7], "medium": nan, "few": [0.4], "all": [0.55]}
+    figure = draw_dots({"instance": {"joint": joint}, "square": {"joint": crt, "crt": crt}})
+    assert [ax.get_title() for ax in figure.axes] == ["many", "few", "all"]  # no medium-shot class
+    many = figure.axes[0]
+    assert [tick.get_text() for tick in many.get_xticklabels()] == ["Joint", "cRT"]
+    (first, _, (bar,)), (second, _, _) = (container.lines for container in many.containers)
+    np.testing.assert_allclose(first.get_ydata(), [92])
+    np.testing.assert_allclose(bar.get_segments()[0][:, 1], [92 - math.sqrt(8), 92 + math.sqrt(8)])
+    np.testing.assert_allclose(second.get_ydata(), [70, 70])
+    assert first.get_xdata()[0] < 0 < second.get_xdata()[0] < 0.5  # beside each other, around Joint's place
+    assert len({first.get_marker(), second.get_marker()}) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["instance", "square"]
+
+
+def test_the_command_writes_the_table_and_the_figure(folders, tmp_path, capsys):
+    main([*folders, f"--output_dir={tmp_path}/out"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.md", "compare.png", "compare.svg"}
+    text = (tmp_path / "out/compare.md").read_text(encoding="utf-8")
+    assert "| square_root | cRT | 70.0 | — | **40.0** | **55.0** |" in text
+    assert all(folder in text for folder in folders)
+    with PIL.Image.open(tmp_path / "out/compare.png") as image:
+        assert image.size[0] > 1000
+    assert "instance_balanced" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="Not found"):
+        main([str(tmp_path / "nothing")])

@@ -1,0 +1,125 @@
+"""Finished runs in one table, and as the paper's figure 1: by what their flags differ in.
+
+    python -m tools.compare runs/instance runs/class_balanced runs/square_root --output_dir=runs/samplers
+
+Runs that differ by their seed alone are one line: mean and deviation.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from keras_lt.command import plain_errors, quietly
+
+with quietly():
+    import matplotlib
+    import rich
+
+    from keras_lt import config
+    from keras_lt.checkpoints import atomic, read_json
+    from keras_lt.config import RunConfig
+    from keras_lt.report.style import GROUP_LINES, RC
+    from keras_lt.report.tables import Cell, as_number, display_name
+    from tools.dots import Accuracies, draw_dots, save_figure
+    from tools.tables import Table, mark_best, markdown_table, mean_and_deviation, terminal_table, with_deviation
+
+SCORES = tuple(GROUP_LINES)  # many, medium, few, all
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A run's folder, the flags that decide its numbers but for the seed, and its results."""
+
+    folder: pathlib.Path
+    flags: Mapping[str, str]
+    seed: int
+    results: Mapping
+
+    @classmethod
+    def read(cls, folder: str) -> "FinishedRun":
+        """Reads a work folder.
+
+        Raises:
+          FileNotFoundError: there is no finished run in it.
+        """
+        path = pathlib.Path(folder)
+        if not (path / "results.json").exists():
+            raise FileNotFoundError(f"Expected work folders of finished runs. Not found: {path / 'results.json'}")
+        run_config, results = config.read_flag_file(path / "flags.cfg"), read_json(path / "results.json")
+        own = {field.name for field in dataclasses.fields(RunConfig) if field.metadata["of_the_run"]} - {"seed"}
+        flags = {name: value for name, value in run_config.as_flags().items() if name in own}
+        return cls(path, flags | {"dataset": results["dataset"]}, run_config.seed, results)  # arrays have many names
+
+
+def group_seeds(runs: Sequence[FinishedRun]) -> dict[tuple[tuple[str, str], ...], list[FinishedRun]]:
+    """The runs of each set of flags, given by those flags that differ: ((flag, value), ...) -> runs.
+
+    Raises:
+      ValueError: two runs have the same flags and the same seed.
+    """
+    differing = [name for name in runs[0].flags if len({run.flags[name] for run in runs}) > 1]
+    groups = {}
+    for run in runs:
+        groups.setdefault(tuple((name, run.flags[name]) for name in differing), []).append(run)
+    for group in groups.values():
+        seeds = [run.seed for run in group]
+        if same := [str(run.folder) for run in group if seeds.count(run.seed) > 1]:
+            raise ValueError(f"Expected runs that differ. Received: {', '.join(same)}")
+    return groups
+
+
+def accuracies_of(results: Sequence[Mapping]) -> Accuracies:
+    """Test accuracies of the classifiers of several seeds' results."""
+    names = dict.fromkeys(name for result in results for name in result["classifiers"])
+    rows = {name: [r["classifiers"][name]["test"] for r in results if name in r["classifiers"]] for name in names}
+    return {name: {score: [as_number(row[score]) for row in tests] for score in SCORES} for name, tests in rows.items()}
+
+
+def table_of(groups: Mapping[tuple[tuple[str, str], ...], Sequence[FinishedRun]]) -> Table:
+    """A line per run and classifier; a column per flag that differs."""
+    names, scores = [], []
+    for flags, runs in groups.items():
+        for classifier, accuracies in accuracies_of([run.results for run in runs]).items():
+            names.append([*(Cell(value or "none") for _, value in flags), Cell(display_name(classifier))])
+            scores.append([mean_and_deviation(accuracies[score]) for score in SCORES])
+    columns = [[mean for mean, _ in column] for column in zip(*scores, strict=True)]
+    cells = mark_best(columns, [[with_deviation(*score) for score in column] for column in zip(*scores, strict=True)])
+    differing = [name for name, _ in next(iter(groups))]
+    return Table(
+        "Top-1 accuracy on test in %; with several seeds mean ± standard deviation",
+        [*differing, "Classifier", *SCORES],
+        [[*name, *row] for name, row in zip(names, zip(*cells, strict=True), strict=True)],
+        names=len(differing) + 1,
+    )
+
+
+def label(flags: Sequence[tuple[str, str]]) -> str:
+    """What tells a line from the others in the figure: the value where one flag differs, else flag=value of each."""
+    if len(flags) == 1:
+        return flags[0][1] or "none"
+    return ", ".join(f"{name}={value}" for name, value in flags) or "run"
+
+
+def main(arguments: Sequence[str] | None = None):
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", help="Work folders of finished runs.")
+    parser.add_argument("--output_dir", default="runs/compare", help="Folder to write to.")
+    given = parser.parse_args(arguments)
+    with plain_errors():
+        groups = group_seeds([FinishedRun.read(folder) for folder in given.workdirs])
+    table, output = table_of(groups), pathlib.Path(given.output_dir)
+    with matplotlib.rc_context(RC):
+        figure = draw_dots({label(flags): accuracies_of([r.results for r in runs]) for flags, runs in groups.items()})
+    paths = save_figure(output / "compare.png", figure)
+    folders = "\n".join(f"- {run.folder}" for runs in groups.values() for run in runs)
+    parts = ["# Runs compared", f"{table.title}:", markdown_table(table), "![By classifier](compare.png)", folders]
+    with atomic(output / "compare.md") as scratch:
+        scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    rich.print(terminal_table(table))
+    print(output / "compare.md", *paths, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""What came of a table's runs: our numbers beside the published ones, as a table, as JSON and as a figure."""
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_lt.checkpoints import atomic, read_json, write_json
+from keras_lt.config import RunConfig
+from keras_lt.report.style import RC
+from keras_lt.report.tables import DASH, as_number, percent, points
+from tools.dots import draw_dots, save_figure
+from tools.reproduction.plans import Plan, Row
+from tools.runs import is_finished
+from tools.tables import Table, mark_best, markdown_table, mean_and_deviation, with_deviation
+
+CELL = 0.9  # inches of a grid's cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A table's plan and the test scores of those of its runs that are finished.
+
+    Attributes:
+      plan, runs: the table's, (column, run, seed) -> its config.
+      own_data: whether the runs are on the data that the table was published on; else nothing is subtracted.
+      scores: (column, run, seed) -> classifier -> accuracies on test, of finished runs.
+    """
+
+    plan: Plan
+    runs: Mapping[tuple[str, str, int], RunConfig]
+    own_data: bool
+    scores: Mapping[tuple[str, str, int], Mapping]
+
+    @classmethod
+    def collect(cls, plan: Plan, runs: Mapping[tuple[str, str, int], RunConfig], *, own_data: bool) -> "Outcome":
+        """Reads the results of the runs that are finished."""
+        found = {place: read_json(run.folder / "results.json") for place, run in runs.items() if is_finished(run)}
+        scores = {
+            place: {name: classifier["test"] for name, classifier in results["classifiers"].items()}
+            for place, results in found.items()
+        }
+        return cls(plan, runs, own_data, scores)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that there are runs of."""
+        return list(dict.fromkeys(column for column, _, _ in self.runs))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs."""
+        return list(dict.fromkeys(seed for _, _, seed in self.runs))
+
+    def per_seed(self, row: Row, column: str, score: str) -> list[float]:
+        """Our fractions of the seeds whose runs are finished."""
+        tests = [self.scores.get((column, row.run, seed), {}).get(row.classifier) for seed in self.seeds]
+        if score == "error":
+            return [1 - as_number(test["all"]) for test in tests if test]
+        return [as_number(test[score]) for test in tests if test]
+
+    def published(self, row: Row, column: str, score: str) -> float:
+        """The fraction that was published, NaN where none was."""
+        columns, scores = list(self.plan.columns), self.plan.scores
+        # Other data has one column: beside it stands the first that was published.
+        place = columns.index(column) if column in columns else 0
+        number = dict(enumerate(row.published)).get(place * len(scores) + scores.index(score))
+        return math.nan if number is None else round(number / 100, 4)
+
+    def entries(self, row: Row) -> list[dict]:
+        """A row's numbers, column by column and score by score."""
+        entries = []
+        for column in self.columns:
+            for score in self.plan.scores:
+                per_seed, published = self.per_seed(row, column, score), self.published(row, column, score)
+                mean, deviation = mean_and_deviation(per_seed)
+                entries.append(
+                    {
+                        "column": column,
+                        "score": score,
+                        "per_seed": per_seed,
+                        "mean": mean,
+                        "deviation": deviation,
+                        "published": published,
+                        "difference": mean - published if self.own_data else math.nan,
+                    }
+                )
+        return entries
+
+    def table(self) -> Table:
+        """Ours, and in brackets what was published and what lies between."""
+        columns = list(zip(*map(self.entries, self.plan.rows), strict=True))
+        sign = -1 if "error" in self.plan.scores else 1  # of errors the lowest is best
+        cells = mark_best(
+            [[sign * entry["mean"] for entry in column] for column in columns],
+            [[_cell(entry) for entry in column] for column in columns],
+        )
+        what = "Top-1 error" if sign < 0 else "Top-1 accuracy"
+        first = next(iter(self.plan.columns))
+        beside = "points between" if self.own_data else f"on {' '.join(filter(None, (self.plan.flag_file, first)))}"
+        published = f" (published, {beside})" if any(row.published for row in self.plan.rows) else ""
+        return Table(
+            f"{self.plan.title}. {what} on test in %{published}",
+            ["System", *(" ".join(filter(None, (entry[0]["column"], entry[0]["score"]))) for entry in columns)],
+            [[(row.name, False), *line] for row, line in zip(self.plan.rows, zip(*cells, strict=True), strict=True)],
+        )
+
+    def write(self, folder: pathlib.Path, *, name: str) -> list[pathlib.Path]:
+        """Writes table.json, table.md and the figures that the table has; their paths."""
+        figures = FIGURES.get(name, lambda outcome, path: [])(self, folder / name)
+        content = {
+            "table": name,
+            "title": self.plan.title,
+            "published_on": self.plan.flag_file,
+            "own_data": self.own_data,
+            "seeds": self.seeds,
+            "finished": [str(self.runs[place].folder) for place in self.scores],
+            "rows": [
+                {"system": row.name, "run": row.run, "classifier": row.classifier, "scores": self.entries(row)}
+                for row in self.plan.rows
+            ],
+        }
+        write_json(folder / "table.json", content)
+        table = self.table()
+        images = [f"![{self.plan.title}]({path.name})" for path in figures if path.suffix == ".png"]
+        seeds = f"Seeds {', '.join(map(str, self.seeds))}; {len(self.scores)} of {len(self.runs)} runs are finished."
+        parts = [f"# {table.title}", seeds, markdown_table(table), *images]
+        with atomic(folder / "table.md") as scratch:
+            scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        return [folder / "table.md", folder / "table.json", *figures]
+
+
+def _cell(entry: Mapping) -> str:
+    beside = [percent(entry["published"]), points(entry["difference"])]
+    shown = ", ".join(text for text in beside if text != DASH)
+    return with_deviation(entry["mean"], entry["deviation"]) + (f" ({shown})" if shown else "")
+
+
+def draw_samplers(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
+    """Figure 1 of Kang et al.: every classifier on the representation of every sampler."""
+    runs = {name: {} for name in outcome.plan.runs}
+    for row in outcome.plan.rows:
+        runs[row.run][row.classifier] = {score: outcome.per_seed(row, "", score) for score in outcome.plan.scores}
+    with matplotlib.rc_context(RC):
+        return save_figure(path, draw_dots(runs)) if outcome.scores else []
+
+
+def collect_plots(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
+    """Figure 2 of Kang et al., which the report of a run draws: that of the first seed."""
+    for place in outcome.scores:
+        plots = outcome.runs[place].folder / "plots"
+        drawn = sorted([*plots.glob("weight_norms.*"), *plots.glob("tau_curve_tau_norm.*")], reverse=True)
+        return [pathlib.Path(shutil.copy(plot, path.with_name(f"{path.name}_{plot.name}"))) for plot in drawn]
+    return []
+
+
+def draw_grid(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
+    """Figure 2 of Zhou et al.: errors by how the representation and how the classifier was learned."""
+    names = [row.name for row in outcome.plan.rows]
+    errors = [
+        [mean_and_deviation(outcome.per_seed(row, column, "error")) for column in outcome.columns]
+        for row in outcome.plan.rows
+    ]
+    means = np.array(errors)[..., 0]
+    if np.isnan(means).all():
+        return []
+    dark = np.nanmin(means) + 0.6 * np.ptp(means[~np.isnan(means)])
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(CELL * (len(outcome.columns) + 2), CELL * (len(names) + 1)))
+        ax = figure.add_subplot()
+        ax.imshow(means, cmap="Blues")
+        for (y, x), mean in np.ndenumerate(means):
+            text = with_deviation(*errors[y][x]).replace(" ", "\n", 1)
+            ax.text(x, y, text, ha="center", va="center", size=8, color="white" if mean > dark else "black")
+        ax.set_xticks(range(len(outcome.columns)), outcome.columns)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_xlabel("representation learned by")
+        ax.set_ylabel("classifier learned by")
+        ax.set_title("test error in %", size=10)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        return save_figure(path, figure)
+
+
+FIGURES: dict[str, Callable[[Outcome, pathlib.Path], Sequence[pathlib.Path]]] = {
+    "fig1": draw_samplers,
+    "fig2": collect_plots,
+    "bbn_fig2": draw_grid,
+}

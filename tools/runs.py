@@ -1,0 +1,65 @@
+"""Runs of `keras_lt.train`, one after the other: found when finished, resumed when killed."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from keras_lt import config
+from keras_lt.checkpoints import read_json
+from keras_lt.command import part
+from keras_lt.config import RunConfig
+
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs, comma-separated; they take --seed's place.")
+
+
+def parse_seeds(words: Sequence[str]) -> list[int]:
+    """The seeds as numbers.
+
+    Raises:
+      ValueError: none, one twice, or what is no whole number.
+    """
+    seeds = [int(word) for word in words if word.isdecimal()]
+    if not words or len(seeds) < len(words) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must be whole numbers, comma-separated, each once. Received: {','.join(words)!r}")
+    return seeds
+
+
+def is_finished(run: RunConfig) -> bool:
+    """Whether the run's folder holds all of its results, by the same flags."""
+    if not (run.folder / "results.json").exists() or config.read_flag_file(run.folder / "flags.cfg").differences(run):
+        return False
+    return set(run.systems) <= read_json(run.folder / "results.json")["classifiers"].keys()
+
+
+def command_of(run: RunConfig) -> list[str]:
+    """The command that does a run; flags that have their default are left out."""
+    defaults = RunConfig().as_flags()
+    said = [f"--{name}={value}" for name, value in run.as_flags().items() if value != defaults[name]]
+    return [sys.executable, "-m", "keras_lt.train", *said]
+
+
+def train_apart(run: RunConfig):
+    """Does a run in a process of its own: one that dies leaves the others alone, and each has the whole device."""
+    subprocess.run(command_of(run), check=False)
+
+
+def train_all(runs: Sequence[RunConfig], *, train_one: Callable[[RunConfig], object] = train_apart):
+    """Does the runs that are missing, one after the other.
+
+    Raises:
+      ValueError: some are not finished after that; they are named.
+    """
+    for run in runs:
+        with part(str(run.folder)):
+            if is_finished(run) and not run.overwrite:
+                print("found")
+            else:
+                train_one(run)
+    unfinished = [str(run.folder) for run in runs if not is_finished(run)]
+    if unfinished:
+        raise ValueError(
+            f"{len(unfinished)} of {len(runs)} runs are not finished: {', '.join(unfinished)}. "
+            "Their own messages are above; the same command goes on, --seeds can leave them out"
+        )
