@@ -9,6 +9,7 @@ import pytest
 
 from keras_lt import backbones, train
 from keras_lt.config import read_flag_file
+from keras_lt.methods import episodes, fslwf
 from tests.miniatures import LAYOUTS
 
 FLAG_FILES = sorted((pathlib.Path(__file__).parents[1] / "flags").glob("*.cfg"))
@@ -38,6 +39,13 @@ def test_its_backbone_builds(path):
     assert features_of(backbone) == (2, widths.get(backbone, 2048))
 
 
+@pytest.fixture(autouse=True)
+def smaller_episodes(monkeypatch):
+    """The miniatures' classes have 30, 12 and 6 images."""
+    monkeypatch.setattr(fslwf, "BASE_ABOVE", 10)
+    monkeypatch.setattr(episodes, "EXEMPLARS", 4)
+
+
 def run_miniature(path, tmp_path, **changes):
     run_config = read_flag_file(path)
     data_dir = tmp_path / "data"
@@ -53,11 +61,12 @@ def run_miniature(path, tmp_path, **changes):
             data_dir=str(data_dir),
             workdir=str(tmp_path / "run"),
             pretrained="",  # nothing is downloaded
-            image_size=32,
+            image_size=changes.pop("image_size", 32),
             batch_size=8,
             base_batch_size=run_config.batch_size,  # a rate for 512 images throws eight out of all bounds
             epochs=1,
             steps_per_epoch=2,
+            class_weights_from=0,
             classifier_epochs=1,
             **changes,
         )
@@ -77,6 +86,16 @@ def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
         assert 0 <= row["test"]["all"] <= 1
     assert results["stage_one"]["epochs"] == 1
     assert np.isfinite(results["stage_one"]["images_per_second"])
+
+
+@pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
+@pytest.mark.parametrize(
+    "name", ["cifar10_lt_ldam_drw", "imagenet_lt_resnet10_lifted", "imagenet_lt_fslwf", "places_lt_oltr"]
+)
+def test_other_systems_run_by_their_flag_files(tmp_path, name):
+    path = FLAG_FILES[0].parent / f"{name}.cfg"
+    results = run_miniature(path, tmp_path, backbone="tiny", image_size=8)
+    assert list(results["classifiers"]) == read_flag_file(path).systems
 
 
 @pytest.mark.slow
