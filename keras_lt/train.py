@@ -7,6 +7,7 @@ Finished parts are kept in the work folder and skipped when the same command is 
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shutil
 import time
@@ -25,7 +26,7 @@ with quietly():
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
-    from keras_lt.evaluation import evaluate
+    from keras_lt.evaluation import Scores, evaluate, thumbnails
     from keras_lt.features import Features, extract_features
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
@@ -105,9 +106,9 @@ def finish(run_config: RunConfig, data: LongTailed, representation: Representati
     files = {name: folder / "classifiers" / name / "scores.json" for name in (*METHODS, *CLASSIFIERS)}
     scores = {name: read_json(path) for name, path in files.items() if path.exists()}
     results = assemble(run_config, data, representation, scores)
-    with part("Report"):
-        write_report(folder, results, report_details(run_config, data, scores))
     chosen = run_config.export_classifier or results["best"]
+    with part("Report"):
+        write_report(folder, results, report_details(run_config, data, scores, exported=chosen))
     if keras.backend.backend() == "tensorflow":
         with part(f"SavedModel of {chosen}"):
             exported = export.latest_version(folder, chosen) or export.export_version(
@@ -284,6 +285,8 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
         "classes": len(data.class_names),
         "groups": {name: int(members.sum()) for name, members in shot_groups(data.listed_counts).items()},
         "train_images": len(data.train),
+        "backbone": run_config.backbone,
+        "method": run_config.method,
         "stage_one": {  # an imported representation has no recipe and took no epochs
             "recipe": dataclasses.asdict(recipe) if representation.history else None,
             "epochs": len(representation.history),
@@ -298,17 +301,23 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     }
 
 
-def report_details(run_config: RunConfig, data: LongTailed, scores: dict) -> RunDetails:
+def report_details(run_config: RunConfig, data: LongTailed, scores: dict, *, exported: str) -> RunDetails:
     """What the report draws beyond the results."""
+    files = {name: run_config.folder / "classifiers" / name / "predictions.npz" for name in scores}
     return RunDetails(
         class_names=data.class_names,
         class_counts=data.listed_counts,
         per_class={name: np.array(s["per_class"], np.float64) for name, s in scores.items()},
         curves={
-            name: s["candidates"] for name, s in scores.items() if "tau" in s["chosen"] and len(s["candidates"]) > 1
+            name: sorted(s["candidates"], key=lambda candidate: candidate["tau"])
+            for name, s in scores.items()
+            if "tau" in s["chosen"] and len(s["candidates"]) > 1
         },
         weight_norms={name: np.array(s["weight_norms"]) for name, s in scores.items() if s["weight_norms"]},
         flags=run_config.as_flags(),
+        scores={name: Scores.load(path) for name, path in files.items() if path.exists()},
+        exported=exported,
+        thumbnails=functools.partial(thumbnails, data.test),
     )
 
 

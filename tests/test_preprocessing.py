@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -195,6 +197,19 @@ def test_jitter_by_hand():
     np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([0, 1, 2])), brighter_first, atol=1e-3)
     fainter_first = [[[150.4545, 80.4545, 80.4545], [220.4545] * 3]]
     np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([1, 0, 2])), fainter_first, atol=1e-3)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_jitter_blends_and_clips_step_by_step_in_every_order(order):
+    image = np.random.default_rng(0).uniform(0, 255, (9, 9, 3)).astype(np.float32)
+    for factors in ((1.4, 1.3, 0.6), (0.7, 1.4, 1.4), (1.2, 0.6, 1.3)):
+        expected = image.astype(np.float64)
+        for step in order:
+            grey = expected @ [[0.2989], [0.587], [0.114]]
+            other = (0.0, grey.mean(), grey)[step]
+            expected = np.clip(other + factors[step] * (expected - other), 0, 255)
+        result = adjust_colours(tf.constant(image), tf.constant(factors), tf.constant(order))
+        np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(

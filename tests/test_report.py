@@ -12,7 +12,7 @@ import pytest
 import rich.console
 
 from keras_lt import checkpoints, report
-from keras_lt.report import ranks, style, tables
+from keras_lt.report import plots, ranks, style, tables
 
 CLASS_NAMES = ["cat", "<script>alert('dog')</script>", "$5_$ up", "emu"]
 # The rows of Places-LT in the paper's table 4, with one group left empty.
@@ -110,8 +110,8 @@ class Page(html.parser.HTMLParser):
 
 def test_writes_the_files_and_nothing_else(written):
     folder = written["results.md"].parent
-    plots = ["class_accuracy", "class_counts", "tau_curve_tau_norm", "weight_norms"]
-    expected = {"results.md", "report.html", *(f"plots/{p}.{kind}" for p in plots for kind in ("png", "svg"))}
+    drawn = ["class_accuracy", "class_counts", "group_accuracy", "tau_curve_tau_norm", "weight_norms"]
+    expected = {"results.md", "report.html", *(f"plots/{p}.{kind}" for p in drawn for kind in ("png", "svg"))}
     assert written.keys() == expected
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == expected
     for name, path in written.items():
@@ -147,9 +147,13 @@ def test_page_loads_nothing(written):
 
 def test_page_describes_every_plot_in_words(written):
     images = Page(written["report.html"].read_text("utf-8")).images
-    assert len(images) == 4
+    assert len(images) == 5
     assert images[0] == "4 classes sorted by training images, from 679 down to 5."
-    assert images[2] == (
+    assert images[1] == (
+        "Test accuracy on many: Joint 45.7%, τ-normalized 37.8%, LWS 40.6%; few: Joint 8.2%, τ-normalized 31.8%, "
+        "LWS 28.6%; all: Joint 30.2%, τ-normalized 37.9%, LWS 37.6%."
+    )
+    assert images[3] == (
         "Accuracy on val for τ from 0 to 0.7; many goes from 50.0 to 40.0%; few goes from 10.0 to 30.0%; "
         "all goes from 30.0 to 38.0%; chosen is 0.7."
     )
@@ -208,6 +212,34 @@ def test_headline_says_what_was_chosen_on_val_and_what_it_gains():
     assert tables.headline(RESULTS | {"best": "joint"}) == (
         "Joint was best on val and reaches 30.2% (8.2% on few-shot classes) on test."
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Stage one: 30 epochs in 73 min, 412 images per second."),
+        ({"recipe": {"loss": "focal"}}, "Stage one: resnet10, focal loss, 30 epochs in"),
+        (
+            {"recipe": {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": 160}},
+            "Stage one: resnet10, ldam loss, class weights by effective number after epoch 160, 30 epochs in",
+        ),
+        (
+            {"recipe": {"feature_loss": "range", "sampler": "square_root"}},
+            "square-root sampling, range loss on features",
+        ),
+    ],
+)
+def test_facts_name_what_stage_one_was_trained_with(changes, words):
+    backbone = {"backbone": "resnet10"} if changes else {}
+    results = RESULTS | backbone | {"stage_one": RESULTS["stage_one"] | changes}
+    assert words in tables.facts(results)
+    assert "Stage one: resnet10, BBN, 30 epochs" in tables.facts(RESULTS | {"backbone": "resnet10", "method": "bbn"})
+
+
+def test_a_search_is_drawn_in_the_order_of_tau():
+    curve = run_details().curves["tau_norm"]
+    backwards = plots.draw_tau_curve("tau_norm", curve[::-1], style=style.STYLES["tau_norm"], chosen_tau=0.7)
+    assert "from 0 to 0.7; many goes from 50.0 to 40.0%" in backwards.alt
 
 
 def test_headline_leaves_out_a_group_that_does_not_exist():
@@ -282,10 +314,17 @@ def test_same_run_gives_the_same_bytes(written, tmp_path):
 
 
 def test_without_arrays_there_are_no_plots_of_them(tmp_path):
-    details = report.RunDetails(class_names=CLASS_NAMES, class_counts=np.array([50, 500, 5, 679]))
+    counts = np.array([50, 500, 5, 679])
+    details = report.RunDetails(class_names=CLASS_NAMES, class_counts=counts, thumbnails=lambda rows: [])
     files = report.write_report(tmp_path, RESULTS, details)
-    assert files.keys() == {"results.md", "report.html", "plots/class_counts.png", "plots/class_counts.svg"}
-    assert "<pre>" not in files["report.html"].read_text("utf-8")
+    drawn = [f"plots/{name}.{kind}" for name in ("class_counts", "group_accuracy") for kind in ("png", "svg")]
+    assert files.keys() == {"results.md", "report.html", *drawn}
+    page = files["report.html"].read_text("utf-8")
+    assert "<pre>" not in page
+    assert "Intervals" not in page
+    assert "Beside top-1" not in page
+    assert "Rare classes" not in page
+    assert "Predictions of" not in page
 
 
 def test_a_failure_while_rendering_writes_nothing(tmp_path):

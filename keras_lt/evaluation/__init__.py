@@ -2,5 +2,6 @@
 
 from keras_lt.evaluation.models import ScoredModel, load_model, load_run
 from keras_lt.evaluation.scores import Confusion, Scores, evaluate, score
+from keras_lt.evaluation.thumbnails import thumbnails
 
-__all__ = ["Confusion", "ScoredModel", "Scores", "evaluate", "load_model", "load_run", "score"]
+__all__ = ["Confusion", "ScoredModel", "Scores", "evaluate", "load_model", "load_run", "score", "thumbnails"]

@@ -4,8 +4,12 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+import numpy as np
+
 from keras_lt import checkpoints
+from keras_lt.report import published
 from keras_lt.report.details import RunDetails
+from keras_lt.report.intervals import bootstrap_intervals
 from keras_lt.report.page import render_page
 from keras_lt.report.plots import draw_plots
 from keras_lt.report.tables import markdown, terminal_table
@@ -21,14 +25,17 @@ def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetail
     Args:
       folder: made if missing; files of the same names are replaced.
       results: the content of results.json. Scores lie in [0, 1]; null or NaN is shown as a dash.
-        It may also hold "best", the classifier chosen on val, and "notes", sentences for the reader.
-      details: the arrays behind the plots.
+        It may also hold "best", the classifier chosen on val, "notes", sentences for the reader, and "backbone" and
+        "method", by which published scores are found.
+      details: the arrays behind the plots, predictions and images.
     Returns: name within the folder, such as "plots/class_counts.svg" -> path.
     """
-    plots = draw_plots(results, details)
+    intervals = bootstrap_intervals(details.scores, details.class_counts)
+    comparison = published.compare(results, train_images=int(np.sum(details.class_counts)))
+    plots = draw_plots(results, details, intervals=intervals.accuracies, published=comparison.ours)
     contents = {
         "results.md": markdown(results, {f"plots/{plot.name}.png": plot.title for plot in plots}).encode(),
-        "report.html": render_page(results, plots, details.flags).encode(),
+        "report.html": render_page(results, details, plots, intervals=intervals, comparison=comparison).encode(),
     }
     for plot in plots:
         contents |= {f"plots/{plot.name}.png": plot.png, f"plots/{plot.name}.svg": plot.svg}

@@ -1,21 +1,49 @@
 """What the report shows beyond results.json."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
+
+from keras_lt.metrics import Reliability
+
+
+class Scored(Protocol):
+    """What the report reads of `evaluation.Scores`: what a classifier says of every test image."""
+
+    labels: np.ndarray
+    confidences: np.ndarray
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Predicted classes, [N]."""
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Whether an image is predicted right, bool [N]."""
+
+    @property
+    def reliability(self) -> Mapping[str, Reliability]:
+        """Of "all" images and of each group's."""
+
+    def confused_pairs(self, k: int) -> Sequence:
+        """Tuples (true class, predicted class, count, share of the true class), most frequent first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDetails:
-    """The arrays of one run that its plots draw; an empty mapping leaves its plot out.
+    """What a run's report draws; what is empty is left out of it.
 
     Attributes:
       class_names, class_counts: name and training images of every class, [C].
       per_class: classifier -> test accuracy per class in [0, 1], [C]; NaN for a class without a test image.
-      curves: classifier -> points `{"tau", "many", "medium", "few", "all"}` measured on val, in order of tau.
+      curves: classifier -> points `{"tau", "many", "medium", "few", "all"}` measured on val.
       weight_norms: linear classifier -> norm of every class's weights, [C].
       flags: the resolved flags of the run.
+      scores: classifier -> what it says of every test image, all of the same images.
+      exported: the classifier whose confidence and mistakes are shown; empty is the best.
+      thumbnails: rows of the test split -> their images, small, uint8 [H, W, 3] each.
     """
 
     class_names: Sequence[str]
@@ -24,6 +52,9 @@ class RunDetails:
     curves: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
     weight_norms: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     flags: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    scores: Mapping[str, Scored] = dataclasses.field(default_factory=dict)
+    exported: str = ""
+    thumbnails: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None
 
     def __post_init__(self):
         classes = len(self.class_counts)
@@ -35,4 +66,11 @@ class RunDetails:
                 raise ValueError(
                     f"{field} must have one value per class, as class_counts has. "
                     f"Received: {length} values, {classes} class counts"
+                )
+        labels = [scored.labels for scored in self.scores.values()]
+        for name, other in zip(self.scores, labels, strict=True):
+            if not np.array_equal(other, labels[0]):
+                raise ValueError(
+                    "scores must all be of the same test images. Received: other labels for "
+                    f"'{name}' than for '{next(iter(self.scores))}'"
                 )

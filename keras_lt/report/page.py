@@ -1,17 +1,30 @@
 """The page that shows one run: one file that needs nothing else."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jinja2
+import numpy as np
 
-from keras_lt.report import tables
-from keras_lt.report.plots import Plot
+from keras_lt.report import examples, measures, tables
+from keras_lt.report.details import RunDetails
+from keras_lt.report.figures import Plot
+from keras_lt.report.intervals import Ends, Intervals
+from keras_lt.report.published import Comparison
 from keras_lt.report.style import DARK_COLORS
 
+GAINS = {"few": "Δ few", "all": "Δ all"}
 
-def render_page(results: Mapping, plots: Sequence[Plot], flags: Mapping[str, object]) -> str:
-    """report.html: headline, table, plots and flags; the plots are inline and follow the page's dark mode."""
+
+def render_page(
+    results: Mapping,
+    details: RunDetails,
+    plots: Sequence[Plot],
+    *,
+    intervals: Intervals,
+    comparison: Comparison,
+) -> str:
+    """report.html: headline, tables, plots, examples and flags; plots are inline and follow the page's dark mode."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_lt"),
         autoescape=True,
@@ -19,6 +32,11 @@ def render_page(results: Mapping, plots: Sequence[Plot], flags: Mapping[str, obj
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"percent": tables.percent, "display_name": tables.display_name}
+    shown = details.exported or tables.best_classifier(results)
+    scored = details.scores.get(shown)
+    group, right, wrong = examples.samples(details, scored) if scored else ("", [], [])
+    measure_header, measure_rows = measures.measure_table(results)
     return environment.get_template("report.html").render(
         dataset=results["dataset"],
         headline=tables.headline(results),
@@ -26,11 +44,47 @@ def render_page(results: Mapping, plots: Sequence[Plot], flags: Mapping[str, obj
         notes=results.get("notes", []),
         header=tables.HEADER,
         numeric=tables.NUMERIC,
-        rows=tables.score_rows(results),
+        rows=_rows(results, intervals, comparison),
+        published=comparison.label,
+        others=[(name, [_known(of, score) for score in tables.SCORES]) for name, of in comparison.others.items()],
+        has_intervals=bool(intervals.accuracies),
+        measure_header=measure_header,
+        measure_rows=measure_rows,
+        classifiers=list(results["classifiers"]),
         figures=[(plot, _inline(plot.svg)) for plot in plots],
         colors=[(_variable(color), color, dark) for color, dark in DARK_COLORS.items()],
-        flags={name: _flag(value) for name, value in flags.items()},
+        shown=shown,
+        pairs=examples.confused_pairs(details, scored) if scored else [],
+        group=group,
+        samples={"Right": right, "Wrong": wrong} if scored and details.thumbnails else {},
+        flags={name: _flag(value) for name, value in details.flags.items()},
     )
+
+
+def _rows(results: Mapping, intervals: Intervals, comparison: Comparison) -> list[list[tuple[tables.Cell, str, str]]]:
+    """The table's cells, each with its interval and its published number in words, both empty where there is none."""
+    rows = []
+    for name, row in zip(results["classifiers"], tables.score_rows(results), strict=True):
+        below = {
+            label: (
+                _range(intervals.accuracies.get(name), score, tables.percent),
+                _known(comparison.ours.get(name), score),
+            )
+            for score, label in tables.SCORES.items()
+        }
+        if name != "joint":
+            gains = intervals.gains.get(name)
+            below |= {label: (_range(gains, score, tables.points), "") for score, label in GAINS.items()}
+        rows.append([(cell, *below.get(label, ("", ""))) for label, cell in zip(tables.HEADER, row, strict=True)])
+    return rows
+
+
+def _range(of: Ends | None, score: str, form: Callable[[float], str]) -> str:
+    return "" if of is None or np.isnan(of[score]).any() else f"{form(of[score][0])}…{form(of[score][1])}"
+
+
+def _known(scores: Mapping[str, float] | None, score: str) -> str:
+    return tables.percent(scores[score]) if scores and score in scores else ""
 
 
 def _inline(svg: bytes) -> str:

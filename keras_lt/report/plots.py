@@ -1,44 +1,43 @@
 """The plots of one run, drawn without pyplot and its global state."""
 
-import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import matplotlib.ticker
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from keras_lt.report.details import RunDetails
+from keras_lt.report.figures import Plot, add_legend, new_axes, render
+from keras_lt.report.intervals import Ends
 from keras_lt.report.ranks import Ranks
+from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
-from keras_lt.report.tables import as_number, display_name, percent
-
-SIZE = (4.8, 3.6)  # inches: two beside each other fill a page, and one is still readable on a phone
+from keras_lt.report.tables import as_number, best_classifier, display_name, percent
 
 
-@dataclasses.dataclass(frozen=True)
-class Plot:
-    """A drawn plot: file name without suffix, words for readers with and without sight, the files."""
+def draw_plots(
+    results: Mapping,
+    details: RunDetails,
+    *,
+    intervals: Mapping[str, Ends],
+    published: Mapping[str, Mapping[str, float]],
+) -> list[Plot]:
+    """Every plot that `details` has the arrays for, in the order of the page.
 
-    name: str
-    title: str
-    caption: str
-    alt: str
-    svg: bytes
-    png: bytes
-
-
-def draw_plots(results: Mapping, details: RunDetails) -> list[Plot]:
-    """Every plot that `details` has the arrays for, in the order of the page."""
+    Args:
+      intervals: classifier -> score -> ends.
+      published: classifier -> score -> published fraction.
+    """
     ranks = Ranks.sort(details.class_counts, details.class_names, results["groups"])
     styles = styles_for(results["classifiers"])
-    unknown = {*details.per_class, *details.curves, *details.weight_norms} - styles.keys()
+    unknown = {*details.per_class, *details.curves, *details.weight_norms, *details.scores} - styles.keys()
     if unknown:
         raise ValueError(f"details may only name classifiers of results. Received: {sorted(unknown)}")
     with matplotlib.rc_context(RC):
-        plots = [draw_class_counts(ranks)]
+        plots = [
+            draw_class_counts(ranks),
+            draw_group_accuracy(results["classifiers"], styles=styles, intervals=intervals, published=published),
+        ]
         if details.per_class:
             plots.append(draw_class_accuracy(ranks, details.per_class, styles=styles))
         for name, curve in details.curves.items():
@@ -46,12 +45,15 @@ def draw_plots(results: Mapping, details: RunDetails) -> list[Plot]:
             plots.append(draw_tau_curve(name, curve, style=styles[name], chosen_tau=chosen.get("tau")))
         if details.weight_norms:
             plots.append(draw_weight_norms(ranks, details.weight_norms, styles=styles))
+        shown = dict.fromkeys(n for n in ("joint", details.exported or best_classifier(results)) if n in details.scores)
+        if shown:
+            plots.append(draw_reliability({n: details.scores[n].reliability for n in shown}, styles=styles))
     return plots
 
 
 def draw_class_counts(ranks: Ranks) -> Plot:
     """Training images of every class on a log scale."""
-    figure, ax = _axes("training images")
+    figure, ax = new_axes("training images")
     ranks.draw_axis(ax)
     floor = 0.7  # below one image, so that a class with a single one is seen
     if ranks.named:
@@ -63,7 +65,7 @@ def draw_class_counts(ranks: Ranks) -> Plot:
     ax.set_yscale("log")
     ax.set_ylim(floor, 2 * ranks.counts[0])
     ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda count, _: f"{count:,.0f}"))
-    return _plot(
+    return render(
         figure,
         name="class_counts",
         title="Training images per class",
@@ -74,14 +76,14 @@ def draw_class_counts(ranks: Ranks) -> Plot:
 
 def draw_class_accuracy(ranks: Ranks, per_class: Mapping[str, np.ndarray], *, styles: Mapping[str, Style]) -> Plot:
     """Test accuracy of every class, most frequent class first, one line per classifier."""
-    figure, ax = _axes("test accuracy in %")
+    figure, ax = new_axes("test accuracy in %")
     ranks.draw_axis(ax)
     percents = {name: 100 * np.asarray(fractions) for name, fractions in per_class.items()}
     ranks.draw_lines(ax, values=percents, styles=styles)
     ax.set_ylim(bottom=0)
-    _legend(figure, ax)
+    add_legend(figure, ax)
     smoothed = "" if ranks.named else f" Lines are means over {ranks.window} classes of neighboring rank."
-    return _plot(
+    return render(
         figure,
         name="class_accuracy",
         title="Accuracy against training images",
@@ -93,7 +95,8 @@ def draw_class_accuracy(ranks: Ranks, per_class: Mapping[str, np.ndarray], *, st
 
 def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_tau: float | None) -> Plot:
     """Accuracy on val over tau for the groups and all, with the chosen tau."""
-    figure, ax = _axes("accuracy on val in %")
+    figure, ax = new_axes("accuracy on val in %")
+    curve = sorted(curve, key=lambda point: point["tau"])  # a search does not go up in order
     taus = [point["tau"] for point in curve]
     alt = f"Accuracy on val for τ from {taus[0]:g} to {taus[-1]:g}"
     for group, (marker, dashes) in GROUP_LINES.items():
@@ -113,8 +116,8 @@ def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_
         place = ax.get_xaxis_transform()
         ax.text(chosen_tau, 1.02, f"chosen τ = {chosen_tau:.4g}", transform=place, ha=side, color=style.color)
         alt += f"; chosen is {chosen_tau:.4g}"
-    _legend(figure, ax)
-    return _plot(
+    add_legend(figure, ax)
+    return render(
         figure,
         name=f"tau_curve_{name}",
         title=f"{display_name(name)}: accuracy over τ",
@@ -125,13 +128,13 @@ def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_
 
 def draw_weight_norms(ranks: Ranks, weight_norms: Mapping[str, np.ndarray], *, styles: Mapping[str, Style]) -> Plot:
     """Norm of every class's weights, each classifier over its own mean, as in figure 2 of the paper."""
-    figure, ax = _axes("weight norm relative to its mean")
+    figure, ax = new_axes("weight norm relative to its mean")
     ranks.draw_axis(ax)
     relative = {name: np.asarray(norms) / np.mean(norms) for name, norms in weight_norms.items()}
     ranks.draw_lines(ax, values=relative, styles=styles, raw=True)
-    _legend(figure, ax)
+    add_legend(figure, ax)
     shade = "" if ranks.named else " Faint: single classes; strong: smoothed over rank."
-    return _plot(
+    return render(
         figure,
         name="weight_norms",
         title="Weight norms of the linear classifiers",
@@ -139,27 +142,6 @@ def draw_weight_norms(ranks: Ranks, weight_norms: Mapping[str, np.ndarray], *, s
         "divided by its mean, which changes no prediction." + shade,
         alt=f"Norm of the classifier weights per class against rank for {_listed(weight_norms)}.",
     )
-
-
-def _axes(ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE)
-    ax = figure.add_subplot()
-    ax.set_ylabel(ylabel)
-    ax.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-    ax.set_axisbelow(True)
-    return figure, ax
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    columns = min(len(ax.get_legend_handles_labels()[0]), 4)
-    figure.legend(loc="outside upper center", ncols=columns, handlelength=2.8, columnspacing=1.2)
-
-
-def _plot(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Plot:
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
-    figure.savefig(png, format="png")
-    return Plot(name, title, caption, alt, svg.getvalue(), png.getvalue())
 
 
 def _listed(classifiers: Mapping[str, np.ndarray]) -> str:

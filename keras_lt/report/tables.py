@@ -12,10 +12,30 @@ DISPLAY_NAMES = {
     "joint": "Joint",
     "ncm": "NCM",
     "crt": "cRT",
+    "crt_last_block": "cRT + last block",
+    "crt_all": "cRT + backbone",
+    "crt_all_tenth": "cRT + backbone, 0.1 lr",
+    "fine_tune": "Fine-tuned",
     "tau_norm": "τ-normalized",
+    "tau_search": "τ searched",
     "tau_learned": "τ learned",
     "lws": "LWS",
+    "lws_tau_norm": "LWS from τ-norm",
     "cosine": "Cosine",
+    "bbn": "BBN",
+    "oltr": "OLTR",
+    "oltr_frozen": "OLTR, frozen",
+    "oltr_decoupled": "OLTR, decoupled",
+    "fslwf": "FSLwF",
+    # What is only published, or is a run's Joint with another loss.
+    "focal": "Focal",
+    "range": "Range",
+    "lifted": "Lifted",
+    "cb_focal": "CB-Focal",
+    "ldam": "LDAM",
+    "ldam_drw": "LDAM + DRW",
+    "balanced_softmax": "Balanced softmax",
+    "logit_adjustment": "Logit adjustment",
 }
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
@@ -104,15 +124,16 @@ def _gain(scores: Mapping, joint: Mapping, score: str) -> str:
     return points(as_number(scores.get(score)) - as_number(joint.get(score)))
 
 
-def headline(results: Mapping) -> str:
-    """Which classifier was best on val, and what it reaches on test beside Joint.
-
-    Without results["best"] it is the highest `all` on val; without any score on val nothing is claimed.
-    """
-    classifiers = results["classifiers"]
-    on_val = {name: as_number((c.get("val") or {}).get("all")) for name, c in classifiers.items()}
+def best_classifier(results: Mapping) -> str | None:
+    """results["best"]; without it the highest `all` on val, and None where nothing was scored there."""
+    on_val = {name: as_number((c.get("val") or {}).get("all")) for name, c in results["classifiers"].items()}
     on_val = {name: score for name, score in on_val.items() if not math.isnan(score)}
-    best = results.get("best") or max(on_val, key=on_val.get, default=None)
+    return results.get("best") or max(on_val, key=on_val.get, default=None)
+
+
+def headline(results: Mapping) -> str:
+    """Which classifier was best on val, and what it reaches on test beside Joint; without a score on val, nothing."""
+    classifiers, best = results["classifiers"], best_classifier(results)
     if best is None:
         return f"{len(classifiers)} classifiers on one representation; none was scored on val."
 
@@ -137,12 +158,32 @@ def facts(results: Mapping) -> str:
     groups = ", ".join(f"{size} {group}" for group, size in results["groups"].items())
     stage_one = results["stage_one"]
     took, speed = duration(stage_one.get("seconds")), as_number(stage_one.get("images_per_second"))
-    stage = f"{stage_one['epochs']} epochs in {took}" if stage_one["epochs"] else "imported"
+    stage = [f"{stage_one['epochs']} epochs in {took}" if stage_one["epochs"] else "imported"]
+    stage += [] if math.isnan(speed) else [f"{speed:,.0f} images per second"]
     return (
-        f"{results['train_images']:,} training images "
-        f"of {results['classes']:,} classes ({groups}-shot). Stage one: {stage}"
-        + ("." if math.isnan(speed) else f", {speed:,.0f} images per second.")
+        f"{results['train_images']:,} training images of {results['classes']:,} classes ({groups}-shot). "
+        f"Stage one: {', '.join([*_what_was_trained(results), *stage])}."
     )
+
+
+def _what_was_trained(results: Mapping) -> list[str]:
+    """Backbone, and what differs from plain cross-entropy on images as they come."""
+    recipe = results["stage_one"].get("recipe") or {}
+    words = [results.get("backbone", "")]
+    if results.get("method", "decoupling") != "decoupling":
+        words.append(display_name(results["method"]))
+    if recipe.get("sampler", "instance_balanced") != "instance_balanced":
+        words.append(f"{recipe['sampler'].replace('_', '-')} sampling")
+    if recipe.get("resampling", "none") != "none":
+        words.append(f"{recipe['resampling']} of the training list")
+    if recipe.get("loss", "cross_entropy") != "cross_entropy":
+        words.append(f"{recipe['loss']} loss")
+    if recipe.get("feature_loss"):
+        words.append(f"{recipe['feature_loss']} loss on features")
+    if recipe.get("class_weights", "none") != "none":
+        after = f" after epoch {recipe['class_weights_from']}" if recipe.get("class_weights_from") else ""
+        words.append(f"class weights by {recipe['class_weights'].replace('_', ' ')}{after}")
+    return [word for word in words if word]
 
 
 def markdown(results: Mapping, plots: Mapping[str, str]) -> str:

@@ -1,8 +1,8 @@
 """The published tables as data: which runs they take, whose scores their rows are, and what was published.
 
-Published numbers are percent, as printed, in the order of a plan's columns and within each of its scores. Tables 1 to 4
-and figures 1 and 2 are Kang et al.'s (ICLR 2020, arXiv:1910.09217), `bbn_fig2` is figure 2 of Zhou et al. (CVPR 2020,
-arXiv:1912.02413), whose numbers stand in a picture only.
+Published numbers are those of `keras_lt.report.published`, in the order of a plan's columns and within each of its
+scores. Tables 1 to 4 and figures 1 and 2 are Kang et al.'s (ICLR 2020, arXiv:1910.09217), `bbn_fig2` is figure 2 of
+Zhou et al. (CVPR 2020, arXiv:1912.02413), whose numbers stand in a picture only.
 """
 
 import dataclasses
@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-GROUPS = ("many", "medium", "few", "all")
+from keras_lt.report.published import (
+    FIGURE_1,
+    GROUPS,
+    JOINT_BY_SAMPLER,
+    TABLE_1,
+    TABLE_2,
+    TABLE_2_COLUMNS,
+    TABLE_3,
+    TABLE_3_COLUMNS,
+    TABLE_4,
+)
+from keras_lt.report.tables import display_name
+
 ONE_COLUMN: Mapping[str, Mapping] = {"": {}}
 
 
@@ -59,27 +71,11 @@ class Plan:
     scores: tuple[str, ...] = GROUPS
 
 
-# Figure 1: every classifier on representations of every sampler; beyond the first, only Joint is printed as numbers.
-SAMPLERS = {
-    "instance_balanced": (65.9, 37.5, 7.7, 44.4),
-    "class_balanced": (61.8, 40.1, 15.5, 45.1),
-    "square_root": (64.3, 41.2, 17.0, 46.8),
-    "progressive": (61.9, 43.2, 19.4, 47.2),
-}
-RESNEXT50 = {
-    "joint": ("Joint", SAMPLERS["instance_balanced"]),
-    "ncm": ("NCM", (56.6, 45.3, 28.1, 47.3)),
-    "crt": ("cRT", (61.8, 46.2, 27.4, 49.6)),
-    "tau_norm": ("τ-normalized", (59.1, 46.9, 30.7, 49.4)),
-    "lws": ("LWS", (60.2, 47.2, 30.3, 49.9)),
-}
-
-
 def _sampled(sampler: str, classifier: str) -> Row:
-    name, published = RESNEXT50[classifier]
-    if sampler != "instance_balanced":
-        published = SAMPLERS[sampler] if classifier == "joint" else ()
-    return Row(f"{sampler}, {name}", sampler, classifier, published)
+    """A row of figure 1: a classifier on a sampler's representation; beyond the first, only Joint is printed."""
+    of_first = sampler == "instance_balanced"
+    published = FIGURE_1[classifier] if of_first else JOINT_BY_SAMPLER[sampler] if classifier == "joint" else ()
+    return Row(f"{sampler}, {display_name(classifier)}", sampler, classifier, published)
 
 
 # OLTR trains its own stage one, in steps (its configuration files: 30 epochs, then 60 on ImageNet-LT; 30, then 30 on
@@ -120,10 +116,10 @@ PLANS = {
         "imagenet_lt",
         {"decoupling": Run()},
         (
-            Row("B + C", "decoupling", "crt_all", (55.4, 45.3, 24.5, 46.3)),
-            Row("B + C at a tenth of the rate", "decoupling", "crt_all_tenth", (61.9, 45.6, 22.8, 48.8)),
-            Row("Last block + C", "decoupling", "crt_last_block", (61.4, 45.8, 24.5, 48.9)),
-            Row("C", "decoupling", "crt", (61.5, 46.2, 27.0, 49.5)),
+            Row("B + C", "decoupling", "crt_all", TABLE_1["crt_all"]),
+            Row("B + C at a tenth of the rate", "decoupling", "crt_all_tenth", TABLE_1["crt_all_tenth"]),
+            Row("Last block + C", "decoupling", "crt_last_block", TABLE_1["crt_last_block"]),
+            Row("C", "decoupling", "crt", TABLE_1["crt"]),
         ),
     ),
     "2": Plan(
@@ -131,23 +127,19 @@ PLANS = {
         "imagenet_lt",
         IMAGENET_RUNS,
         (
-            Row("FSLwF", "fslwf", "fslwf", (28.4, None, None)),
-            Row("Focal", "focal", "joint", (30.5, None, None)),
-            Row("Range", "range", "joint", (30.7, None, None)),
-            Row("Lifted", "lifted", "joint", (30.8, None, None)),
-            Row("OLTR", "oltr", "oltr", (34.1, 37.7, 24.8)),  # Kang et al.'s re-run; its authors' own ResNet-10: 35.6
-            Row("OLTR**", "oltr_decoupled", "oltr", (37.3, 46.3, 50.3)),
-            Row("Joint", "decoupling", "joint", (34.8, 44.4, 47.8)),
-            Row("NCM", "decoupling", "ncm", (35.5, 47.3, 51.3)),
-            Row("cRT", "decoupling", "crt", (41.8, 49.5, 52.4)),
-            Row("τ-normalized", "decoupling", "tau_norm", (40.6, 49.4, 52.8)),
-            Row("LWS", "decoupling", "lws", (41.4, 49.9, 53.3)),
+            Row("FSLwF", "fslwf", "fslwf", TABLE_2["fslwf"]),
+            Row("Focal", "focal", "joint", TABLE_2["focal"]),
+            Row("Range", "range", "joint", TABLE_2["range"]),
+            Row("Lifted", "lifted", "joint", TABLE_2["lifted"]),
+            Row("OLTR", "oltr", "oltr", TABLE_2["oltr"]),
+            Row("OLTR**", "oltr_decoupled", "oltr", TABLE_2["oltr_decoupled"]),
+            Row("Joint", "decoupling", "joint", TABLE_2["joint"]),
+            Row("NCM", "decoupling", "ncm", TABLE_2["ncm"]),
+            Row("cRT", "decoupling", "crt", TABLE_2["crt"]),
+            Row("τ-normalized", "decoupling", "tau_norm", TABLE_2["tau_norm"]),
+            Row("LWS", "decoupling", "lws", TABLE_2["lws"]),
         ),
-        columns={
-            "ResNet-10": {"backbone": "resnet10"},
-            "ResNeXt-50": {"backbone": "resnext50"},
-            "ResNeXt-152": {"backbone": "resnext152"},
-        },
+        columns={name: {"backbone": name.lower().replace("-", "")} for name in TABLE_2_COLUMNS},
         scores=("all",),
     ),
     "3": Plan(
@@ -174,19 +166,18 @@ PLANS = {
             ),
         },
         (
-            Row("CB-Focal", "cb_focal", "joint", (61.1, None, None, None)),
-            Row("LDAM", "ldam", "joint", (64.6, None, None, None)),
-            Row("LDAM + DRW", "ldam_drw", "joint", (68.0, None, None, None)),
-            Row("Joint", "decoupling", "joint", (61.7, 65.8, 65.0, 69.0)),
-            Row("NCM", "decoupling", "ncm", (58.2, 63.1, 61.9, 67.3)),
-            Row("cRT", "decoupling", "crt", (65.2, 67.6, 68.5, 71.2)),
-            Row("τ-normalized", "decoupling", "tau_norm", (65.6, 69.3, 68.8, 72.5)),
-            Row("LWS", "decoupling", "lws", (65.9, 69.5, 69.1, 72.1)),
+            Row("CB-Focal", "cb_focal", "joint", TABLE_3["cb_focal"]),
+            Row("LDAM", "ldam", "joint", TABLE_3["ldam"]),
+            Row("LDAM + DRW", "ldam_drw", "joint", TABLE_3["ldam_drw"]),
+            Row("Joint", "decoupling", "joint", TABLE_3["joint"]),
+            Row("NCM", "decoupling", "ncm", TABLE_3["ncm"]),
+            Row("cRT", "decoupling", "crt", TABLE_3["crt"]),
+            Row("τ-normalized", "decoupling", "tau_norm", TABLE_3["tau_norm"]),
+            Row("LWS", "decoupling", "lws", TABLE_3["lws"]),
         ),
         columns={
-            f"ResNet-{depth}-{epochs}-epochs": {"backbone": f"resnet{depth}", "epochs": epochs}
-            for depth in (50, 152)
-            for epochs in (90, 200)
+            f"{name}-{epochs}-epochs": {"backbone": name.lower().replace("-", ""), "epochs": epochs}
+            for name, epochs in TABLE_3_COLUMNS
         },
         scores=("all",),
     ),
@@ -208,31 +199,31 @@ PLANS = {
             ),
         },
         (
-            Row("Lifted", "lifted", "joint", (41.1, 35.4, 24.0, 35.2)),
-            Row("Focal", "focal", "joint", (41.1, 34.8, 22.4, 34.6)),
-            Row("Range", "range", "joint", (41.1, 35.4, 23.2, 35.1)),
-            Row("FSLwF", "fslwf", "fslwf", (43.9, 29.9, 29.5, 34.9)),
-            Row("OLTR", "oltr", "oltr", (44.7, 37.0, 25.3, 35.9)),
-            Row("Joint", "decoupling", "joint", (45.7, 27.3, 8.2, 30.2)),
-            Row("NCM", "decoupling", "ncm", (40.4, 37.1, 27.3, 36.4)),
-            Row("cRT", "decoupling", "crt", (42.0, 37.6, 24.9, 36.7)),
-            Row("τ-normalized", "decoupling", "tau_norm", (37.8, 40.7, 31.8, 37.9)),
-            Row("LWS", "decoupling", "lws", (40.6, 39.1, 28.6, 37.6)),
+            Row("Lifted", "lifted", "joint", TABLE_4["lifted"]),
+            Row("Focal", "focal", "joint", TABLE_4["focal"]),
+            Row("Range", "range", "joint", TABLE_4["range"]),
+            Row("FSLwF", "fslwf", "fslwf", TABLE_4["fslwf"]),
+            Row("OLTR", "oltr", "oltr", TABLE_4["oltr"]),
+            Row("Joint", "decoupling", "joint", TABLE_4["joint"]),
+            Row("NCM", "decoupling", "ncm", TABLE_4["ncm"]),
+            Row("cRT", "decoupling", "crt", TABLE_4["crt"]),
+            Row("τ-normalized", "decoupling", "tau_norm", TABLE_4["tau_norm"]),
+            Row("LWS", "decoupling", "lws", TABLE_4["lws"]),
         ),
     ),
     "fig1": Plan(
         "Classifiers on representations learned with each sampler",
         "imagenet_lt",
-        {sampler: Run({"sampler": sampler}) for sampler in SAMPLERS},
-        tuple(_sampled(sampler, classifier) for sampler in SAMPLERS for classifier in RESNEXT50),
+        {sampler: Run({"sampler": sampler}) for sampler in JOINT_BY_SAMPLER},
+        tuple(_sampled(sampler, classifier) for sampler in JOINT_BY_SAMPLER for classifier in FIGURE_1),
     ),
     "fig2": Plan(
         "Norms of the classifiers' weights, and accuracy over τ",
         "imagenet_lt",
         {"decoupling": Run()},
         tuple(
-            Row(name, "decoupling", classifier, published)
-            for classifier, (name, published) in RESNEXT50.items()
+            Row(display_name(classifier), "decoupling", classifier, published)
+            for classifier, published in FIGURE_1.items()
             if classifier != "ncm"  # it has no weights
         ),
     ),

@@ -1,0 +1,59 @@
+"""What every plot begins and ends with; pyplot and its global state play no part."""
+
+import dataclasses
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from keras_lt.report.style import INK
+
+SIZE = (4.8, 3.6)  # inches: two beside each other fill a page, and one is still readable on a phone
+LONG_LABEL = 12  # characters of a legend's entry, of which four fit beside each other
+LEGEND_LINE = 0.2  # inches
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A drawn plot: file name without suffix, words for readers with and without sight, the files."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+def new_axes(ylabel: str) -> tuple[Figure, Axes]:
+    """A figure of the usual size with one axes."""
+    figure = Figure(figsize=SIZE)
+    ax = figure.add_subplot()
+    ax.set_ylabel(ylabel)
+    lay_grid(ax, "y")
+    return figure, ax
+
+
+def lay_grid(ax: Axes, axis: str) -> None:
+    """A faint grid below all that is drawn."""
+    ax.grid(axis=axis, color=INK, alpha=0.15, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def add_legend(figure: Figure, ax: Axes) -> None:
+    """The legend on top, for which a figure of many lines grows."""
+    handles, labels = ax.get_legend_handles_labels()
+    columns = min(len(handles), 4 if max(map(len, labels)) <= LONG_LABEL else 3)
+    lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(lines - 1, 0))
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.0, fontsize=8
+    )
+
+
+def render(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Plot:
+    """The figure as SVG and PNG."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
+    figure.savefig(png, format="png")
+    return Plot(name, title, caption, alt, svg.getvalue(), png.getvalue())

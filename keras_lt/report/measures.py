@@ -1,0 +1,41 @@
+"""The table of what is measured beside top-1 accuracy."""
+
+import math
+from collections.abc import Mapping
+
+from keras_lt.report.tables import DASH, Cell, as_number, display_name, percent
+
+MEASURES = {  # of `evaluation.Scores.summary`
+    "macro_f1": "Macro-F1",
+    "harmonic_mean": "Harmonic mean",
+    "geometric_mean": "Geometric mean",
+    "worst_class": "Worst class",
+    "top_5": "Top-5",
+    "ece": "ECE",
+    "ece_many": "ECE many",
+    "ece_medium": "ECE medium",
+    "ece_few": "ECE few",
+    "open_f_measure": "Open-set F",
+    "open_auroc": "Open-set AUROC",
+}
+ERRORS = ("ece", "ece_many", "ece_medium", "ece_few")  # of these the lowest is best
+
+
+def measure_table(results: Mapping) -> tuple[list[str], list[list[Cell]]]:
+    """Header and a row per classifier, without the columns that no classifier has a number in; both empty without any.
+
+    The best of a column is marked as printed. A mean that is 0 for all, as one class is never predicted right, is not.
+    """
+    tests = {name: classifier["test"] for name, classifier in results["classifiers"].items()}
+    columns = {}
+    for measure in MEASURES:
+        numbers = [as_number(test.get(measure)) for test in tests.values()]
+        known = [number for number in numbers if not math.isnan(number)]
+        if known:
+            best = percent(min(known) if measure in ERRORS else max(known))
+            texts = map(percent, numbers)
+            columns[measure] = [Cell(text, text == best and best not in (DASH, percent(0))) for text in texts]
+    if not columns:
+        return [], []
+    rows = [[Cell(display_name(name)), *row] for name, *row in zip(tests, *columns.values(), strict=True)]
+    return ["Classifier", *(MEASURES[measure] for measure in columns)], rows

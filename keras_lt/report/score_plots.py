@@ -1,0 +1,124 @@
+"""Plots of accuracy by group with its intervals, and of confidence against accuracy."""
+
+from collections.abc import Mapping
+
+import matplotlib.ticker
+import numpy as np
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from keras_lt.metrics import Reliability
+from keras_lt.report.figures import SIZE, Plot, add_legend, lay_grid, render
+from keras_lt.report.intervals import Ends
+from keras_lt.report.style import GROUP_LINES, GROUP_SHADES, INK, PAPER, Style
+from keras_lt.report.tables import as_number, display_name, percent
+
+ROW = 0.3  # inches per classifier
+LEAST_ROWS = 3
+FRAME = 0.9  # inches above and below them
+BEHIND_TEXT = {"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 1.5}
+LEAST_IMAGES = 5  # of a bin of confidence: of fewer, accuracy is chance
+
+
+def draw_group_accuracy(
+    classifiers: Mapping[str, Mapping],
+    *,
+    styles: Mapping[str, Style],
+    intervals: Mapping[str, Ends],
+    published: Mapping[str, Mapping[str, float]],
+) -> Plot:
+    """A panel per group and one for all, a dot per classifier.
+
+    Args:
+      classifiers: of results.
+      intervals: classifier -> score -> ends; a classifier that is missing has a dot alone.
+      published: classifier -> score -> published fraction, likewise.
+    """
+    tests = {name: classifier["test"] for name, classifier in classifiers.items()}
+    scores = [s for s in GROUP_LINES if not np.isnan([as_number(test.get(s)) for test in tests.values()]).all()]
+    figure = Figure(figsize=(SIZE[0], FRAME + ROW * max(len(tests), LEAST_ROWS)))
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for ax, score in zip(panels, scores, strict=True):
+        for y, (name, test) in enumerate(tests.items()):
+            color = styles[name].color
+            if name in intervals:
+                ax.hlines(y, *(100 * intervals[name][score]), color=color, linewidth=1.4)
+            ax.plot(100 * as_number(test.get(score)), y, styles[name].marker, color=color)
+            if score in published.get(name, ()):
+                ax.plot(100 * published[name][score], y, "d", markerfacecolor=PAPER, color=INK, label="published")
+        ax.set_title(score, size=9)
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True, min_n_ticks=2))
+        ax.margins(x=0.12)
+        ax.tick_params(axis="y", length=0)
+        ax.set_facecolor(to_rgba(INK, GROUP_SHADES.get(score, 0.0)))
+        lay_grid(ax, "both")
+    panels[0].set_yticks(range(len(tests)), list(map(display_name, tests)))
+    panels[0].set_ylim(len(tests) - 0.5, -0.5)
+    figure.supxlabel("test accuracy in %", size=9)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles[:1], labels[:1], loc="outside upper right", fontsize=8)
+    lines = " Lines: 95% intervals over test images." if intervals else ""
+    return render(
+        figure,
+        name="group_accuracy",
+        title="Accuracy by group",
+        caption=f"Every panel has its own scale.{lines}",
+        alt="Test accuracy on "
+        + "; ".join(
+            f"{s}: {', '.join(f'{display_name(n)} {percent(tests[n].get(s))}%' for n in tests)}" for s in scores
+        )
+        + ".",
+    )
+
+
+def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: Mapping[str, Style]) -> Plot:
+    """Accuracy over confidence, a panel for all images and one for each group's; on the diagonal they agree.
+
+    Args:
+      bins: classifier -> "all" or group -> bins of confidence.
+    """
+    groups = [group for group in next(iter(bins.values())) if all(of[group].count.sum() for of in bins.values())]
+    columns = min(len(groups), 2)
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(SIZE[0], 0.7 + 2.1 * rows))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, group in zip(panels, groups, strict=False):
+        ax.plot([0, 100], [0, 100], color=INK, linewidth=0.8, dashes=(2, 2))
+        for name, of in bins.items():
+            seen = of[group].count >= LEAST_IMAGES
+            style = styles[name]
+            ax.plot(
+                100 * of[group].confidence[seen],
+                100 * of[group].accuracy[seen],
+                color=style.color,
+                linestyle=style.dashes,
+                marker=style.marker,
+                label=display_name(name),
+                clip_on=False,
+            )
+        errors = "\n".join(f"{display_name(name)} {percent(of[group].error)}%" for name, of in bins.items())
+        ax.text(0.04, 0.96, f"ECE\n{errors}", transform=ax.transAxes, va="top", size=7.5, bbox=BEHIND_TEXT)
+        ax.set_title(group, size=9)
+        ax.set_facecolor(to_rgba(INK, GROUP_SHADES.get(group, 0.0)))
+        ax.set(xlim=(0, 100), ylim=(0, 100))
+        lay_grid(ax, "both")
+    for ax in panels[len(groups) :]:
+        ax.remove()
+    for ax in panels[len(groups) - columns : len(groups)]:  # the lowest of every column
+        ax.tick_params(labelbottom=True)
+    figure.supxlabel("confidence in %", size=9)
+    figure.supylabel("test accuracy in %", size=9)
+    add_legend(figure, panels[0])
+    alt = [
+        f"{display_name(name)} {', '.join(f'{group} {percent(of[group].error)}%' for group in groups)}"
+        for name, of in bins.items()
+    ]
+    return render(
+        figure,
+        name="reliability",
+        title="Confidence against accuracy",
+        caption="Below the diagonal a classifier is surer than it is right. ECE, the expected calibration error: mean "
+        f"distance to the diagonal over images. Bins of fewer than {LEAST_IMAGES} images are not drawn.",
+        alt=f"Expected calibration error of {'; '.join(alt)}.",
+    )
