@@ -19,6 +19,8 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }
 
+TEST = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "ruff>=0.8", "scipy>=1.12"]
+
 setup(
     name="keras_lt",
     version=VERSION,
@@ -40,5 +42,5 @@ setup(
         "rich>=13",
         "tensorflow>=2.18",
     ],
-    extras_require={**EXTRAS, "test": ["pytest>=8", "ruff>=0.8", "scipy>=1.12", *sum(EXTRAS.values(), [])]},
+    extras_require={**EXTRAS, "test": [*TEST, *sum(EXTRAS.values(), [])]},
 )

@@ -1,6 +1,22 @@
 """Long-tailed image recognition with Keras 3: learn the representation first, then balance the classifier.
 
-Names are loaded when first used, so that `import keras_lt` costs nothing.
+>>> import keras_lt
+>>> data = keras_lt.load("fashion_lt")  # or ("folder", "my_images")
+>>> recipe = keras_lt.Recipe(epochs=1, batch_size=64, learning_rate=0.1)
+>>> representation = keras_lt.learn_representation(data, backbone="resnet8", recipe=recipe)
+38/38 - ...
+>>> features = {
+...     split: keras_lt.extract_features(representation.backbone, data.splits[split], representation.preprocessing)
+...     for split in ("train", "val", "test")
+... }
+2478/2478 - ...
+>>> classifier = keras_lt.learn_classifier("tau_norm", representation, data, features=features)
+>>> scores = keras_lt.evaluate_classifier(classifier.model, features["test"], data.listed_counts)
+>>> list(scores.accuracies)
+['many', 'medium', 'few', 'all', 'class_mean']
+
+The examples of these functions go on with the names above. What goes by name stands in a dict of its family, such as
+`keras_lt.classifiers.CLASSIFIERS`. All is loaded when first used, so that `import keras_lt` costs nothing.
 """
 
 import importlib
@@ -8,21 +24,37 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "LongTailed": "datasets",
-    "Recipe": "optimization",
-    "balance": "resampling",
-    "learn_classifier": "stages",
-    "learn_representation": "stages",
+    "Classifier": "stages.Classifier",
+    "LongTailed": "datasets.LongTailed",
+    "Recipe": "optimization.Recipe",
+    "Representation": "stages.Representation",
+    "ShotAccuracy": "metrics.ShotAccuracy",
+    "Split": "datasets.Split",
+    "balance": "resampling.balance",
+    "evaluate_classifier": "evaluation.evaluate_classifier",
+    "export_saved_model": "serving.export_saved_model",
+    "extract_features": "features.extract_features",
+    "join": "stages.join",
+    "learn_classifier": "stages.learn_classifier",
+    "learn_representation": "stages.learn_representation",
+    "load": "datasets.load",
+    "plot_class_counts": "report.notebook.plot_class_counts",
+    "plot_tau_curve": "report.notebook.plot_tau_curve",
+    "shot_accuracy": "metrics.shot_accuracy",
 }
+_FAMILIES = ("backbones", "classifiers", "datasets", "losses", "methods", "metrics", "samplers")
 
-__all__ = list(_HOME)
+__all__ = list(_HOME) + list(_FAMILIES)
 
 
 def __getattr__(name: str):
+    if name in _FAMILIES:
+        return importlib.import_module(f"keras_lt.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'keras_lt' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"keras_lt.{_HOME[name]}"), name)
+    module, _, attribute = _HOME[name].rpartition(".")
+    return getattr(importlib.import_module(f"keras_lt.{module}"), attribute)
 
 
 def __dir__():
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *__all__})

@@ -113,9 +113,9 @@ def extract_features(
     """The backbone's features of every example, with the evaluation preprocessing; on one device of several.
 
     >>> val = keras_lt.extract_features(representation.backbone, data.val, representation.preprocessing)
-    1000/1000 ...
+    1000/1000 - ...
     >>> val.features.shape
-    (1000, 64)
+    (1000, 128)
 
     Args:
       backbone: images [B, S, S, 3] -> features [B, D].

@@ -16,6 +16,9 @@ ROW_SUM_TOLERANCE = 1e-6
 def power_probabilities(class_counts: npt.ArrayLike, q: float, *, absent: str = "zero") -> np.ndarray:
     """Probability of drawing each class when p_j is proportional to n_j ** q (arXiv:1910.09217, equation 1).
 
+    >>> power_probabilities([90, 10], 1), power_probabilities([90, 10], 0.5), power_probabilities([90, 10], 0)
+    (array([0.9, 0.1]), array([0.75, 0.25]), array([0.5, 0.5]))
+
     Args:
       class_counts: training images per class, [C].
       q: 1 instance-balanced, 0.5 square-root, 0 class-balanced; any q >= 0.
@@ -34,7 +37,11 @@ def power_probabilities(class_counts: npt.ArrayLike, q: float, *, absent: str = 
 
 
 def progressive_probabilities(class_counts: npt.ArrayLike, progress: float, *, absent: str = "zero") -> np.ndarray:
-    """Moves linearly from instance-balanced (progress 0) to class-balanced (1), [C] -> [C] (equation 2)."""
+    """Moves linearly from instance-balanced (progress 0) to class-balanced (1), [C] -> [C] (equation 2).
+
+    >>> progressive_probabilities([90, 10], 0.5)
+    array([0.7, 0.3])
+    """
     start = power_probabilities(class_counts, 1.0, absent=absent)
     end = power_probabilities(class_counts, 0.0, absent=absent)
     return (1 - _checked_progress(progress)) * start + progress * end
@@ -63,7 +70,11 @@ def effective_number_probabilities(
 
 
 def reversed_probabilities(class_counts: npt.ArrayLike, progress: float = 0.0, *, absent: str = "zero") -> np.ndarray:
-    """The rarer, the likelier: p_j proportional to n_max / n_j (BBN, arXiv:1912.02413), [C] -> [C]."""
+    """The rarer, the likelier: p_j proportional to n_max / n_j (BBN, arXiv:1912.02413), [C] -> [C].
+
+    >>> reversed_probabilities([30, 10])
+    array([0.25, 0.75])
+    """
     counts = check_counts(class_counts, absent)
     return _normalized(counts, counts.max() / np.maximum(counts, 1))
 
@@ -108,6 +119,11 @@ def probability_table(
     absent: str = "zero",
 ) -> np.ndarray:
     """One row of class probabilities per epoch, [E, C].
+
+    >>> probability_table("progressive", [90, 10], epochs=3)
+    array([[0.9, 0.1],
+           [0.7, 0.3],
+           [0.5, 0.5]])
 
     Args:
       sampler: a function (class_counts, progress) -> [C], or a name in `SAMPLERS`.

@@ -26,7 +26,7 @@ with quietly():
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
-    from keras_lt.evaluation import Scores, evaluate, thumbnails
+    from keras_lt.evaluation import Scores, evaluate_classifier, thumbnails
     from keras_lt.features import Features, extract_features
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
@@ -256,13 +256,13 @@ def stage_two(
             return features.get(split)
         return extract_features(classifier.backbone, data.all_splits[split], representation.preprocessing)
 
-    scores = evaluate(classifier.model, of("test"), data.listed_counts, open_features=of("open_set"))
+    scores = evaluate_classifier(classifier.model, of("test"), data.listed_counts, open_features=of("open_set"))
     scores.save(folder / "predictions.npz")
     dense = fold(classifier.model.layers[-1])
     write_json(
         folder / "scores.json",
         {
-            "val": evaluate(classifier.model, of("val"), data.listed_counts).summary,
+            "val": evaluate_classifier(classifier.model, of("val"), data.listed_counts).summary,
             "test": scores.summary,
             "chosen": classifier.chosen,
             "seconds": seconds,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.evaluation import Confusion, Scores, evaluate, score
+from keras_lt.evaluation import Confusion, Scores, evaluate_classifier, score
 from keras_lt.features import Features
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 0])
@@ -24,7 +24,7 @@ def logits_of(predicted, confidences, classes):
 @pytest.fixture
 def scores():
     logits = logits_of(PREDICTED, CONFIDENCES, 4)
-    return evaluate(keras.layers.Identity(), Features(logits, LABELS), COUNTS)
+    return evaluate_classifier(keras.layers.Identity(), Features(logits, LABELS), COUNTS)
 
 
 def test_scores_are_sums_over_every_example(scores):
@@ -83,7 +83,7 @@ def test_chunks_give_what_the_whole_gives(monkeypatch):
         return chunk
 
     monkeypatch.setattr("keras_lt.evaluation.scores.CHUNK", 20)
-    parts = evaluate(classifier, Features(logits, labels), counts)
+    parts = evaluate_classifier(classifier, Features(logits, labels), counts)
     assert sizes == [20, 20, 10]
     assert parts.summary == pytest.approx(whole.summary, nan_ok=True)
 
@@ -100,7 +100,7 @@ def test_confused_pairs_are_the_most_frequent_ones():
 
 def test_open_images_are_scored_by_their_confidence():
     known, unknown = logits_of([0, 1], [0.9, 0.4], 20), logits_of([0, 3, 5], [0.06, 0.5, 0.3], 20)
-    scores = evaluate(
+    scores = evaluate_classifier(
         keras.layers.Identity(),
         Features(known, np.array([0, 2])),
         np.ones(20),

@@ -12,8 +12,10 @@ from keras_lt import report
 from keras_lt.datasets import Split
 from keras_lt.evaluation import Scores
 from keras_lt.evaluation.thumbnails import thumbnails
-from keras_lt.metrics import shot_accuracy_from_counts
+from keras_lt.metrics import Reliability, shot_accuracy_from_counts
 from keras_lt.report import examples, intervals, measures
+from keras_lt.report.score_plots import draw_reliability
+from keras_lt.report.style import styles_for
 from keras_lt.significance import interval, stratified_bootstrap
 
 COUNTS = np.array([500, 50, 30, 10, 5])  # one many-, two medium-, two few-shot classes
@@ -261,3 +263,10 @@ def test_thumbnails_of_grey_images_have_three_channels():
     grey = np.arange(9, dtype=np.uint8).reshape(1, 3, 3)
     (image,) = thumbnails(Split(grey, np.zeros(1, int)), [0])
     np.testing.assert_array_equal(image, np.repeat(grey[0][..., np.newaxis], 3, axis=-1))
+
+
+def test_bins_of_too_few_images_leave_an_empty_panel():
+    """Seven images in seven bins: nothing is drawn, and the layout holds (a warning would be an error here)."""
+    reliability = Reliability.of(np.linspace(0.2, 0.9, 7), np.ones(7, bool))
+    plot = draw_reliability({"crt": {"all": reliability, "few": reliability}}, styles=styles_for(["crt"]))
+    assert plot.alt == "Expected calibration error of cRT all 45.0%, few 45.0%."

@@ -27,8 +27,8 @@ with quietly():
     from keras_lt.inspection import Inspection, inspect
     from keras_lt.metrics import shot_groups
     from keras_lt.preprocessing import Preprocessing
-    from keras_lt.report.plots import draw_class_counts
-    from keras_lt.report.ranks import LONGEST_NAME, Ranks
+    from keras_lt.report.notebook import plot_class_counts
+    from keras_lt.report.ranks import LONGEST_NAME
     from keras_lt.report.style import BARS, INK, RC
     from keras_lt.stages import make_preprocessing
 
@@ -152,13 +152,6 @@ def print_summary(summary: Mapping):
             print(f"{kind}: and {len(lines) - SHOWN_LINES:,} more, all in describe.json")
 
 
-def draw_classes(data: LongTailed) -> bytes:
-    """Training images of every class, sorted, on a log scale, as a PNG."""
-    groups = {name: int(members.sum()) for name, members in shot_groups(data.class_counts).items()}
-    with matplotlib.rc_context(RC):
-        return draw_class_counts(Ranks.sort(data.class_counts, data.class_names, groups)).png
-
-
 def draw_sizes(inspections: Mapping[str, Inspection], *, image_size: int) -> Figure:
     """Histograms of the shorter side and of the shape of all good images, with what the network sees."""
     sizes = np.concatenate([inspection.sizes for inspection in inspections.values()])
@@ -255,7 +248,7 @@ def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Prep
     if all(len(inspections[name].problems) == len(split) for name, split in data.all_splits.items()):
         raise ValueError(f"No image can be read. Received: {data.name}, the first: {summary['bad_images'][0]}")
     with atomic(folder / "classes.png") as scratch:
-        scratch.write_bytes(draw_classes(data))
+        scratch.write_bytes(plot_class_counts(data).png)
     with matplotlib.rc_context(RC):
         figures = {
             "sizes.png": draw_sizes(inspections, image_size=preprocessing.image_size),

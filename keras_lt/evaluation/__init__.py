@@ -1,7 +1,7 @@
 """Scores of classifiers: those of a run on their features, and models from anywhere on images."""
 
 from keras_lt.evaluation.models import ScoredModel, load_model, load_run
-from keras_lt.evaluation.scores import Confusion, Scores, evaluate, score
+from keras_lt.evaluation.scores import Confusion, Scores, evaluate_classifier, score
 from keras_lt.evaluation.thumbnails import thumbnails
 
-__all__ = ["Confusion", "ScoredModel", "Scores", "evaluate", "load_model", "load_run", "score", "thumbnails"]
+__all__ = ["Confusion", "ScoredModel", "Scores", "evaluate_classifier", "load_model", "load_run", "score", "thumbnails"]

@@ -143,7 +143,7 @@ class Scores:
         return np.bincount(ids, minlength=len(self.class_counts))
 
 
-def evaluate(
+def evaluate_classifier(
     classifier: keras.layers.Layer,
     features: Features,
     class_counts: np.ndarray,

@@ -95,7 +95,7 @@ def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: M
                 linestyle=style.dashes,
                 marker=style.marker,
                 label=display_name(name),
-                clip_on=False,
+                clip_on=not seen.any(),  # a line without points that is not clipped has no size to lay out by
             )
         errors = "\n".join(f"{display_name(name)} {percent(of[group].error)}%" for name, of in bins.items())
         ax.text(0.04, 0.96, f"ECE\n{errors}", transform=ax.transAxes, va="top", size=7.5, bbox=BEHIND_TEXT)

@@ -37,13 +37,16 @@ def balance(
     dropped and repeated as they come (see `rejection_resample`): balance them before decoding and augmentation, so that
     no work goes into what is dropped and copies come out different.
 
-    >>> model.fit(keras_lt.balance(dataset), epochs=10)
+    >>> x, y = np.zeros((900, 8)), np.repeat([0, 1, 2], [800, 90, 10])
+    >>> balanced = keras_lt.balance((x, y))  # for model.fit(balanced, epochs=10)
+    >>> np.bincount(np.concatenate([labels for _, labels in balanced]))
+    array([300, 300, 300])
 
     Without `epochs` the result is one epoch long and draws anew each time it is iterated, as `model.fit` does every
     epoch. With `epochs` it is the whole training, which a schedule that changes over training needs:
 
-    >>> balanced = keras_lt.balance(dataset, "progressive", epochs=10)
-    >>> model.fit(balanced, epochs=10, steps_per_epoch=int(balanced.cardinality()) // 10)
+    >>> balanced = keras_lt.balance((x, y), "progressive", epochs=10)
+    >>> steps_per_epoch = len(balanced) // 10  # for model.fit(balanced, epochs=10, steps_per_epoch=steps_per_epoch)
 
     Args:
       data: arrays (x, y), a finite `tf.data.Dataset` of (x, y), batched or not, or a finite `keras.utils.PyDataset` of

@@ -112,7 +112,7 @@ def learn_classifier(
     if features is None:
         features = {
             split: extract_features(representation.backbone, data.splits[split], preprocessing)
-            for split in {"train", "val", tau_split}
+            for split in dict.fromkeys(("train", "val", tau_split))
         }
     with strategy.scope():
         options = CLASSIFIERS[name](representation.head, seed=seed)

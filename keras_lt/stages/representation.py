@@ -91,10 +91,9 @@ def learn_representation(
 
     >>> recipe = keras_lt.Recipe(epochs=1, steps_per_epoch=2, batch_size=64, loss="balanced_softmax")
     >>> representation = keras_lt.learn_representation(data, backbone="resnet8", recipe=recipe)
-    Epoch 1/1
-    ...
+    2/2 - ...
     >>> representation.backbone.output_shape, representation.head.units
-    ((None, 64), 10)
+    ((None, 128), 10)
 
     Args:
       data: the data set.

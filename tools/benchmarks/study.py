@@ -111,12 +111,12 @@ def _ours(representation, data, recipes: dict) -> Study:
 def _learn(name: str, representation, data, features: dict, recipes: dict, **options: str) -> dict[str, float]:
     """Accuracies on test of a classifier; of its trained ones, `recipes` holds the recipes."""
     from keras_lt import learn_classifier  # noqa: PLC0415
-    from keras_lt.evaluation import evaluate  # noqa: PLC0415
+    from keras_lt.evaluation import evaluate_classifier  # noqa: PLC0415
 
     if name in recipes:
         options["recipe"] = recipes[name]
     classifier = learn_classifier(name, representation, data, features=features, **options)
-    return evaluate(classifier.model, features["test"], data.listed_counts).accuracies
+    return evaluate_classifier(classifier.model, features["test"], data.listed_counts).accuracies
 
 
 def _on_features(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,40 @@
+"""The report's plots for whoever works without a run, in a notebook: `IPython.display.Image(plot.png)` shows one."""
+
+import matplotlib
+
+from keras_lt.datasets import LongTailed
+from keras_lt.metrics import shot_groups
+from keras_lt.report.figures import Plot
+from keras_lt.report.plots import draw_class_counts, draw_tau_curve
+from keras_lt.report.ranks import Ranks
+from keras_lt.report.style import RC, STYLES
+from keras_lt.stages import Classifier
+
+
+def plot_class_counts(data: LongTailed) -> Plot:
+    """The long tail: training images of every class, most first, on a log scale.
+
+    >>> plot = keras_lt.plot_class_counts(data)
+    >>> plot.alt
+    '10 classes sorted by training images, from 1,000 down to 10.'
+    """
+    groups = {name: int(members.sum()) for name, members in shot_groups(data.listed_counts).items()}
+    with matplotlib.rc_context(RC):
+        return draw_class_counts(Ranks.sort(data.listed_counts, data.class_names, groups))
+
+
+def plot_tau_curve(classifier: Classifier) -> Plot:
+    """What every tau does to many-, medium- and few-shot classes of val, with the one that was chosen.
+
+    >>> plot = keras_lt.plot_tau_curve(classifier)
+
+    Args:
+      classifier: of `learn_classifier("tau_norm", ...)` or "tau_search".
+    Raises:
+      ValueError: it did not choose a tau.
+    """
+    if "tau" not in classifier.chosen:
+        raise ValueError(f"The classifier must have chosen a tau, as tau_norm does. Received: {classifier.chosen}")
+    name = "tau_norm"
+    with matplotlib.rc_context(RC):
+        return draw_tau_curve(name, classifier.candidates, style=STYLES[name], chosen_tau=classifier.chosen["tau"])

@@ -1,0 +1,46 @@
+"""Every example in a docstring runs, and prints what it says."""
+
+import doctest
+import importlib
+import pathlib
+
+import numpy as np
+import pytest
+
+import keras_lt
+
+PACKAGE = pathlib.Path(keras_lt.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+    if ">>> " in path.read_text() and path != PACKAGE / "__init__.py"
+)
+
+
+def run(test, *, clear=True):
+    """Runs the examples of one docstring."""
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(test, out=report.append, clear_globs=clear)
+    if report:
+        pytest.fail("".join(report), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the package's own docstring leaves behind, with which those of its functions go on."""
+    test = doctest.DocTestParser().get_doctest(keras_lt.__doc__, {"np": np}, "keras_lt", keras_lt.__file__, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("examples"))
+        run(test, clear=False)
+        yield test.globs
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name, names):
+    module = importlib.import_module(name)
+    found = doctest.DocTestFinder().find(module, name, globs={**vars(module), **names})
+    tests = [test for test in found if test.examples]
+    assert tests
+    for test in tests:
+        run(test)

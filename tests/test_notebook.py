@@ -1,0 +1,63 @@
+"""The Colab notebook, from its first cell to its last."""
+
+import json
+import pathlib
+
+import nbclient
+import nbformat
+import pytest
+
+NOTEBOOK = pathlib.Path(__file__).parent.parent / "tools/keras_lt_colab.ipynb"
+RESULTS = """
+import json
+print(json.dumps([{name: one.accuracies for name, one in each.items()} for each in (scores, own_scores)]))
+"""
+
+
+@pytest.fixture
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def run(notebook, folder, settings=""):
+    """Runs the notebook in a folder, with other settings after its own; the accuracies on both of its data sets."""
+    position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
+    notebook.cells.insert(position + 1, nbformat.v4.new_code_cell(settings))
+    notebook.cells.append(nbformat.v4.new_code_cell(RESULTS))
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
+    return json.loads(notebook.cells[-1].outputs[0].text)
+
+
+def shown(notebook):
+    """What every cell shows, as (mime type or stream's name)."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [kind for output in outputs for kind in output.get("data", [output.get("name")])]
+
+
+def test_it_is_kept_without_outputs_and_with_what_colab_reads(notebook):
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.metadata["accelerator"] == "GPU"
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
+    assert "# @param" in "".join(cell.source for cell in code)
+
+
+def test_it_runs_and_balancing_brings_the_tail_back(notebook, tmp_path):
+    scores, own_scores = run(notebook, tmp_path, "EPOCHS, CLASSIFIER_EPOCHS = 3, 2")
+    assert scores["crt"]["few"] > scores["joint"]["few"] + 0.3
+    assert scores["crt"]["class_mean"] > scores["joint"]["class_mean"]
+    assert scores.keys() == own_scores.keys()
+    assert shown(notebook).count("image/png") == 6
+    assert shown(notebook).count("text/html") == 2  # the tables
+    assert "stderr" not in shown(notebook)
+    assert (tmp_path / "export/crt/1/saved_model.pb").exists()
+
+
+@pytest.mark.slow
+def test_it_runs_in_full(notebook, tmp_path):
+    scores, own_scores = run(notebook, tmp_path)
+    for name in ("ncm", "crt", "tau_norm", "lws"):
+        assert scores[name]["few"] > scores["joint"]["few"] + 0.1
+        assert scores[name]["class_mean"] > scores["joint"]["class_mean"]
+    assert own_scores["crt"]["few"] > own_scores["joint"]["few"]
