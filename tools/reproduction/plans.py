@@ -90,7 +90,7 @@ IMAGENET_RUNS = {
     "decoupling": Run(),
     "focal": Run({"loss": "focal"}),
     "range": Run({"feature_loss": "range"}),
-    "lifted": Run({"feature_loss": "lifted"}),
+    "lifted": Run({"feature_loss": "lifted", "feature_loss_weight": 0.1}),
     "fslwf": Run({"method": "fslwf"}),
     "oltr_decoupled": Run(OLTR_STAGE_TWO, representation="decoupling"),
     "oltr": Run(
