@@ -113,3 +113,43 @@ def test_wrong_names_are_answered_with_the_valid_ones(argument, message):
 def test_a_run_config_made_in_python_is_checked_alike():
     with pytest.raises(ValueError, match="dataset must be one of fashion_lt, imagenet_lt"):
         RunConfig(dataset="fashion")
+
+
+@pytest.mark.parametrize("head", [{"loss": "ldam"}, {"head": "cosine"}, {"method": "fslwf"}])
+@pytest.mark.parametrize("name", ["tau_norm", "tau_search", "tau_learned", "lws", "lws_tau_norm"])
+def test_what_starts_from_a_dense_layer_is_refused_on_another_head_before_any_training(name, head):
+    RunConfig(classifiers=("joint", "ncm", "crt", "cosine"), **head)
+    with pytest.raises(ValueError, match="start from a dense layer's weights"):
+        RunConfig(classifiers=("joint", name), **head)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "bbn", "loss": "ldam"}, "--method=bbn has a classifier of its own"),
+        ({"method": "fslwf", "head": "cosine"}, "--method=fslwf has a classifier of its own"),
+        ({"loss": "ldam", "head": "dense"}, "loss=ldam needs a cosine head"),
+        ({"classifier_resampling": "smote", "stage_two": "images"}, "smote makes features"),
+        ({"class_weights_from": 3}, "class_weights_from must be below epochs, and needs class_weights"),
+        ({"classifiers": ()}, "--classifiers must name some of"),
+    ],
+)
+def test_systems_that_contradict_themselves_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**{"classifiers": ("joint",), **changes})
+
+
+def test_a_method_adds_a_row_of_its_own_before_the_classifiers():
+    assert RunConfig(method="oltr", classifiers=("joint", "crt")).systems == ["oltr", "joint", "crt"]
+    assert RunConfig(method="bbn", classifiers=()).systems == ["bbn"]
+    assert RunConfig(classifiers=("crt",)).systems == ["crt"]
+
+
+def test_help_goes_by_topic_and_shows_defaults_and_choices():
+    flag_values = parse()
+    text = config.help_text(flag_values)
+    topics = [line for line in text.splitlines() if line and not line.startswith(" ")]
+    assert topics[:3] == ["Data", "The run", "Network"]
+    assert "  --batch_size=512\n      Images per step, over all devices.\n" in text
+    assert "[frozen | update]" in text
+    assert all(f"  --{field.name}=" in text for field in dataclasses.fields(RunConfig))

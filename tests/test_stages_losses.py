@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_lt.classifiers import CosineDense
+from keras_lt.distribution import MultiHost
 from keras_lt.features import extract_features
 from keras_lt.losses import LOSSES, cross_entropy
 from keras_lt.optimization import Recipe
@@ -136,6 +137,16 @@ def test_a_feature_loss_moves_the_features_and_is_gone_from_the_model(data, tiny
     with_loss.save(tmp_path)
     restored = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert [layer.name for layer in restored.layers[1:]] == ["backbone", "classifier"]
+
+
+def test_a_feature_loss_is_of_one_host(data, tiny_backbone):
+    class SeveralHosts(MultiHost):
+        def __init__(self):
+            pass
+
+    recipe = dataclasses.replace(RECIPE, feature_loss="range")
+    with pytest.raises(ValueError, match="A loss on features trains on one host"):
+        learn_representation(data, backbone=tiny_backbone, recipe=recipe, strategy=SeveralHosts())
 
 
 # Re-trained parts (the paper's table 1), and two-stage fine-tuning

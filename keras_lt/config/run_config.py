@@ -220,7 +220,9 @@ class RunConfig:
             raise ValueError(
                 f"--export_classifier must be one of {', '.join(exportable)}. Received: {self.export_classifier!r}"
             )
-        choose_head(self.head, self.loss)
+        head = METHODS[self.method].head or HEADS[choose_head(self.head, self.loss)]
+        for name in self.classifiers if head is not HEADS["dense"] else ():
+            CLASSIFIERS[name](head(1, 2, seed=0), seed=0)  # refuses a head that it cannot start from
         if METHODS[self.method].has_own_representation and (self.head != "auto" or self.loss in HEADED_LOSSES):
             raise ValueError(
                 f"--method={self.method} has a classifier of its own: no --head, and no loss that needs one, as "

@@ -10,13 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.checkpoints import read_json
 from keras_lt.datasets import Split
 from keras_lt.evaluation.scores import logits_in_chunks
 from keras_lt.features import extract_features
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import Preprocessing, decode
-from keras_lt.stages import Representation, load_classifier
+from keras_lt.stages import Representation, load_classifier, read_preprocessing
 
 BATCH_SIZE = 256  # images at a time
 SIGNATURES = {"serving_default": "image_bytes", "images": "images"}  # of `serving`, with their argument
@@ -91,8 +90,7 @@ def _read_preprocessing(folder: pathlib.Path) -> Preprocessing:
             "A .keras file takes its preprocessing from the run in --workdir, or from preprocessing.json beside it. "
             f"Not found: {path}"
         )
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in read_json(path).items()}
-    return Preprocessing(**settings)
+    return read_preprocessing(folder)
 
 
 def _keras_model(path: pathlib.Path, preprocessing: Preprocessing) -> ScoredModel:

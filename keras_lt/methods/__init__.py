@@ -20,10 +20,12 @@ class Method:
       learn_representation: as `stages.learn_representation`.
       learn_classifier: (representation, data, *, features, recipe, seed, strategy, folder) -> `stages.Classifier`, the
         method's row in the table; None where there is no other than those of `classifiers.CLASSIFIERS`.
+      head: (width, units, *, seed) -> the classifier of its representation; None is the dense one, or the loss's.
     """
 
     learn_representation: Callable
     learn_classifier: Callable | None
+    head: Callable | None = None
 
     @property
     def has_own_representation(self) -> bool:
@@ -39,5 +41,5 @@ METHODS: dict[str, Method] = {
         learn_representation,
         functools.partial(oltr.learn_classifier, train_backbone=False, backbone_rate=0.01, centroids_rate=1.0),
     ),
-    "fslwf": Method(fslwf.learn_representation, fslwf.learn_classifier),
+    "fslwf": Method(fslwf.learn_representation, fslwf.learn_classifier, fslwf.fresh_head),
 }

@@ -22,6 +22,7 @@ from keras_lt.stages.representation import (
     choose_head,
     learn_representation,
     make_preprocessing,
+    read_preprocessing,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "load_classifier",
     "make_preprocessing",
     "on_features",
+    "read_preprocessing",
 ]

@@ -15,7 +15,7 @@ from keras_lt import backbones
 from keras_lt.checkpoints import read_history, read_json, write_history, write_json
 from keras_lt.classifiers import HEADS
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, make_strategy
+from keras_lt.distribution import MultiHost, Strategy, make_strategy
 from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
@@ -63,11 +63,14 @@ class Representation:
     def load(cls, folder: str | os.PathLike) -> "Representation":
         """Reads what `save` wrote."""
         folder = pathlib.Path(folder)
-        preprocessing = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in read_json(folder / "preprocessing.json").items()
-        }
         model = keras.saving.load_model(folder / "model.keras", compile=False)
-        return cls(model, Preprocessing(**preprocessing), read_history(folder / "history.csv"))
+        return cls(model, read_preprocessing(folder), read_history(folder / "history.csv"))
+
+
+def read_preprocessing(folder: str | os.PathLike) -> Preprocessing:
+    """The preprocessing of the representation in a folder."""
+    settings = read_json(pathlib.Path(folder, "preprocessing.json"))
+    return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
 
 
 def learn_representation(
@@ -126,6 +129,8 @@ def learn_representation(
     if recipe.resampling == SMOTE:
         raise ValueError("resampling=smote makes new features, so it is of stage two. Received: resampling=smote")
     strategy = strategy or make_strategy()
+    if recipe.feature_loss and isinstance(strategy, MultiHost):
+        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
     preprocessing = make_preprocessing(
         data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
     )
