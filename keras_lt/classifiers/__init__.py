@@ -7,11 +7,8 @@ fit those with trainable weights, keep the first choice of those that validate b
 Choices are constructor arguments, such as {"tau": 0.7}, in a list, or a search: a generator that yields lists of them
 and is sent their scores. A layer that stands for several has `sweep(features [B, D], choices)`, which yields the logits
 [B, C] of each and shares between them what it can: the kernel in memory, and its product with the features.
-
-`HEADS` are the classifiers that stage one itself trains.
 """
 
-import functools
 from collections.abc import Callable, Generator
 
 import keras
@@ -26,12 +23,12 @@ from keras_lt.classifiers.tau_norm import TauNormalizedDense, tau_normalize
 __all__ = [
     "BACKBONE_PARTS",
     "CLASSIFIERS",
-    "HEADS",
     "CosineDense",
     "LearnableWeightScaling",
     "NearestClassMean",
     "TauNormalizedDense",
     "fold",
+    "fresh_cosine",
     "fresh_dense",
     "tau_normalize",
 ]
@@ -58,9 +55,4 @@ BACKBONE_PARTS: dict[str, tuple[str, float]] = {
     "crt_all": ("all", 1.0),
     "crt_all_tenth": ("all", 0.1),
     "fine_tune": ("all", 0.1),
-}
-# (width D, units C, *, seed) -> built layer
-HEADS: dict[str, Callable[..., keras.layers.Layer]] = {
-    "dense": fresh_dense,
-    "cosine": functools.partial(fresh_cosine, scale=30.0),  # LDAM's
 }

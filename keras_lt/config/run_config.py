@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from keras_lt import backbones, datasets
 from keras_lt.checkpoints import atomic
-from keras_lt.classifiers import CLASSIFIERS, HEADS
+from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.datasets import PROFILES, LongTailed
 from keras_lt.distribution import STRATEGIES
 from keras_lt.features import FEATURE_DTYPES
@@ -22,6 +22,7 @@ from keras_lt.samplers import SAMPLERS
 from keras_lt.serving import ON_BAD_REQUEST
 from keras_lt.stages import (
     BATCH_NORMS,
+    HEADS,
     PRECISIONS,
     STAGE_TWO_INPUTS,
     TAU_SPLITS,

@@ -15,6 +15,7 @@ from keras_lt.stages.classifier import (
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_images
 from keras_lt.stages.representation import (
+    HEADS,
     PRECISIONS,
     TRAIN_PARTS,
     Representation,
@@ -28,6 +29,7 @@ from keras_lt.stages.representation import (
 __all__ = [
     "BATCH_NORMS",
     "CHOSEN_BY",
+    "HEADS",
     "PRECISIONS",
     "STAGE_TWO_INPUTS",
     "TAU_SPLITS",

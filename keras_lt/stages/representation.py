@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import random
@@ -13,10 +14,10 @@ import numpy as np
 
 from keras_lt import backbones
 from keras_lt.checkpoints import read_history, read_json, write_history, write_json
-from keras_lt.classifiers import HEADS
+from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy, make_strategy
-from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, PRIOR_CORRECTED
+from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LDAM_SCALE, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.rebalancing import SMOTE
@@ -26,6 +27,11 @@ from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
 TRAIN_PARTS = ("all", "last_block", "classifier")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_ONE = Recipe()
+# What stage one trains on the backbone: (width D, units C, *, seed) -> built layer.
+HEADS: dict[str, Callable[..., keras.layers.Layer]] = {
+    "dense": fresh_dense,
+    "cosine": functools.partial(fresh_cosine, scale=LDAM_SCALE),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +108,7 @@ def learn_representation(
       data: the data set.
       backbone: a name `backbones.build` knows.
       recipe: epochs, batch size, optimisation, sampler and losses.
-      head: the classifier, a name in `classifiers.HEADS` or a function (width, units, *, seed) -> built layer; "auto"
+      head: the classifier, a name in `HEADS` or a function (width, units, *, seed) -> built layer; "auto"
         is the one that the loss asks for, else "dense".
       image_size: pixels; 0 is the data set's own.
       augmentation: a name in `preprocessing.AUGMENTATIONS`; "auto" is the data set's own.
@@ -182,7 +188,7 @@ def make_preprocessing(
 
 
 def choose_head(head: str, loss: str) -> str:
-    """A name in `classifiers.HEADS`: the one that was asked for, or for "auto" that of the loss.
+    """A name in `HEADS`: the one that was asked for, or for "auto" that of the loss.
 
     Raises:
       ValueError: there is no such head, or the loss does not go with it.
