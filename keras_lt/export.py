@@ -17,6 +17,7 @@ with quietly():
     from keras_lt.checkpoints import read_json
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
+    from keras_lt.rebalancing import resampled_counts
     from keras_lt.serving import WARMUP, export_saved_model, read_prior, render_model_card, trained_prior
     from keras_lt.stages import Representation, load_classifier
 
@@ -87,7 +88,7 @@ def source_prior(name: str, run_config: RunConfig, data: LongTailed, *, trained:
         recipe = run_config.stage_two_recipe(name)
     else:
         return None
-    return trained_prior(recipe, data.resampled(recipe.resampling, seed=run_config.seed).class_counts)
+    return trained_prior(recipe, resampled_counts(data.class_counts, recipe.resampling))
 
 
 def finished_classifiers(folder: pathlib.Path) -> list[str]:

@@ -21,12 +21,13 @@ def oversampled(labels: np.ndarray, *, seed: int) -> np.ndarray:
     return np.concatenate([np.arange(len(labels)), *repeated])
 
 
-def resampled_size(class_counts: np.ndarray, how: str) -> int:
-    """Examples of the list that becomes of one with these counts per class, [C], by a name in `RESAMPLING` or SMOTE."""
-    present = np.asarray(class_counts)[np.asarray(class_counts) > 0]
+def resampled_counts(class_counts: np.ndarray, how: str) -> np.ndarray:
+    """Examples per class, [C], after a name in `RESAMPLING` or SMOTE, of class_counts [C] before it."""
+    counts = np.asarray(class_counts)
     if how == "none":
-        return int(present.sum())
-    return int(len(present) * (present.min() if how == "undersampling" else present.max()))
+        return counts
+    present = counts[counts > 0]
+    return np.where(counts > 0, present.min() if how == "undersampling" else present.max(), 0)
 
 
 def _shuffled(labels: np.ndarray, seed: int) -> list[np.ndarray]:

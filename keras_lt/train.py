@@ -31,7 +31,7 @@ with quietly():
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
     from keras_lt.metrics import shot_groups
-    from keras_lt.rebalancing import resampled_size
+    from keras_lt.rebalancing import resampled_counts
     from keras_lt.report import RunDetails, terminal_table, write_report
     from keras_lt.serving import read_prior
     from keras_lt.stages import (
@@ -53,7 +53,7 @@ def run(run_config: RunConfig) -> dict:
         read_prior(run_config.target_prior, data.class_counts)  # refuses one that does not fit
         for recipe in run_config.recipes:
             # Refuses a batch that the images do not fill.
-            recipe.steps(resampled_size(data.class_counts, recipe.resampling))
+            recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
         with first_ahead(strategy) as first:
             if first:
                 open_folder(run_config, data)
@@ -278,7 +278,7 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     seconds = sum(row["seconds"] for row in representation.history)
     recipe = run_config.stage_one_recipe
     method = METHODS[run_config.method]
-    steps = recipe.steps(resampled_size(data.class_counts, recipe.resampling))
+    steps = recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
     images = len(representation.history) * steps * recipe.batch_size
     return {
         "dataset": data.name,

@@ -91,6 +91,8 @@ def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_dra
     roots = np.sqrt(COUNTS)
     np.testing.assert_allclose(source_prior("joint", changed, data, trained=False), roots / roots.sum())
     np.testing.assert_allclose(source_prior("crt", changed, data, trained=True), AS_TRAINED)
+    evened = dataclasses.replace(changed, classifier_resampling="smote")
+    np.testing.assert_allclose(source_prior("crt", evened, data, trained=True), [1 / 3] * 3)
 
 
 def test_the_card_says_what_it_is(run_config, results, data):

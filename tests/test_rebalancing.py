@@ -3,7 +3,7 @@ import builtins
 import numpy as np
 import pytest
 
-from keras_lt.rebalancing import RESAMPLING, SMOTE, resampled_size, smote
+from keras_lt.rebalancing import RESAMPLING, SMOTE, resampled_counts, smote
 
 COUNTS = (5, 3, 2)
 LABELS = np.repeat([0, 1, 3], COUNTS)  # class 2 has no images
@@ -28,11 +28,14 @@ def test_the_choice_is_the_seed_s(how):
     assert one == again != other
 
 
-@pytest.mark.parametrize(("how", "size"), [("none", 10), ("undersampling", 6), ("oversampling", 15), (SMOTE, 15)])
-def test_the_size_of_the_list_is_known_from_the_counts(how, size):
-    assert resampled_size(np.array([5, 3, 0, 2]), how) == size
+@pytest.mark.parametrize(
+    ("how", "counts"),
+    [("none", [5, 3, 0, 2]), ("undersampling", [2, 2, 0, 2]), ("oversampling", [5, 5, 0, 5]), (SMOTE, [5, 5, 0, 5])],
+)
+def test_what_becomes_of_the_list_is_known_from_the_counts(how, counts):
+    assert resampled_counts(np.array([5, 3, 0, 2]), how).tolist() == counts
     if how in RESAMPLING:
-        assert len(RESAMPLING[how](LABELS, seed=0)) == size
+        assert np.bincount(LABELS[RESAMPLING[how](LABELS, seed=0)]).tolist() == counts
 
 
 def test_smote_makes_features_between_two_of_a_class():
