@@ -1,5 +1,6 @@
 """Packaging of keras_lt; the version is the package's own `__version__`."""
 
+import itertools
 import pathlib
 import re
 
@@ -42,5 +43,5 @@ setup(
         "rich>=13",
         "tensorflow>=2.18",
     ],
-    extras_require={**EXTRAS, "test": [*TEST, *sum(EXTRAS.values(), [])]},
+    extras_require={**EXTRAS, "test": [*TEST, *itertools.chain(*EXTRAS.values())]},
 )
