@@ -32,26 +32,9 @@ with quietly():
     from keras_lt.datasets.own_images import labelled_images
     from keras_lt.evaluation import ScoredModel, Scores, load_model, load_run, score
     from keras_lt.preprocessing import decode
-    from keras_lt.report.tables import display_name, percent
+    from keras_lt.report.measures import MEASURES
+    from keras_lt.report.tables import SCORES, display_name, percent
 
-ROWS = {
-    "many": "Many",
-    "medium": "Medium",
-    "few": "Few",
-    "all": "All",
-    "class_mean": "Class mean",
-    "macro_f1": "Macro-F1",
-    "harmonic_mean": "Harmonic mean",
-    "geometric_mean": "Geometric mean",
-    "worst_class": "Worst class",
-    "top_5": "Top-5",
-    "ece": "ECE",
-    "ece_many": "ECE many",
-    "ece_medium": "ECE medium",
-    "ece_few": "ECE few",
-    "open_f_measure": "Open-set F-measure",
-    "open_auroc": "Open-set AUROC",
-}
 COLUMNS = ("model", "image", "label", "predicted", "confidence", "top_5")
 
 
@@ -146,7 +129,7 @@ def table(summaries: Mapping[str, Mapping[str, float]], *, title: str) -> rich.t
     shown.add_column("")
     for name in summaries:
         shown.add_column(rich.text.Text(display_name(name)), justify="right")
-    for key, label in ROWS.items():
+    for key, label in {**SCORES, **MEASURES}.items():
         numbers = [summary.get(key, math.nan) for summary in summaries.values()]
         if not all(map(math.isnan, numbers)):
             shown.add_row(label, *map(percent, numbers))

@@ -20,11 +20,11 @@ from keras_lt.classifiers.dense import copied
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
-from keras_lt.features import Features, classify
+from keras_lt.features import Features
 from keras_lt.methods.episodes import episode_batches
-from keras_lt.metrics import MANY_SHOT_ABOVE, shot_accuracy
+from keras_lt.metrics import MANY_SHOT_ABOVE
 from keras_lt.optimization import Recipe
-from keras_lt.stages import Classifier, Representation, join, on_features
+from keras_lt.stages import Classifier, Representation, join
 from keras_lt.stages.fitting import fit
 from keras_lt.stages.representation import building
 
@@ -264,9 +264,7 @@ def learn_classifier(
         callbacks=[keras.callbacks.LambdaCallback(on_test_begin=add_novel_classes)],
     )
     add_novel_classes()  # by the weights that were kept, which a moving average may have replaced
-    val = features["val"]
-    scores = shot_accuracy(classify(head, val.features), val.labels, data.listed_counts)
-    return Classifier(on_features(head, width), representation.backbone, {}, scores, [scores])
+    return Classifier.settled(head, representation.backbone, features["val"], data.listed_counts)
 
 
 def with_novel_classes(head: CosineHead, generator: WeightGenerator, train: Features, base: np.ndarray) -> np.ndarray:

@@ -15,8 +15,7 @@ from keras_lt.classifiers import NearestClassMean, fold
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy
-from keras_lt.features import Features, classify, extract_features
-from keras_lt.metrics import shot_accuracy
+from keras_lt.features import Features, extract_features
 from keras_lt.optimization import Recipe
 from keras_lt.stages import (
     Classifier,
@@ -26,7 +25,6 @@ from keras_lt.stages import (
     copy_of,
     fit_on_images,
     join,
-    on_features,
 )
 
 REACH = 10.0  # over the distance to the nearest centroid: what a feature is multiplied by
@@ -242,8 +240,7 @@ def learn_classifier(
         folder=folder,
     )
     val = extract_features(backbone, data.val, representation.preprocessing)
-    scores = shot_accuracy(classify(head, val.features), val.labels, data.listed_counts)
-    return Classifier(on_features(head, backbone.output_shape[-1]), backbone, {}, scores, [scores])
+    return Classifier.settled(head, backbone, val, data.listed_counts)
 
 
 def with_attention(backbone: keras.Model, *, trainable: bool = True) -> keras.Model:

@@ -15,7 +15,7 @@ MEASURES = {  # of `evaluation.Scores.summary`
     "ece_many": "ECE many",
     "ece_medium": "ECE medium",
     "ece_few": "ECE few",
-    "open_f_measure": "Open-set F",
+    "open_f_measure": "Open-set F-measure",
     "open_auroc": "Open-set AUROC",
 }
 ERRORS = ("ece", "ece_many", "ece_medium", "ece_few")  # of these the lowest is best

@@ -42,6 +42,14 @@ class Classifier:
     val: dict[str, float]
     candidates: list[dict]
 
+    @classmethod
+    def settled(
+        cls, layer: keras.layers.Layer, backbone: keras.Model, val: Features, class_counts: np.ndarray
+    ) -> "Classifier":
+        """One built layer with nothing to choose, scored on the features of val by that backbone."""
+        scores = shot_accuracy(classify(layer, val.features), val.labels, class_counts)
+        return cls(on_features(layer, backbone.output_shape[-1]), backbone, {}, scores, [scores])
+
     def save(self, folder: str | os.PathLike, representation: Representation):
         """Writes `model.keras`, and `backbone.keras` where that is not the representation's."""
         folder = pathlib.Path(folder)
