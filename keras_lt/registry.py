@@ -1,0 +1,125 @@
+"""Families of things that go by name: a member is one entry that knows all about itself, and takes parameters.
+
+A family is a dict from name to entry. `SAMPLERS["power"]` is called as the function that it holds; a member with
+parameters of its own is written "power:q=0.33", on the command line as in Python, and `member` gives that entry.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+PACKAGE = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A member of a family; families add what else anybody needs to know of their members.
+
+    Attributes:
+      function: what the entry does when it is called.
+      label: how tables write its name; empty is the name itself.
+    """
+
+    function: Callable
+    label: str = dataclasses.field(default="", kw_only=True)
+
+    def __call__(self, *args, **kwargs):
+        """Calls the function."""
+        return self.function(*args, **kwargs)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the member can be told by name, with the defaults: the function's keywords that have one."""
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.function).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, bool | int | float | str)
+        }
+
+    def told(self, **parameters) -> "Entry":
+        """The same entry with other defaults of its parameters."""
+        return dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
+
+
+Member = TypeVar("Member", bound=Entry)
+
+
+def member(family: Mapping[str, Member], text: str | Member, *, what: str) -> Member:
+    """The entry that a text names, with the parameters that follow the name.
+
+    >>> from keras_lt.samplers import SAMPLERS
+    >>> member(SAMPLERS, "power:q=0.5", what="sampler")([90, 10], 0.0)
+    array([0.75, 0.25])
+
+    Args:
+      family: name -> entry.
+      text: a name, or "name:parameter=value:parameter=value"; an entry is taken as it is.
+      what: is named, as messages call it.
+    Raises:
+      ValueError: no such member, no such parameter, or a value of another kind; it says what there is.
+    """
+    if isinstance(text, Entry):
+        return text
+    name, given = split(text)
+    if name not in family:
+        raise ValueError(f"{what} must be one of {', '.join(family)}. Received: {what}={text!r}")
+    return family[name].told(**parsed(given, family[name].parameters, of=f"{what}={text}", name=name))
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """The name, and the parameters as they are written: "power:q=0.33" -> ("power", {"q": "0.33"}).
+
+    Raises:
+      ValueError: what follows the name is not parameter=value, each once.
+    """
+    name, *words = text.split(":")
+    given = dict(word.partition("=")[::2] for word in words if "=" in word)
+    if len(given) < len(words):
+        raise ValueError(f"Parameters are written name:parameter=value, each once. Received: {text!r}")
+    return name, given
+
+
+def parsed(given: Mapping[str, str], parameters: Mapping[str, Any], *, of: str, name: str) -> dict[str, Any]:
+    """Parameters as their defaults are: whole numbers, numbers, true or false, words.
+
+    Args:
+      given: parameter -> value as it is written.
+      parameters: those that there are -> default.
+      of, name: how messages call what has them.
+    """
+    unknown = [parameter for parameter in given if parameter not in parameters]
+    if unknown:
+        there_is = ", ".join(f"{parameter}={default}" for parameter, default in parameters.items())
+        raise ValueError(
+            f"{name} has {f'the parameters {there_is}' if there_is else 'no parameters'}. Received: {of}"
+        )
+    return {parameter: _value(text, parameters[parameter], parameter, of=of) for parameter, text in given.items()}
+
+
+def _value(text: str, default: Any, parameter: str, *, of: str) -> Any:
+    kind = type(default)
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError) as error:
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise ValueError(f"{parameter} must be {kinds[kind]}. Received: {of}") from error
+
+
+def names_in(path: str, family: str) -> tuple[str, ...]:
+    """The names in a family's dict as its source has them, for --help: nothing is imported, Keras least of all.
+
+    Args:
+      path: of the file in the package, such as "losses/__init__.py".
+      family: the dict's name, such as "LOSSES".
+    """
+    for node in ast.parse((PACKAGE / path).read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == family for target in targets):
+            found = node.value
+            elements: Collection = found.keys if isinstance(found, ast.Dict) else found.elts
+            return tuple(ast.literal_eval(element) for element in elements)
+    raise ValueError(f"{path} has no {family}")
