@@ -19,9 +19,9 @@ import tensorflow as tf
 from keras_lt.checkpoints import read_json, write_json
 from keras_lt.datasets import Split
 from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches, weighted
-from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.rebalancing import RESAMPLING, SMOTE, smote
+from keras_lt.recipe import Recipe
 
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
@@ -31,7 +31,7 @@ fold_in = tf.random.experimental.stateless_fold_in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Features:
+class FeatureSet:
     """Features of one split.
 
     Attributes:
@@ -46,14 +46,32 @@ class Features:
     views: np.ndarray | None = None
     rows: np.ndarray | None = None
 
-    def resampled(self, how: str, *, seed: int = 0) -> "Features":
+    def __post_init__(self):
+        features, labels = np.asanyarray(self.features), np.asarray(self.labels)
+        examples = len(features) if self.rows is None else len(self.rows)
+        if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != (examples,):
+            raise ValueError(
+                "features must be floating-point numbers [N, D], and labels one per row. "
+                f"Received: features of {features.dtype}, shape {features.shape}, labels of shape {labels.shape}"
+            )
+        if labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
+            raise ValueError(f"labels must be class ids, whole numbers from 0. Received: {labels.dtype}, {labels[:5]}")
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+
+    @property
+    def width(self) -> int:
+        """Features per example, D."""
+        return self.features.shape[-1]
+
+    def resampled(self, how: str, *, seed: int = 0) -> "FeatureSet":
         """Other examples drawn from, as `LongTailed.resampled`; or "smote", with which new ones are made.
 
         Raises:
           ImportError: imbalanced-learn, for "smote", is not installed.
         """
         if how == SMOTE:
-            return Features(*smote(self.features, self.labels, seed=seed))
+            return FeatureSet(*smote(self.features, self.labels, seed=seed))
         rows = RESAMPLING[how](self.labels, seed=seed)
         return dataclasses.replace(self, labels=self.labels[rows], rows=rows)
 
@@ -66,7 +84,7 @@ class Features:
         """
         weights = functools.partial(weighted, recipe=recipe, class_counts=class_counts, start_step=start_step)
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        rows = training_indices(self.labels, recipe, **stream, batch_size=recipe.pass_size)
+        rows = training_indices(self.labels, recipe, **stream, batch_size=recipe.micro_batch)
         if self.views is None:
             return self._gather(rows, weights)
 
@@ -74,7 +92,7 @@ class Features:
             step_seed = fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 14)
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
-        views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.pass_size)
+        views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.micro_batch)
         return self._gather(tf.data.Dataset.zip(rows, views), weights)
 
     def evaluation_batches(self, *, batch_size: int) -> tf.data.Dataset:
@@ -109,7 +127,7 @@ def extract_features(
     dtype: str = "float32",
     views: int = 1,
     seed: int = 0,
-) -> Features:
+) -> FeatureSet:
     """The backbone's features of every example, with the evaluation preprocessing; on one device of several.
 
     >>> val = keras_lt.extract_features(representation.backbone, data.val, representation.preprocessing)
@@ -150,7 +168,7 @@ def extract_features(
         folder,
     )
     if views < 2 or not preprocessing.augments:
-        return Features(features, split.labels)
+        return FeatureSet(features, split.labels)
     augmented = _extract(
         compiled,
         lambda start: view_batches(split, preprocessing, views=views, seed=seed, batch_size=batch_size, start=start),
@@ -162,7 +180,7 @@ def extract_features(
         },
         folder and folder.with_name(f"{folder.name}-views"),
     )
-    return Features(features, split.labels, augmented)
+    return FeatureSet(features, split.labels, augmented)
 
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:

@@ -6,18 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.recipe import Recipe
 from keras_lt.resampling import sample_indices
 from keras_lt.samplers import probability_table
 
 fold_in = tf.random.experimental.stateless_fold_in
 
 PARALLEL_CALLS = os.cpu_count() or 1
-AUTO_ENGINES = {
-    "instance_balanced": "instance",
-    "class_balanced": "stratified",
-}  # any other sampler: weighted
 
 
 def training_indices(
@@ -37,13 +33,12 @@ def training_indices(
       seed: with the position in the stream, all that the draws depend on.
       start_step: the steps behind a resumed run, over all epochs.
     """
-    auto = recipe.engine == "auto"
     return sample_indices(
         labels,
         probability_table(recipe.sampler, class_counts, recipe.epochs),
         num_samples=recipe.steps(len(labels)) * recipe.batch_size,
         seed=seed,
-        engine=AUTO_ENGINES.get(recipe.sampler, "weighted") if auto else recipe.engine,
+        engine=recipe.sampler_entry.engine if recipe.engine == "auto" else recipe.engine,
         start=start_step * recipe.batch_size,
         batch_size=batch_size,
     )
@@ -77,12 +72,12 @@ def training_batches(
             lambda position, index: (preprocessing.train(read(index), seed_at(position)), labels[index]),
             num_parallel_calls=PARALLEL_CALLS,
         )
-        batches = examples.batch(recipe.pass_size, drop_remainder=True)
+        batches = examples.batch(recipe.micro_batch, drop_remainder=True)
     else:
-        rows = training_indices(split.labels, recipe, **stream, batch_size=recipe.pass_size)
+        rows = training_indices(split.labels, recipe, **stream, batch_size=recipe.micro_batch)
         batches = _evaluated(rows, read, labels, preprocessing)
     if preprocessing.mixes:
-        passes = tf.data.Dataset.range(start_step * recipe.batch_size // recipe.pass_size, np.iinfo(np.int64).max)
+        passes = tf.data.Dataset.range(start_step * recipe.batch_size // recipe.micro_batch, np.iinfo(np.int64).max)
         batches = tf.data.Dataset.zip(passes, batches).map(
             lambda position, batch: preprocessing.mix(*batch, seed_at(position)), num_parallel_calls=PARALLEL_CALLS
         )

@@ -1,214 +1,39 @@
-"""How a model is trained: the recipe, its learning rate over the epochs, SGD with coupled weight decay."""
+"""How weights are updated: the recipe's optimiser, with its learning rate over the steps inside."""
 
 import dataclasses
-import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
-from keras_lt.rebalancing import RESAMPLING, SMOTE
+from keras_lt.recipe import Recipe
+from keras_lt.registry import Entry, member
 
-JIT_COMPILE = ("auto", "true", "false")
-_FINITE = (
-    "learning_rate",
-    "weight_decay",
-    "momentum",
-    "clip_norm",
-    "ema_momentum",
-    "label_smoothing",
-    "focal_gamma",
-    "class_weights_from",
-    "class_weights_beta",
-    "feature_loss_weight",
-    "steps_per_epoch",
-    "warmup_epochs",
-    "decay_factor",
-)
+__all__ = ["OPTIMIZERS", "AdamW", "CoupledSGD", "Recipe", "SteppedRate", "check_optimizer", "make_optimizer"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What one training run is made of; the defaults are the paper's on ImageNet-LT.
+@keras.saving.register_keras_serializable("keras_lt")
+class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that takes one value after another, each for so many passes; the last one stays.
 
-    Attributes:
-      epochs: passes; one pass is `steps_per_epoch` batches.
-      batch_size: images of one update, over all devices.
-      learning_rate: at its highest.
-      schedule: a name in `SCHEDULES`: what the learning rate does over the epochs.
-      warmup_epochs: W; the k-th epoch, k < W, has k / W of its learning rate.
-      decay_epochs, decay_factor: schedule "multistep" multiplies the learning rate by the factor after each of these.
-      weight_decay: coefficient on every trainable weight, biases and batch norm included.
-      momentum: of SGD, without Nesterov.
-      clip_norm: largest norm of all gradients together; 0 does not clip.
-      ema_momentum: above 0, validates and keeps the exponential moving average of the weights, not the weights.
-      steps_per_epoch: 0 is floor(N / batch_size), whatever the sampler.
-      sampler: a name in `samplers.SAMPLERS`, or (class_counts [C], progress) -> probabilities [C].
-      engine: of `resampling.sample_indices`; "auto" is instance for instance-balanced, stratified for class-balanced,
-        weighted otherwise.
-      loss: a name in `losses.LOSSES`.
-      label_smoothing: of the cross-entropy.
-      focal_gamma: of the focal losses.
-      class_weights: a name in `losses.CLASS_WEIGHTS`, "none" for none: what an example of each class counts.
-      class_weights_from: epochs before the weights set in; above 0 that is deferred re-weighting (DRW).
-      class_weights_beta: of the effective number of images.
-      feature_loss, feature_loss_weight: a name in `losses.FEATURE_LOSSES`, empty for none, and its factor.
-      resampling: what is done to the list of examples before any are drawn: a name in `rebalancing.RESAMPLING`, or
-        "smote", which makes new features.
-      accumulate_steps: forward and backward passes of one update, each over batch_size / accumulate_steps images, for
-        batches that do not fit into memory. Batch norm sees the smaller batches.
-      steps_per_execution: updates that TensorFlow does between two looks at it from Python.
-      jit_compile: "true", "false", or "auto", by which Keras compiles on a single GPU.
+    Args:
+      rates: the values, [K].
+      passes: forward and backward passes of each.
     """
 
-    epochs: int = 90
-    batch_size: int = 512
-    learning_rate: float = 0.2
-    schedule: str = "cosine"
-    warmup_epochs: int = 0
-    decay_epochs: tuple[int, ...] = ()
-    decay_factor: float = 0.1
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    clip_norm: float = 0.0
-    ema_momentum: float = 0.0
-    steps_per_epoch: int = 0
-    sampler: str | Callable = "instance_balanced"
-    engine: str = "auto"
-    loss: str = "cross_entropy"
-    label_smoothing: float = 0.0
-    focal_gamma: float = 2.0
-    class_weights: str = "none"
-    class_weights_from: int = 0
-    class_weights_beta: float = 0.9999
-    feature_loss: str = ""
-    feature_loss_weight: float = 1.0
-    resampling: str = "none"
-    accumulate_steps: int = 1
-    steps_per_execution: int = 1
-    jit_compile: str = "auto"
+    def __init__(self, rates: Sequence[float], passes: int):
+        self.rates = [float(rate) for rate in rates]
+        self.passes = passes
 
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "accumulate_steps", "steps_per_execution"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {name}={getattr(self, name)}")
-        for name in _FINITE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and at least 0. Received: {name}={getattr(self, name)}")
-        for name, valid in _CHOICES.items():
-            if getattr(self, name) not in valid:
-                raise ValueError(f"{name} must be one of {', '.join(valid)}. Received: {name}={getattr(self, name)!r}")
-        for name in ("ema_momentum", "label_smoothing", "class_weights_beta"):
-            if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must lie in [0, 1). Received: {name}={getattr(self, name)}")
-        self._check_combinations()
+    def __call__(self, step):
+        """The rate after that many passes, float32."""
+        index = ops.minimum(ops.floor_divide(ops.cast(step, "int32"), self.passes), len(self.rates) - 1)
+        return ops.take(ops.convert_to_tensor(np.array(self.rates, np.float32)), index)
 
-    def _check_combinations(self):
-        """Raises ValueError for values that contradict one another."""
-        if bool(self.decay_epochs) != (self.schedule == "multistep"):
-            raise ValueError(
-                "decay_epochs belong to schedule=multistep, which needs them. "
-                f"Received: schedule={self.schedule}, decay_epochs={self.decay_epochs}"
-            )
-        if self.class_weights_from and (self.class_weights == "none" or self.class_weights_from >= self.epochs):
-            raise ValueError(
-                "class_weights_from must be below epochs, and needs class_weights. Received: class_weights_from="
-                f"{self.class_weights_from}, class_weights={self.class_weights}, epochs={self.epochs}"
-            )
-        if self.label_smoothing and self.loss != "cross_entropy":
-            raise ValueError(
-                "label_smoothing is of loss=cross_entropy. "
-                f"Received: label_smoothing={self.label_smoothing}, loss={self.loss}"
-            )
-        if self.ema_momentum and self.accumulate_steps > 1:
-            raise ValueError(
-                "Keras averages weights after every pass, so ema_momentum needs accumulate_steps=1. "
-                f"Received: ema_momentum={self.ema_momentum}, accumulate_steps={self.accumulate_steps}"
-            )
-        if self.batch_size % self.accumulate_steps:
-            raise ValueError(
-                "accumulate_steps must divide batch_size. "
-                f"Received: accumulate_steps={self.accumulate_steps}, batch_size={self.batch_size}"
-            )
-
-    @property
-    def loss_options(self) -> dict[str, float]:
-        """What `loss` is told beside the class counts."""
-        if "gamma" in inspect.signature(LOSSES[self.loss]).parameters:
-            return {"gamma": self.focal_gamma}
-        return {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
-
-    def weight_table(self, class_counts: np.ndarray) -> np.ndarray | None:
-        """What an example of every class counts in every epoch, float32 [E, C]; None where all count alike."""
-        return class_weight_table(
-            self.class_weights,
-            class_counts,
-            epochs=self.epochs,
-            first_epoch=self.class_weights_from,
-            beta=self.class_weights_beta,
-        )
-
-    def steps(self, examples: int) -> int:
-        """Steps of one epoch over that many training examples.
-
-        Raises:
-          ValueError: the examples do not fill one batch.
-        """
-        steps = self.steps_per_epoch or examples // self.batch_size
-        if not steps:
-            raise ValueError(
-                "An epoch needs at least one full batch: lower batch_size or set steps_per_epoch. "
-                f"Received: batch_size={self.batch_size}, {examples} training images"
-            )
-        if steps * self.accumulate_steps % self.steps_per_execution:
-            raise ValueError(
-                "steps_per_execution must divide the passes of an epoch; Keras would round the epoch up. Received: "
-                f"steps_per_execution={self.steps_per_execution}, {steps * self.accumulate_steps} passes"
-            )
-        return steps
-
-    @property
-    def pass_size(self) -> int:
-        """Images of one forward and backward pass, over all devices."""
-        return self.batch_size // self.accumulate_steps
-
-    def rate(self, epoch: float) -> float:
-        """Learning rate after that many epochs."""
-        warmup = min(1.0, (int(epoch) + 1) / self.warmup_epochs) if self.warmup_epochs else 1.0
-        return self.learning_rate * warmup * SCHEDULES[self.schedule](self, epoch)
-
-
-def _cosine(recipe: Recipe, epoch: float) -> float:
-    """(1 + cos(pi k / T)) / 2 for epoch k = 0..T-1 of T (Loshchilov & Hutter, 2017), held within the epoch."""
-    return _cosine_per_step(recipe, int(epoch))
-
-
-def _cosine_per_step(recipe: Recipe, epoch: float) -> float:
-    """The same cosine at every step."""
-    return (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
-
-
-def _multistep(recipe: Recipe, epoch: float) -> float:
-    """LDAM-DRW's protocol (Cao et al., 2019): smaller by a factor once certain epochs are done."""
-    return recipe.decay_factor ** sum(epoch >= done for done in recipe.decay_epochs)
-
-
-SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
-    "cosine": _cosine,
-    "cosine_per_step": _cosine_per_step,
-    "multistep": _multistep,
-}
-_CHOICES = {
-    "schedule": SCHEDULES,
-    "jit_compile": JIT_COMPILE,
-    "loss": LOSSES,
-    "feature_loss": ("", *FEATURE_LOSSES),
-    "class_weights": ("none", *CLASS_WEIGHTS),
-    "resampling": (*RESAMPLING, SMOTE),
-}
+    def get_config(self):
+        """The constructor's arguments."""
+        return {"rates": self.rates, "passes": self.passes}
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -223,6 +48,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
     Args:
       learning_rate: a number or a schedule.
       momentum, coupled_weight_decay: as above; the decay is on every trainable weight.
+      nesterov: steps by g + momentum * m in place of m.
       multipliers: path of a variable -> factor on its learning rate; others have 1.
     """
 
@@ -231,6 +57,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
         learning_rate: float = 0.1,
         *,
         momentum: float = 0.9,
+        nesterov: bool = False,
         coupled_weight_decay: float = 0.0,
         multipliers: dict[str, float] | None = None,
         name: str = "coupled_sgd",
@@ -238,6 +65,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
     ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
+        self.nesterov = nesterov
         self.coupled_weight_decay = coupled_weight_decay
         self.multipliers = dict(multipliers or {})
 
@@ -256,13 +84,121 @@ class CoupledSGD(keras.optimizers.Optimizer):
         momentum = self.momenta[index]
         gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable
         self.assign(momentum, self.momentum * momentum + gradient)
-        self.assign_sub(variable, rate * momentum)
+        self.assign_sub(variable, rate * (gradient + self.momentum * momentum if self.nesterov else momentum))
 
     def get_config(self):
         """The constructor's arguments."""
         return {
             **super().get_config(),
             "momentum": self.momentum,
+            "nesterov": self.nesterov,
             "coupled_weight_decay": self.coupled_weight_decay,
             "multipliers": self.multipliers,
         }
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class AdamW(keras.optimizers.Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), and a rate of their own for some variables.
+
+    w <- w - rate * decay * w, then Adam's step; `rate` is the learning rate times the variable's multiplier.
+
+    Args:
+      learning_rate: a number or a schedule.
+      decoupled_weight_decay: on every trainable weight.
+      multipliers: path of a variable -> factor on its learning rate; others have 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        *,
+        decoupled_weight_decay: float = 0.0,
+        multipliers: dict[str, float] | None = None,
+        name: str = "adamw",
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.decoupled_weight_decay = decoupled_weight_decay
+        self.multipliers = dict(multipliers or {})
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One step on one variable."""
+        rate = self.multipliers.get(variable.path, 1.0) * ops.cast(learning_rate, variable.dtype)
+        self.assign_sub(variable, rate * self.decoupled_weight_decay * variable)
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "decoupled_weight_decay": self.decoupled_weight_decay,
+            "multipliers": self.multipliers,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerEntry(Entry):
+    """An optimiser: (learning_rate, *, weight_decay, multipliers, ...) -> keras.optimizers.Optimizer.
+
+    Attributes:
+      settings: the recipe's fields that it takes beside these.
+    """
+
+    settings: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+
+def _sgd(learning_rate, *, weight_decay, **options) -> CoupledSGD:
+    return CoupledSGD(learning_rate, coupled_weight_decay=weight_decay, **options)
+
+
+def _adamw(learning_rate, *, weight_decay, beta_1: float = 0.9, beta_2: float = 0.999, **options) -> AdamW:
+    return AdamW(learning_rate, decoupled_weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, **options)
+
+
+OPTIMIZERS: dict[str, OptimizerEntry] = {
+    "sgd": OptimizerEntry(_sgd, label="SGD", settings=("momentum", "nesterov")),
+    "adamw": OptimizerEntry(_adamw, label="AdamW"),
+}
+
+
+def check_optimizer(recipe: Recipe) -> OptimizerEntry:
+    """The entry of the recipe's optimiser.
+
+    Raises:
+      ValueError: there is none of that name, or it has no such setting.
+    """
+    entry = member(OPTIMIZERS, recipe.optimizer, what="optimizer")
+    for setting in {"momentum", "nesterov"} - set(entry.settings):
+        if getattr(recipe, setting) != getattr(Recipe, setting):
+            raise ValueError(
+                f"{setting} belongs to optimizer=sgd. "
+                f"Received: optimizer={recipe.optimizer}, {setting}={getattr(recipe, setting)}"
+            )
+    return entry
+
+
+def make_optimizer(
+    recipe: Recipe, *, steps: int, multipliers: dict[str, float] | None = None
+) -> keras.optimizers.Optimizer:
+    """The recipe's optimiser.
+
+    Args:
+      steps: of one epoch.
+      multipliers: path of a variable -> factor on its learning rate.
+    """
+    entry = check_optimizer(recipe)
+    per_epoch = steps if recipe.schedule_entry.every_step else 1
+    return entry(
+        SteppedRate(
+            [recipe.rate(k / per_epoch) for k in range(recipe.epochs * per_epoch)],
+            steps // per_epoch * recipe.accumulate_steps,
+        ),
+        weight_decay=recipe.weight_decay,
+        multipliers=multipliers,
+        global_clipnorm=recipe.clip_norm or None,
+        use_ema=recipe.ema_momentum > 0,
+        ema_momentum=recipe.ema_momentum,
+        gradient_accumulation_steps=recipe.accumulate_steps if recipe.accumulate_steps > 1 else None,
+        **{setting: getattr(recipe, setting) for setting in entry.settings},
+    )

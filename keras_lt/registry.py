@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import math
 import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -42,7 +43,9 @@ class Entry:
 
     def told(self, **parameters) -> "Entry":
         """The same entry with other defaults of its parameters."""
-        return dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
+        return (
+            dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
+        )
 
 
 Member = TypeVar("Member", bound=Entry)
@@ -94,9 +97,7 @@ def parsed(given: Mapping[str, str], parameters: Mapping[str, Any], *, of: str, 
     unknown = [parameter for parameter in given if parameter not in parameters]
     if unknown:
         there_is = ", ".join(f"{parameter}={default}" for parameter, default in parameters.items())
-        raise ValueError(
-            f"{name} has {f'the parameters {there_is}' if there_is else 'no parameters'}. Received: {of}"
-        )
+        raise ValueError(f"{name} has {f'the parameters {there_is}' if there_is else 'no parameters'}. Received: {of}")
     return {parameter: _value(text, parameters[parameter], parameter, of=of) for parameter, text in given.items()}
 
 
@@ -107,6 +108,14 @@ def _value(text: str, default: Any, parameter: str, *, of: str) -> Any:
     except (KeyError, ValueError) as error:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         raise ValueError(f"{parameter} must be {kinds[kind]}. Received: {of}") from error
+
+
+def check_numbers(*, at_least: float = 0.0, below: float = math.inf, **numbers: float):
+    """Raises ValueError for the first number, by its name, that is not in [at_least, below)."""
+    for name, number in numbers.items():
+        if not at_least <= number < below:
+            bound = "finite" if below == math.inf else f"below {below:g}"
+            raise ValueError(f"{name} must be {bound} and at least {at_least:g}. Received: {name}={number}")
 
 
 def names_in(path: str, family: str) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 A sampler is a function `(class_counts, progress) -> [C]`, where progress moves from 0 to 1 over training.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+
+from keras_lt.registry import Entry, member
 
 Sampler = Callable[[npt.ArrayLike, float], np.ndarray]
 
@@ -92,7 +95,7 @@ def mixture(weights: Mapping[str | Sampler, float]) -> Sampler:
     """
     values = _checked_vector("weights", list(weights.values()))
     _check_sum("weights", values)
-    samplers = [_named(sampler) for sampler in weights]
+    samplers = [sampler_entry(sampler) for sampler in weights]
 
     def mixed(class_counts: npt.ArrayLike, progress: float) -> np.ndarray:
         return values @ np.stack([sampler(class_counts, progress) for sampler in samplers])
@@ -100,14 +103,54 @@ def mixture(weights: Mapping[str | Sampler, float]) -> Sampler:
     return mixed
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "instance_balanced": lambda class_counts, progress: power_probabilities(class_counts, 1.0),
-    "class_balanced": lambda class_counts, progress: power_probabilities(class_counts, 0.0),
-    "square_root": lambda class_counts, progress: power_probabilities(class_counts, 0.5),
-    "progressive": progressive_probabilities,
-    "effective_number": effective_number_probabilities,
-    "reversed": reversed_probabilities,
+@dataclasses.dataclass(frozen=True)
+class SamplerEntry(Entry):
+    """A sampler: (class_counts [C], progress) -> probabilities [C].
+
+    Attributes:
+      engine: of `resampling.sample_indices`, how its indices are drawn: "instance" takes every example once an epoch,
+        "stratified" gives each class its share of every epoch, "weighted" draws independently.
+    """
+
+    engine: str = dataclasses.field(default="weighted", kw_only=True)
+
+
+SAMPLERS: dict[str, SamplerEntry] = {
+    "instance_balanced": SamplerEntry(
+        lambda class_counts, progress: power_probabilities(class_counts, 1.0),
+        label="Instance-balanced",
+        engine="instance",
+    ),
+    "class_balanced": SamplerEntry(
+        lambda class_counts, progress: power_probabilities(class_counts, 0.0),
+        label="Class-balanced",
+        engine="stratified",
+    ),
+    "square_root": SamplerEntry(
+        lambda class_counts, progress: power_probabilities(class_counts, 0.5), label="Square-root"
+    ),
+    "power": SamplerEntry(
+        lambda class_counts, progress, *, q=0.5: power_probabilities(class_counts, q), label="Power of the counts"
+    ),
+    "progressive": SamplerEntry(
+        lambda class_counts, progress: progressive_probabilities(class_counts, progress, absent="zero"),
+        label="Progressively balanced",
+    ),
+    "effective_number": SamplerEntry(
+        lambda class_counts, progress, *, beta=0.9999: effective_number_probabilities(class_counts, beta=beta),
+        label="Effective number",
+    ),
+    "reversed": SamplerEntry(lambda class_counts, progress: reversed_probabilities(class_counts), label="Reversed"),
 }
+
+
+def sampler_entry(sampler: str | Sampler) -> SamplerEntry:
+    """The entry of a name in `SAMPLERS`, with parameters such as "power:q=0.33", or of a function of one's own."""
+    if isinstance(sampler, str | Entry):
+        return member(SAMPLERS, sampler, what="sampler")
+    if not callable(sampler):
+        raise ValueError(f"sampler must be a function or one of {', '.join(SAMPLERS)}. Received: sampler={sampler!r}")
+    return SamplerEntry(sampler)
 
 
 def probability_table(
@@ -126,7 +169,7 @@ def probability_table(
            [0.5, 0.5]])
 
     Args:
-      sampler: a function (class_counts, progress) -> [C], or a name in `SAMPLERS`.
+      sampler: a function (class_counts, progress) -> [C], or a name in `SAMPLERS`, with parameters.
       class_counts: training images per class, [C].
       epochs: E.
       progress: of epoch e = 0 .. E-1: "reference", e / (E - 1), whose last row is the schedule's end; or "paper",
@@ -136,7 +179,7 @@ def probability_table(
     Raises:
       ValueError: for an unknown name, bad counts, or a sampler whose row is not a distribution over the classes.
     """
-    sampler = _named(sampler)
+    sampler = sampler_entry(sampler)
     if epochs < 1:
         raise ValueError(f"epochs must be >= 1. Received: epochs={epochs}")
     if progress not in ("reference", "paper"):
@@ -206,11 +249,3 @@ def _normalized(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights to probabilities; a class without images is never drawn, also where its weight is 0**0 = 1."""
     weights = np.where(counts > 0, weights, 0.0)
     return weights / weights.sum()
-
-
-def _named(sampler: str | Sampler) -> Sampler:
-    if callable(sampler):
-        return sampler
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be a function or one of {sorted(SAMPLERS)}. Received: sampler={sampler!r}")
-    return SAMPLERS[sampler]

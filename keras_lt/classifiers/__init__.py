@@ -1,17 +1,18 @@
 """The classifier family: Keras layers from features [B, D] to logits [B, C].
 
-`CLASSIFIERS` maps a name to a function from stage one's own classifier, its head, to the built layers that may take its
-place, each with the choices that it stands for. What follows is the same for all: `adapt` those that have it,
-fit those with trainable weights, keep the first choice of those that validate best.
+`CLASSIFIERS` maps a name to an entry: a function from stage one's own classifier, its head, to the built layers that
+may take its place, each with the choices that it stands for; and all else that is to be known of it. What follows is
+the same for all: `adapt` those that have it, fit those with trainable weights, keep the first choice of those that
+validate best.
 
 Choices are constructor arguments, such as {"tau": 0.7}, in a list, or a search: a generator that yields lists of them
 and is sent their scores. A layer that stands for several has `sweep(features [B, D], choices)`, which yields the logits
 [B, C] of each and shares between them what it can: the kernel in memory, and its product with the features.
 """
 
-from collections.abc import Callable, Generator
-
-import keras
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
 
 from keras_lt.classifiers import cosine, dense, lws, ncm, tau_norm
 from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
@@ -19,10 +20,11 @@ from keras_lt.classifiers.dense import fold, fresh_dense
 from keras_lt.classifiers.lws import LearnableWeightScaling
 from keras_lt.classifiers.ncm import NearestClassMean
 from keras_lt.classifiers.tau_norm import TauNormalizedDense, tau_normalize
+from keras_lt.registry import Entry
 
 __all__ = [
-    "BACKBONE_PARTS",
     "CLASSIFIERS",
+    "ClassifierEntry",
     "CosineDense",
     "LearnableWeightScaling",
     "NearestClassMean",
@@ -33,26 +35,53 @@ __all__ = [
     "tau_normalize",
 ]
 
-# (head, *, seed) -> [(choices, layer), ...]
-CLASSIFIERS: dict[str, Callable[..., list[tuple[list[dict] | Generator, keras.layers.Layer]]]] = {
-    "joint": dense.joint,
-    "ncm": ncm.candidates,
-    "crt": dense.crt,
-    "crt_last_block": dense.crt,
-    "crt_all": dense.crt,
-    "crt_all_tenth": dense.crt,
-    "fine_tune": dense.fine_tuned,
-    "tau_norm": tau_norm.candidates,
-    "tau_search": tau_norm.searched,
-    "tau_learned": tau_norm.learned,
-    "lws": lws.candidates,
-    "lws_tau_norm": lws.from_tau_norm,
-    "cosine": cosine.candidates,
-}
-# The part of the backbone that is trained along, and the factor on the learning rate of all that is trained.
-BACKBONE_PARTS: dict[str, tuple[str, float]] = {
-    "crt_last_block": ("last_block", 1.0),
-    "crt_all": ("all", 1.0),
-    "crt_all_tenth": ("all", 0.1),
-    "fine_tune": ("all", 0.1),
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierEntry(Entry):
+    """A classifier of stage two: (head, *, seed, **parameters) -> [(choices, layer), ...].
+
+    Attributes:
+      starts_from: what of stage one it needs: "head", its classifier; "affine", a classifier that is an affine map of
+        the features; "" nothing but the features.
+      trained: whether stage two fits it.
+      train_parts: what stage two trains: "classifier", or with it the backbone's "last_block", or "all" of it.
+      rate: factor on the learning rate of all that is trained.
+      recipe: fields of stage two's recipe -> what the classifier has in their place.
+      prior: the class distribution that its logits take for granted: that of the training of "stage_one", or of
+        "stage_two", or "uniform" where it is made to treat classes alike.
+      tau_split: whether `--tau_split` says which split its choice is made on; else it is val.
+    """
+
+    starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
+    trained: bool = dataclasses.field(default=True, kw_only=True)
+    train_parts: Literal["classifier", "last_block", "all"] = dataclasses.field(default="classifier", kw_only=True)
+    rate: float = dataclasses.field(default=1.0, kw_only=True)
+    recipe: Mapping[str, object] = dataclasses.field(default_factory=dict, kw_only=True)
+    prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="stage_two", kw_only=True)
+    tau_split: bool = dataclasses.field(default=False, kw_only=True)
+
+
+CLASSIFIERS: dict[str, ClassifierEntry] = {
+    "joint": ClassifierEntry(dense.joint, label="Joint", starts_from="head", trained=False, prior="stage_one"),
+    "ncm": ClassifierEntry(ncm.candidates, label="NCM", trained=False, prior="uniform"),
+    "crt": ClassifierEntry(dense.crt, label="cRT"),
+    "crt_last_block": ClassifierEntry(dense.crt, label="cRT + last block", train_parts="last_block"),
+    "crt_all": ClassifierEntry(dense.crt, label="cRT + backbone", train_parts="all"),
+    "crt_all_tenth": ClassifierEntry(dense.crt, label="cRT + backbone, 0.1 lr", train_parts="all", rate=0.1),
+    "fine_tune": ClassifierEntry(dense.fine_tuned, label="Fine-tuned", starts_from="head", train_parts="all", rate=0.1),
+    "tau_norm": ClassifierEntry(
+        tau_norm.candidates,
+        label="τ-normalized",
+        starts_from="affine",
+        trained=False,
+        prior="uniform",
+        tau_split=True,
+    ),
+    "tau_search": ClassifierEntry(
+        tau_norm.searched, label="τ searched", starts_from="affine", trained=False, prior="uniform", tau_split=True
+    ),
+    "tau_learned": ClassifierEntry(tau_norm.learned, label="τ learned", starts_from="affine"),
+    "lws": ClassifierEntry(lws.candidates, label="LWS", starts_from="affine"),
+    "lws_tau_norm": ClassifierEntry(lws.from_tau_norm, label="LWS from τ-norm", starts_from="affine"),
+    "cosine": ClassifierEntry(cosine.candidates, label="Cosine"),
 }

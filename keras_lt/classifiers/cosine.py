@@ -48,6 +48,8 @@ def fresh_cosine(width: int, units: int, *, seed: int, scale: float = SCALE) -> 
     return layer
 
 
-def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(
+    head: keras.layers.Layer, *, seed: int, scale: float = SCALE
+) -> list[tuple[list[dict], keras.layers.Layer]]:
     """One fresh layer to train."""
-    return [([{"scale": SCALE}], fresh_cosine(*head.kernel.shape, seed=seed))]
+    return [([{"scale": scale}], fresh_cosine(*head.kernel.shape, seed=seed, scale=scale))]

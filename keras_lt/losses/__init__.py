@@ -1,17 +1,17 @@
 """Losses: one value per example, [B], of labels [B] and logits [B, C], or of labels and features [B, D].
 
-`LOSSES` maps a name to a function from class counts [C] to the loss that `model.compile` takes. A new loss is
-one registered function `(labels, logits, ...) -> [B]` and one line there.
+`LOSSES` maps a name to the entry of a function from class counts [C] to the loss that `model.compile` takes. A new loss
+is one registered function `(labels, logits, ...) -> [B]` and one line there.
 
 Class weights come as sample weights w[y]. The softmax losses are then sum(w l) / sum(w), as in Cao et al. (2019); the
 sigmoid ones sum(w l) / B, as in Cui et al. (2019). Of several replicas of a TensorFlow strategy each divides by its
 own rows' sum of weights, and the quotients are averaged; on JAX the batch is one.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
-import keras
 import numpy as np
 
 from keras_lt.losses.class_weights import (
@@ -19,6 +19,7 @@ from keras_lt.losses.class_weights import (
     class_weight_table,
     effective_number_weights,
     inverse_frequency_weights,
+    power_weights,
 )
 from keras_lt.losses.classification import (
     LDAM_SCALE,
@@ -33,16 +34,15 @@ from keras_lt.losses.classification import (
 )
 from keras_lt.losses.on_features import FEATURE_LOSSES, lifted_structured, range_loss
 from keras_lt.losses.per_example import MIXED_LABEL_WIDTH, PerExampleLoss
+from keras_lt.registry import Entry, check_numbers, member
 
 __all__ = [
     "CLASS_WEIGHTS",
-    "COSINE_HEAD",
     "FEATURE_LOSSES",
-    "FIRST_BIAS",
     "LDAM_SCALE",
     "LOSSES",
+    "LossEntry",
     "MIXED_LABEL_WIDTH",
-    "PRIOR_CORRECTED",
     "PerExampleLoss",
     "balanced_softmax",
     "class_weight_table",
@@ -54,37 +54,98 @@ __all__ = [
     "ldam_of_logits",
     "lifted_structured",
     "logit_adjustment",
+    "loss_entry",
+    "power_weights",
     "range_loss",
     "sigmoid_cross_entropy",
     "sigmoid_focal",
 ]
 
 
-def _of_counts(function: Callable) -> Callable[..., PerExampleLoss]:
-    return lambda class_counts: PerExampleLoss(function, class_counts=np.asarray(class_counts).tolist())
+@dataclasses.dataclass(frozen=True)
+class LossEntry(Entry):
+    """A loss: class_counts [C] -> the loss that `model.compile` takes.
+
+    Attributes:
+      head: the classifier whose logits it takes, a name in `stages.HEADS` with parameters; "" takes any. The loss's own
+        parameters may stand in it, in braces.
+      first_bias: where the classifier's biases begin, of the number of classes; None is 0.
+      prior: (class_counts [C], **parameters) -> what the loss puts beside the classes' probabilities, [C], so that the
+        logits themselves need not hold it; None where the loss leaves the classes' sizes to the logits.
+    """
+
+    head: str = dataclasses.field(default="", kw_only=True)
+    first_bias: Callable[[int], float] | None = dataclasses.field(default=None, kw_only=True)
+    prior: Callable[..., np.ndarray] | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def needed_head(self) -> str:
+        """`head` with the loss's parameters in it."""
+        return self.head.format(**self.parameters)
+
+    def prior_beside(self, class_counts: np.ndarray) -> np.ndarray:
+        """What the loss puts beside the classes' probabilities, [C]; ones where it does not."""
+        counts = np.asarray(class_counts, np.float64)
+        return np.ones(counts.size) if self.prior is None else self.prior(counts, **self.parameters)
 
 
-LOSSES: dict[str, Callable[..., keras.losses.Loss]] = {
-    "cross_entropy": lambda class_counts, *, label_smoothing=0.0: PerExampleLoss(
-        cross_entropy, label_smoothing=label_smoothing
-    ),
-    "focal": lambda class_counts, *, gamma=2.0: PerExampleLoss(focal, gamma=gamma),
-    "balanced_softmax": _of_counts(balanced_softmax),
-    "logit_adjustment": _of_counts(logit_adjustment),
-    "ldam": _of_counts(ldam_of_logits),
-    "sigmoid": lambda class_counts: PerExampleLoss(sigmoid_cross_entropy, reduction="sum_over_batch_size"),
-    "sigmoid_focal": lambda class_counts, *, gamma=0.5: PerExampleLoss(
-        sigmoid_focal, gamma=gamma, reduction="sum_over_batch_size"
-    ),
-}
-PRIOR_CORRECTED = ("balanced_softmax", "logit_adjustment")  # balanced draws would correct for the tail a second time
-COSINE_HEAD = ("ldam",)  # these take the logits of `CosineDense(units, LDAM_SCALE)`
+def loss_entry(loss: str) -> LossEntry:
+    """The entry of a name in `LOSSES`, with parameters such as "focal:gamma=1"."""
+    return member(LOSSES, loss, what="loss")
 
 
 def _logit_of_one_in(classes: int) -> float:
+    """Of C sigmoids that begin at 1/2 the C - 1 wrong ones would outweigh the right one (Cui et al., 2019)."""
     return -math.log(classes - 1)
 
 
-# Where the classifier's biases begin, of the number of classes; with every other loss at 0. Of C sigmoids that begin
-# at 1/2 the C - 1 wrong ones would outweigh the right one, so they begin at 1/C (Cui et al., 2019).
-FIRST_BIAS: dict[str, Callable[[int], float]] = {"sigmoid": _logit_of_one_in, "sigmoid_focal": _logit_of_one_in}
+def _of_counts(function: Callable, class_counts: np.ndarray, **arguments) -> PerExampleLoss:
+    return PerExampleLoss(function, class_counts=np.asarray(class_counts).tolist(), **arguments)
+
+
+def _cross_entropy(class_counts: np.ndarray, *, label_smoothing: float = 0.0) -> PerExampleLoss:
+    check_numbers(label_smoothing=label_smoothing, below=1)
+    return PerExampleLoss(cross_entropy, label_smoothing=label_smoothing)
+
+
+def _focal(class_counts: np.ndarray, *, gamma: float = 2.0) -> PerExampleLoss:
+    check_numbers(gamma=gamma)
+    return PerExampleLoss(focal, gamma=gamma)
+
+
+def _logit_adjustment(class_counts: np.ndarray, *, tau: float = 1.0) -> PerExampleLoss:
+    check_numbers(tau=tau)
+    return _of_counts(logit_adjustment, class_counts, tau=tau)
+
+
+def _ldam(class_counts: np.ndarray, *, max_margin: float = 0.5, scale: float = LDAM_SCALE) -> PerExampleLoss:
+    check_numbers(max_margin=max_margin)
+    check_numbers(scale=scale, at_least=1)
+    return _of_counts(ldam_of_logits, class_counts, max_margin=max_margin, scale=scale)
+
+
+def _sigmoid_focal(class_counts: np.ndarray, *, gamma: float = 0.5) -> PerExampleLoss:
+    check_numbers(gamma=gamma)
+    return PerExampleLoss(sigmoid_focal, gamma=gamma, reduction="sum_over_batch_size")
+
+
+LOSSES: dict[str, LossEntry] = {
+    "cross_entropy": LossEntry(_cross_entropy, label="Cross-entropy"),
+    "focal": LossEntry(_focal, label="Focal"),
+    "balanced_softmax": LossEntry(
+        lambda class_counts: _of_counts(balanced_softmax, class_counts),
+        label="Balanced softmax",
+        prior=lambda class_counts: class_counts,
+    ),
+    "logit_adjustment": LossEntry(
+        _logit_adjustment, label="Logit adjustment", prior=lambda class_counts, *, tau: class_counts**tau
+    ),
+    "ldam": LossEntry(_ldam, label="LDAM", head="cosine:scale={scale}"),
+    "sigmoid": LossEntry(
+        lambda class_counts: PerExampleLoss(sigmoid_cross_entropy, reduction="sum_over_batch_size"),
+        label="Sigmoid",
+        head="dense",
+        first_bias=_logit_of_one_in,
+    ),
+    "sigmoid_focal": LossEntry(_sigmoid_focal, label="Sigmoid focal", head="dense", first_bias=_logit_of_one_in),
+}

@@ -4,9 +4,11 @@ A class without images has weight 0: no example can carry it, and it must not ta
 other classes have mean one.
 """
 
-from collections.abc import Callable
+import dataclasses
 
 import numpy as np
+
+from keras_lt.registry import Entry, member
 
 
 def inverse_frequency_weights(class_counts: np.ndarray) -> np.ndarray:
@@ -28,33 +30,62 @@ def effective_number_weights(class_counts: np.ndarray, beta: float) -> np.ndarra
     return _with_mean_one(1 / -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts)), class_counts)
 
 
-CLASS_WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
-    "inverse_frequency": lambda class_counts, beta: inverse_frequency_weights(class_counts),
-    "effective_number": effective_number_weights,
+def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
+    """Class weights proportional to 1 / n^rho that sum to C (generalised re-weighting, Zhang et al., CVPR 2021).
+
+    Args:
+      class_counts: training images per class, [C]; a class without images has weight 0.
+      rho: 0 weighs all classes alike, 1 inversely to their images; any number >= 0.
+    Returns: float64 [C].
+    """
+    if not (np.isfinite(rho) and rho >= 0):
+        raise ValueError(f"rho must be finite and >= 0. Received: rho={rho}")
+    counts = np.asarray(class_counts, np.float64)
+    relative = np.maximum(counts, 1) / counts.max(initial=1)  # so that a large rho does not underflow
+    weights = np.where(counts > 0, relative**-rho, 0.0)
+    return weights * counts.size / weights.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsEntry(Entry):
+    """Class weights: class_counts [C] -> [C].
+
+    Attributes:
+      weighs: whether any class counts for more than another, whatever the counts.
+    """
+
+    weighs: bool = dataclasses.field(default=True, kw_only=True)
+
+
+CLASS_WEIGHTS: dict[str, WeightsEntry] = {
+    "none": WeightsEntry(lambda class_counts: np.ones(len(class_counts)), label="None", weighs=False),
+    "inverse_frequency": WeightsEntry(inverse_frequency_weights, label="Inverse frequency"),
+    "effective_number": WeightsEntry(
+        lambda class_counts, *, beta=0.9999: effective_number_weights(class_counts, beta), label="Effective number"
+    ),
+    "power": WeightsEntry(
+        lambda class_counts, *, rho=1.0: power_weights(class_counts, rho), label="Power of the counts"
+    ),
 }
 
 
-def class_weight_table(
-    name: str, class_counts: np.ndarray, *, epochs: int, first_epoch: int = 0, beta: float = 0.9999
-) -> np.ndarray | None:
+def class_weight_table(name: str, class_counts: np.ndarray, *, epochs: int, first_epoch: int = 0) -> np.ndarray | None:
     """Class weights epoch by epoch; deferred, as Cao et al. (2019) do for the last 40 of 200 epochs, by `first_epoch`.
 
     Args:
-      name: in `CLASS_WEIGHTS`, or "none".
+      name: in `CLASS_WEIGHTS`, with parameters such as "effective_number:beta=0.999".
       class_counts: training images per class, [C].
       epochs: E.
       first_epoch: epochs that go by with all weights one.
-      beta: of "effective_number".
-    Returns: float32 [E, C]; None of "none".
+    Returns: float32 [E, C]; None where nothing is weighed.
     """
-    if name == "none":
-        return None
-    if name not in CLASS_WEIGHTS:
-        raise ValueError(f"name must be none or one of {', '.join(CLASS_WEIGHTS)}. Received: name={name!r}")
+    entry = member(CLASS_WEIGHTS, name, what="class_weights")
     if first_epoch < 0:
         raise ValueError(f"first_epoch must be at least 0. Received: first_epoch={first_epoch}")
+    if not entry.weighs:
+        return None
     table = np.ones((epochs, len(class_counts)), np.float32)
-    table[first_epoch:] = CLASS_WEIGHTS[name](class_counts, beta)
+    table[first_epoch:] = entry(class_counts)
     return table
 
 

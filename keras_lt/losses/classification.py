@@ -88,9 +88,9 @@ def ldam(labels, cosines, class_counts, max_margin=0.5, scale=LDAM_SCALE):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-def ldam_of_logits(labels, logits, class_counts):
-    """`ldam` of logits that are `LDAM_SCALE` times the cosines, [B, C], so that they are a classifier's as they are."""
-    return ldam(labels, keras.ops.cast(logits, "float32") / LDAM_SCALE, class_counts)
+def ldam_of_logits(labels, logits, class_counts, max_margin=0.5, scale=LDAM_SCALE):
+    """`ldam` of logits that are `scale` times the cosines, [B, C], so that they are a classifier's as they are."""
+    return ldam(labels, keras.ops.cast(logits, "float32") / scale, class_counts, max_margin, scale)
 
 
 @keras.saving.register_keras_serializable("keras_lt")

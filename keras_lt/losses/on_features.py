@@ -4,9 +4,9 @@ They compare the examples of a batch with one another, in float32. Shapes depend
 the batch, so that the functions compile.
 """
 
-from collections.abc import Callable
-
 import keras
+
+from keras_lt.registry import Entry
 
 ABSENT = -1.0  # below every squared distance
 
@@ -62,7 +62,13 @@ def range_loss(labels, features, *, k=2, margin=5.0, intra_weight=1e-4, inter_we
     return intra_weight * intra + inter_weight * keras.ops.relu(margin - nearest)
 
 
-FEATURE_LOSSES: dict[str, Callable] = {"lifted": lifted_structured, "range": range_loss}
+# (labels [B], features [B, D]) -> [B]
+FEATURE_LOSSES: dict[str, Entry] = {
+    "lifted": Entry(
+        lambda labels, features, *, margin=1.0: lifted_structured(labels, features, margin), label="Lifted"
+    ),
+    "range": Entry(range_loss, label="Range"),
+}
 
 
 def _same_class(labels):

@@ -1,45 +1,42 @@
 """The systems that the paper compares with and that are more than a loss or a head.
 
-`METHODS` maps a name to how its representation is learned and how its own classifier is, on that representation. A
-method ends as everything here ends: a backbone, images -> features, and a classifier, features -> logits.
+`METHODS` maps a name to the entry of a function that gives its hooks into both stages. A method ends as everything here
+ends: a backbone, images -> features, and a classifier, features -> logits.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from typing import Literal
 
 from keras_lt.methods import bbn, fslwf, oltr
-from keras_lt.stages import learn_representation
+from keras_lt.registry import Entry, member
+from keras_lt.stages import DECOUPLING
+
+__all__ = ["METHODS", "MethodEntry", "bbn", "fslwf", "method_entry", "oltr"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
-    """How a system is learned.
+class MethodEntry(Entry):
+    """A method: (**parameters) -> `stages.Hooks`.
 
     Attributes:
-      learn_representation: as `stages.learn_representation`.
-      learn_classifier: (representation, data, *, features, recipe, seed, strategy, folder) -> `stages.Classifier`, the
-        method's row in the table; None where there is no other than those of `classifiers.CLASSIFIERS`.
-      head: (width, units, *, seed) -> the classifier of its representation; None is the dense one, or the loss's.
+      own_row: whether it has a classifier of its own beside those of `classifiers.CLASSIFIERS`.
+      prior: the class distribution that its own classifier's logits take for granted, as `ClassifierEntry.prior`.
+      stage_one_prior: the one that stage one's classifier does: that which its "recipe" leaves, or "uniform".
     """
 
-    learn_representation: Callable
-    learn_classifier: Callable | None
-    head: Callable | None = None
-
-    @property
-    def has_own_representation(self) -> bool:
-        """Whether stage one is another than that of `stages`."""
-        return self.learn_representation is not learn_representation
+    own_row: bool = dataclasses.field(default=True, kw_only=True)
+    prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="uniform", kw_only=True)
+    stage_one_prior: Literal["recipe", "uniform"] = dataclasses.field(default="recipe", kw_only=True)
 
 
-METHODS: dict[str, Method] = {
-    "decoupling": Method(learn_representation, None),
-    "bbn": Method(bbn.learn_representation, bbn.learn_classifier),
-    "oltr": Method(learn_representation, oltr.learn_classifier),
-    "oltr_frozen": Method(  # as OLTR on Places-LT
-        learn_representation,
-        functools.partial(oltr.learn_classifier, train_backbone=False, backbone_rate=0.01, centroids_rate=1.0),
-    ),
-    "fslwf": Method(fslwf.learn_representation, fslwf.learn_classifier, fslwf.fresh_head),
+METHODS: dict[str, MethodEntry] = {
+    "decoupling": MethodEntry(lambda: DECOUPLING, label="Decoupling", own_row=False),
+    "bbn": MethodEntry(bbn.hooks, label="BBN", prior="stage_one", stage_one_prior="uniform"),
+    "oltr": MethodEntry(oltr.hooks, label="OLTR", prior="stage_two"),
+    "fslwf": MethodEntry(fslwf.hooks, label="FSLwF"),
 }
+
+
+def method_entry(method: str) -> MethodEntry:
+    """The entry of a name in `METHODS`, with parameters such as "oltr:backbone_rate=0.01"."""
+    return member(METHODS, method, what="method")

@@ -6,34 +6,35 @@ from the uniform branch to the reversed one.
 """
 
 import dataclasses
-import os
+import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt import backbones
+from keras_lt import backbones, stages
 from keras_lt.classifiers import fresh_dense
-from keras_lt.datasets import LongTailed, Split
-from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import Features
-from keras_lt.input_pipeline import evaluation_batches, training_batches
-from keras_lt.optimization import Recipe
+from keras_lt.datasets import Split
+from keras_lt.input_pipeline import training_batches
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.stages import PRECISIONS, Classifier, Representation, building, fit, make_preprocessing
-from keras_lt.stages import learn_classifier as learn_any_classifier
-from keras_lt.stages.fitting import check_choice
+from keras_lt.recipe import Recipe
+from keras_lt.stages import Hooks
 
-STAGE_ONE = Recipe()
 HORIZONS = {90: 100, 180: 200}  # T_max of the reference's two iNaturalist schedules; else it is the number of epochs
 # What BBN is made of, and so nobody's to choose.
-FIXED_RECIPE = {
-    "sampler": "instance_balanced",
-    "engine": "auto",
-    "loss": "cross_entropy",
-    "class_weights": "none",
-    "feature_loss": "",
-    "resampling": "none",
+FIXED = {
+    "sampler": ("instance_balanced",),
+    "engine": ("auto",),
+    "loss": ("cross_entropy",),
+    "class_weights": ("none",),
+    "feature_loss": ("",),
+    "resampling": ("none",),
+    "head": ("auto", "dense"),
+    "pretrained": ("",),
+    "train_parts": ("all",),
+    "stage_one": ("images",),
+    "mixup": (0,),
+    "cutmix": (0,),
 }
 
 
@@ -152,83 +153,15 @@ def paired_batches(
     return tf.data.Dataset.zip(*streams).map(lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))
 
 
-def learn_representation(
-    data: LongTailed,
-    *,
-    backbone: str = "resnet8",
-    recipe: Recipe = STAGE_ONE,
-    head: str = "auto",
-    image_size: int = 0,
-    augmentation: str = "auto",
-    pretrained: str = "",
-    train_parts: str = "all",
-    backbone_lr_multiplier: float = 1.0,
-    precision: str = "float32",
-    seed: int = 0,
-    strategy: Strategy | None = None,
-    folder: str | os.PathLike | None = None,
-    **augmentations: float,
-) -> Representation:
-    """Trains BBN from scratch; its features are both branches' side by side, [B, 2D], its classifier a dense one.
-
-    Args: as `stages.learn_representation`. A batch is `recipe.batch_size` pairs of images, an epoch one pass over the
-      uniform draws.
-    Raises:
-      ValueError: something else than BBN is asked for, before any training.
-    """
-    for name, value in FIXED_RECIPE.items():
-        _check_fixed(name, getattr(recipe, name), value)
-    _check_fixed("head", head, "auto", "dense")
-    _check_fixed("pretrained", pretrained, "")
-    _check_fixed("train_parts", train_parts, "all")
-    check_choice("backbone of method=bbn", backbone, backbones.BACKBONES)
-    check_choice("precision", precision, PRECISIONS)
-    for name in ("mixup", "cutmix"):
-        _check_fixed(name, augmentations.get(name, 0), 0)
-    strategy = strategy or make_strategy()
-    preprocessing = make_preprocessing(
-        data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
+def hooks() -> Hooks:
+    """What BBN changes: branched backbones, trained on pairs of images; its classifier is the one trained with them."""
+    return Hooks(
+        name="bbn",
+        network=backbones.branched,
+        head=fresh_dense,
+        training_model=BilateralBranches,
+        batches=paired_batches,
+        callbacks=lambda recipe: [CumulativeLearning(HORIZONS.get(recipe.epochs, recipe.epochs))],
+        fixed=FIXED,
+        classifier=functools.partial(stages.learn_classifier, "joint"),
     )
-    with building(strategy, seed=seed, precision=precision):
-        network = backbones.branched(backbones.build(backbone, image_size=preprocessing.image_size))
-        classifier = fresh_dense(network.output_shape[-1], len(data.class_names), seed=seed)
-        network.name, classifier.name = "backbone", "classifier"
-        model = keras.Model(network.input, classifier(network(network.input)), name="representation")
-        trained = BilateralBranches(model)
-    history = fit(
-        trained,
-        lambda start_step: paired_batches(
-            data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
-        ),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
-        data=data,
-        recipe=recipe,
-        multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
-        strategy=strategy,
-        folder=folder,
-        callbacks=[CumulativeLearning(HORIZONS.get(recipe.epochs, recipe.epochs))],
-    )
-    return Representation(model, preprocessing, history)
-
-
-def learn_classifier(
-    representation: Representation,
-    data: LongTailed,
-    *,
-    features: dict[str, Features],
-    recipe: Recipe,
-    seed: int,
-    strategy: Strategy,
-    folder: str | os.PathLike | None,
-) -> Classifier:
-    """The classifier that BBN trained with its branches, as it is.
-
-    Args: as `stages.learn_classifier`.
-    """
-    options = {"features": features, "recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
-    return learn_any_classifier("joint", representation, data, **options)
-
-
-def _check_fixed(name: str, value, *own):
-    if value not in own:
-        raise ValueError(f"method=bbn has {name}={own[0]!r} and no other. Received: {name}={value!r}")

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.features import Features
+from keras_lt.features import FeatureSet
 from keras_lt.input_pipeline import prefetched
-from keras_lt.optimization import Recipe
+from keras_lt.recipe import Recipe
 
 # As FSLwF's reference has them on ImageNet, where its generators are for 1, 2, 5, 10 or 20 examples.
 EXEMPLARS = 20  # of a class taken for novel
@@ -14,7 +14,7 @@ BASE_QUERIES = 1, 3  # so many of so many queries
 
 
 def episode_batches(
-    train: Features, base: np.ndarray, *, recipe: Recipe, seed: int, start_step: int = 0
+    train: FeatureSet, base: np.ndarray, *, recipe: Recipe, seed: int, start_step: int = 0
 ) -> tf.data.Dataset:
     """Features of episode after episode, each with the classes of its queries [B].
 
@@ -27,11 +27,11 @@ def episode_batches(
     rows_of = {label: np.flatnonzero(train.labels == label) for label in np.flatnonzero(base)}
 
     def read(number):
-        support, queries = draw_episode(rows_of, queries=recipe.pass_size, rng=np.random.default_rng((seed, number)))
+        support, queries = draw_episode(rows_of, queries=recipe.micro_batch, rng=np.random.default_rng((seed, number)))
         read_rows = (np.asarray(train.features[rows], np.float32) for rows in (queries, support))
         return *read_rows, train.labels[support], train.labels[queries]
 
-    sizes = recipe.pass_size, EXEMPLARS * novel_in_episode(len(rows_of))
+    sizes = recipe.micro_batch, EXEMPLARS * novel_in_episode(len(rows_of))
     width = train.features.shape[1]
 
     def episode(number):

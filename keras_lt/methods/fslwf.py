@@ -15,18 +15,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lt import stages
 from keras_lt.classifiers.dense import copied
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
-from keras_lt.features import Features
+from keras_lt.features import FeatureSet
 from keras_lt.methods.episodes import episode_batches
 from keras_lt.metrics import MANY_SHOT_ABOVE
-from keras_lt.optimization import Recipe
-from keras_lt.stages import Classifier, Representation, join
-from keras_lt.stages.fitting import fit
-from keras_lt.stages.representation import building
+from keras_lt.recipe import Recipe
+from keras_lt.stages import Classifier, Hooks, Representation, building, fit, join
 
 BASE_ABOVE = MANY_SHOT_ABOVE  # training images: a base class has more
 SCALE = 10.0  # of the classifier, at first
@@ -170,27 +167,27 @@ def base_classes(data: LongTailed) -> np.ndarray:
     return base
 
 
-def learn_representation(data: LongTailed, *, head: str = "auto", **options) -> Representation:
-    """Stage one: backbone and cosine head learn the base classes, from their images alone.
+def hooks() -> Hooks:
+    """What FSLwF changes: backbone and cosine head learn the base classes alone; a generator knows the others."""
+    return Hooks(
+        name="fslwf",
+        data=lambda data: only_classes(data, base_classes(data)),
+        head=fresh_head,
+        finished=with_room_for_novel_classes,
+        classifier=learn_classifier,
+    )
 
-    Args:
-      head: "auto"; the method has its own.
-      **options: as in `stages.learn_representation`.
-    Returns: a representation whose logits are of all C classes; the novel ones' weights are zero.
-    Raises:
-      ValueError: as `base_classes` and `stages.learn_representation`, or another head.
-    """
-    if head != "auto":
-        raise ValueError(f"method=fslwf has a cosine head of its own. Received: head={head}")
+
+def with_room_for_novel_classes(model: keras.Model, data: LongTailed) -> keras.Model:
+    """A model of the base classes, images -> logits, with logits of all C classes; the novel ones' weights are zero."""
     base = base_classes(data)
-    learned = stages.learn_representation(only_classes(data, base), head=fresh_head, **options)
-    base_kernel, *scale_and_bias = learned.head.get_weights()
+    base_kernel, *scale_and_bias = model.get_layer("classifier").get_weights()
     kernel = np.zeros((len(base_kernel), len(base)), np.float32)
     kernel[:, base] = base_kernel
-    whole = CosineHead(len(base), name=learned.head.name)
+    whole = CosineHead(len(base), name="classifier")
     whole.build((None, len(kernel)))
     whole.set_weights([kernel, *scale_and_bias])
-    return dataclasses.replace(learned, model=join(learned.backbone, whole))
+    return join(model.get_layer("backbone"), whole)
 
 
 def fresh_head(width: int, units: int, *, seed: int) -> CosineHead:
@@ -217,7 +214,7 @@ def learn_classifier(
     representation: Representation,
     data: LongTailed,
     *,
-    features: dict[str, Features],
+    features: dict[str, FeatureSet],
     recipe: Recipe,
     seed: int,
     strategy: Strategy,
@@ -257,7 +254,9 @@ def learn_classifier(
         model,
         lambda start_step: episode_batches(features["train"], base, recipe=recipe, seed=seed, start_step=start_step),
         lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
-        data=data,
+        class_counts=data.class_counts,
+        groups=data.listed_counts,
+        val_examples=len(data.val),
         recipe=recipe,
         strategy=one_device,
         folder=folder if is_first(strategy) else None,
@@ -267,7 +266,7 @@ def learn_classifier(
     return Classifier.settled(head, representation.backbone, features["val"], data.listed_counts)
 
 
-def with_novel_classes(head: CosineHead, generator: WeightGenerator, train: Features, base: np.ndarray) -> np.ndarray:
+def with_novel_classes(head: CosineHead, generator: WeightGenerator, train: FeatureSet, base: np.ndarray) -> np.ndarray:
     """The head's kernel [D, C] with the columns of novel classes generated from all of their training features."""
     kernel = np.array(ops.convert_to_numpy(head.kernel))
     novel = np.flatnonzero(~base)

@@ -4,6 +4,7 @@ Its first stage is plain softmax training, so what is here is the second: attent
 meta-embedding classifier with its memory. On OLTR's own stage one this is OLTR, on Kang et al.'s it is their OLTR**.
 """
 
+import functools
 import os
 
 import keras
@@ -15,10 +16,12 @@ from keras_lt.classifiers import NearestClassMean, fold
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy
-from keras_lt.features import Features, extract_features
-from keras_lt.optimization import Recipe
+from keras_lt.features import FeatureSet, extract_features
+from keras_lt.recipe import Recipe
+from keras_lt.registry import check_numbers
 from keras_lt.stages import (
     Classifier,
+    Hooks,
     Representation,
     WithFeatureLoss,
     building,
@@ -180,11 +183,22 @@ def _square(vectors):
     return ops.sum(ops.square(vectors), axis=-1)
 
 
+def hooks(*, train_backbone: bool = True, backbone_rate: float = 0.1, centroids_rate: float = 0.1) -> Hooks:
+    """What OLTR changes: stage one is the plain one, its classifier is `learn_classifier`'s; arguments as there."""
+    check_numbers(backbone_rate=backbone_rate, centroids_rate=centroids_rate)
+    rates = {"backbone_rate": backbone_rate, "centroids_rate": centroids_rate}
+    return Hooks(
+        name="oltr",
+        fixed={"mixup": (0,), "cutmix": (0,), "stage_one": ("images",)},
+        classifier=functools.partial(learn_classifier, train_backbone=train_backbone, **rates),
+    )
+
+
 def learn_classifier(
     representation: Representation,
     data: LongTailed,
     *,
-    features: dict[str, Features],
+    features: dict[str, FeatureSet],
     recipe: Recipe,
     seed: int,
     strategy: Strategy,
@@ -212,8 +226,6 @@ def learn_classifier(
         raise ValueError(
             "method=oltr trains on one host: its centroid loss is of a whole batch. Received: several hosts"
         )
-    if representation.preprocessing.mixes:
-        raise ValueError("method=oltr needs one class per image. Received: mixup or cutmix")
     means = NearestClassMean(len(data.class_names), transform="un")
     means.adapt(features["train"].features, features["train"].labels)
     with building(strategy, seed=seed):

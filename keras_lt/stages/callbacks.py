@@ -1,4 +1,4 @@
-"""What happens between the steps of a fit: the learning rate is set, and a loss that is no number ends it."""
+"""What happens between the steps of a fit: the learning rate is logged, and a loss that is no number ends it."""
 
 import os
 import pathlib
@@ -9,36 +9,24 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import atomic
-from keras_lt.optimization import Recipe
+from keras_lt.recipe import Recipe
 
 
-class LearningRate(keras.callbacks.Callback):
-    """Sets the recipe's learning rate, and logs it.
+class LearningRateLog(keras.callbacks.Callback):
+    """Logs the learning rate of every epoch's last step.
 
     Args:
-      passes: of one epoch.
+      steps: of one epoch.
     """
 
-    def __init__(self, recipe: Recipe, passes: int):
+    def __init__(self, recipe: Recipe, steps: int):
         super().__init__()
         self.recipe = recipe
-        self.passes = passes
-        self._epoch = 0
-        self._rate = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
-        """Keras's hook."""
-        self._epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None):
-        """Keras's hook: the rate of this batch, if it is another one."""
-        rate = self.recipe.rate(self._epoch + batch / self.passes)
-        if rate != self._rate:
-            self.model.optimizer.learning_rate = self._rate = rate
+        self.steps = steps
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None):
-        """Keras's hook: logs the rate of the epoch's last batch."""
-        logs["learning_rate"] = self._rate
+        """Keras's hook."""
+        logs["learning_rate"] = self.recipe.rate(epoch + (self.steps - 1) / self.steps)
 
 
 class FiniteLoss(keras.callbacks.Callback):

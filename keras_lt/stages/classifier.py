@@ -4,19 +4,22 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
-from keras_lt.classifiers import BACKBONE_PARTS, CLASSIFIERS, TauNormalizedDense
+from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import CHUNK, Features, classify, extract_features
+from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
 from keras_lt.metrics import shot_accuracy
-from keras_lt.optimization import Recipe
-from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, fit_on_images, save_model
-from keras_lt.stages.representation import Representation, train_only
+from keras_lt.optimization import check_optimizer
+from keras_lt.rebalancing import SMOTE
+from keras_lt.recipe import Recipe
+from keras_lt.registry import member, parsed, split
+from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.representation import HEADS, Representation, train_only
 
 TAU_SPLITS = ("val", "test")
 STAGE_TWO_INPUTS = ("features", "images")
@@ -30,30 +33,31 @@ class Classifier:
 
     Attributes:
       model: features [B, D] -> logits [B, C].
-      backbone: images -> features; stage one's, unless some of it was trained or its batch norm updated.
+      backbone: images -> features; stage one's, unless some of it was trained or its batch norm updated; None of
+        features without a representation.
       chosen: what was chosen on val, such as {"tau": 0.7}.
       val: its accuracies on val, as `metrics.shot_accuracy`.
       candidates: every choice with its accuracies on val, in the order tried.
     """
 
     model: keras.Model
-    backbone: keras.Model
+    backbone: keras.Model | None
     chosen: dict
     val: dict[str, float]
     candidates: list[dict]
 
     @classmethod
     def settled(
-        cls, layer: keras.layers.Layer, backbone: keras.Model, val: Features, class_counts: np.ndarray
+        cls, layer: keras.layers.Layer, backbone: keras.Model, val: FeatureSet, groups: np.ndarray
     ) -> "Classifier":
         """One built layer with nothing to choose, scored on the features of val by that backbone."""
-        scores = shot_accuracy(classify(layer, val.features), val.labels, class_counts)
-        return cls(on_features(layer, backbone.output_shape[-1]), backbone, {}, scores, [scores])
+        scores = shot_accuracy(classify(layer, val.features), val.labels, groups)
+        return cls(on_features(layer, val.width), backbone, {}, scores, [scores])
 
-    def save(self, folder: str | os.PathLike, representation: Representation):
+    def save(self, folder: str | os.PathLike, representation: Representation | None = None):
         """Writes `model.keras`, and `backbone.keras` where that is not the representation's."""
         folder = pathlib.Path(folder)
-        if self.backbone is not representation.backbone:
+        if self.backbone is not None and self.backbone is not representation.backbone:
             save_model(self.backbone, folder / "backbone.keras")
         save_model(self.model, folder / "model.keras")
 
@@ -78,10 +82,12 @@ def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
 
 def learn_classifier(
     name: str,
-    representation: Representation,
-    data: LongTailed,
+    representation: Representation | None = None,
+    data: LongTailed | None = None,
     *,
-    features: dict[str, Features] | None = None,
+    features: Mapping[str, FeatureSet] | None = None,
+    head: keras.layers.Layer | None = None,
+    groups: np.ndarray | None = None,
     recipe: Recipe = STAGE_TWO,
     stage_two: str = "features",
     batch_norm: str = "frozen",
@@ -96,14 +102,24 @@ def learn_classifier(
     >>> ncm.chosen
     {'transform': ..., 'distance': ...}
 
+    FeatureSet alone will do, of whatever network, where a classifier trains nothing else:
+
+    >>> crt = keras_lt.learn_classifier("crt:epochs=2", features={split: features[split] for split in ("train", "val")})
+    39/39 - ...
+
     Args:
-      name: in `classifiers.CLASSIFIERS`, such as "lws".
-      representation: stage one's.
+      name: in `classifiers.CLASSIFIERS`, such as "lws", with parameters: its own, or fields of the recipe, such as
+        "lws:epochs=5".
+      representation: stage one's; None where the features are somebody else's.
       data: the data set that the representation was learned on.
-      features: of "train", "val" and `tau_split`, from `extract_features`; extracted here where None.
+      features: of "train", "val" and `tau_split`; with a representation they are extracted here where None.
+      head: stage one's classifier, for those that start from it, features [B, D] -> logits [B, C]; None is the
+        representation's.
+      groups: the classes' groups, by which accuracies are reported; None is the data set's, or that of the training
+        features' counts.
       recipe: for classifiers that are trained; "joint", "ncm" and "tau_norm" are not.
       stage_two: "features" trains on those once extracted; "images" on augmented images through the backbone, as those
-        of `classifiers.BACKBONE_PARTS` always are.
+        that train parts of it always are.
       batch_norm: "frozen" keeps the representation truly fixed; "update", only with images, leaves batch norm in
         training mode with its statistics drifting, as the reference does.
       tau_split: what tau is chosen on, "val" or "test"; the second makes the test scores optimistic.
@@ -112,80 +128,198 @@ def learn_classifier(
     Raises:
       ValueError: a name or number that does not fit, before any training.
     """
-    check_choice("name", name, CLASSIFIERS)
-    check_stage_two(stage_two, batch_norm)
-    check_choice("tau_split", tau_split, TAU_SPLITS)
-    strategy = strategy or make_strategy()
-    preprocessing = representation.preprocessing
-    if features is None:
+    entry, recipe = classifier_entry(name, recipe)
+    check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
+    on_images = trains_on_images(entry, stage_two)
+    if representation is None:
+        if on_images or features is None:
+            raise ValueError(
+                f"{name} needs a representation and its images, or features to train on and stage_two=features. "
+                f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
+            )
+    elif features is None:
         features = {
-            split: extract_features(representation.backbone, data.splits[split], preprocessing)
+            split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
             for split in dict.fromkeys(("train", "val", tau_split))
         }
+    check_features(features, ("train", "val", tau_split if entry.tau_split else "val"))
+    strategy = strategy or make_strategy()
+    head, groups = _start(
+        name, entry, features["train"], head=head, representation=representation, groups=groups, data=data
+    )
     with strategy.scope():
-        options = CLASSIFIERS[name](representation.head, seed=seed)
-    train_parts, factor = BACKBONE_PARTS.get(name, ("classifier", 1.0))
-    on_images = stage_two == "images" or train_parts != "classifier"
+        options = entry(head, seed=seed)
     tried = []
     for number, (choices, layer) in enumerate(options):
-        backbone, val = representation.backbone, features["val"]
-        training = {
-            "recipe": dataclasses.replace(recipe, learning_rate=factor * recipe.learning_rate),
-            "seed": seed,
-            "strategy": strategy,
+        backbone, val = _fitted(
+            layer,
+            representation,
+            data,
+            features=features,
+            groups=groups,
+            train_parts=entry.train_parts if on_images else "",
+            batch_norm=batch_norm,
+            recipe=dataclasses.replace(recipe, learning_rate=entry.rate * recipe.learning_rate),
+            seed=seed,
+            strategy=strategy,
             # Of several candidates each has checkpoints of its own.
-            "folder": pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,
-        }
-        if hasattr(layer, "adapt"):
-            layer.adapt(features["train"].features, features["train"].labels)
-        if layer.trainable_weights and on_images:
-            backbone = _fit_on_images(
-                layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **training
-            )
-            if backbone is not representation.backbone:
-                val = extract_features(backbone, data.val, preprocessing)
-        elif layer.trainable_weights:
-            _fit_on_features(layer, features, data, **training)
+            folder=pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,
+        )
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
-        judged = features[tau_split] if isinstance(layer, TauNormalizedDense) else val
-        for choice, scores in _judged(choices, functools.partial(_scores, layer, judged, data.listed_counts)):
+        judged = features[tau_split] if entry.tau_split else val
+        for choice, scores in _judged(choices, functools.partial(_scores, layer, judged, groups)):
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
-            tried.append((chosen, layer, backbone, scores))
+            tried.append((chosen, layer, backbone, val, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
-    chosen, layer, backbone, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
-    width = backbone.output_shape[-1]
-    layer = _settled(layer, chosen, width) if hasattr(layer, "sweep") else layer
-    if judged is not val:  # val scores are of val, whatever tau was chosen on
-        scores = shot_accuracy(classify(layer, val.features), val.labels, data.listed_counts)
-    return Classifier(on_features(layer, width), backbone, chosen, scores, candidates)
+    chosen, layer, backbone, val, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
+    layer = _settled(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
+    if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
+        scores = shot_accuracy(classify(layer, val.features), val.labels, groups)
+    return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
 
 
-def check_stage_two(stage_two: str, batch_norm: str):
-    """Raises ValueError where these are no input and batch norm of stage two, or contradict one another."""
+def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
+    """The entry of a classifier with its parameters, and the recipe by which it is trained.
+
+    Args:
+      name: in `classifiers.CLASSIFIERS`, with parameters of its own or fields of the recipe.
+      recipe: stage two's, of which the classifier may change fields.
+    Raises:
+      ValueError: there is no such classifier or parameter, or a recipe for one that is not trained.
+    """
+    text, given = split(name)
+    entry = member(CLASSIFIERS, text, what="classifier")
+    own = {key: value for key, value in given.items() if key in entry.parameters}
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.metadata["stage_two"] is not None and isinstance(field.default, bool | int | float | str)
+    }
+    others = parsed(
+        {key: value for key, value in given.items() if key not in own},
+        {**entry.parameters, **(fields if entry.trained else {})},
+        of=f"classifier={name}",
+        name=text,
+    )
+    entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
+    return entry, dataclasses.replace(recipe, **{**entry.recipe, **others})
+
+
+def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
+    """Whether a classifier is trained on images through the backbone, and not on features."""
+    return entry.trained and (stage_two == "images" or entry.train_parts != "classifier")
+
+
+def check_stage_two(
+    name: str,
+    recipe: Recipe,
+    *,
+    stage_two: str = "features",
+    batch_norm: str = "frozen",
+    tau_split: str = "val",
+    mixes: bool = False,
+):
+    """Raises ValueError for what of stage two contradicts itself, or would do nothing.
+
+    Args:
+      name: of the classifier.
+      recipe: stage two's, as `classifier_entry` gives it.
+      mixes: whether training images are mixed.
+    """
+    entry, _ = classifier_entry(name, recipe)
     check_choice("stage_two", stage_two, STAGE_TWO_INPUTS)
     check_choice("batch_norm", batch_norm, BATCH_NORMS)
+    check_choice("tau_split", tau_split, TAU_SPLITS)
+    check_optimizer(recipe)
+    on_images = trains_on_images(entry, stage_two)
     if batch_norm == "update" and stage_two == "features":
         raise ValueError(
             "batch_norm=update needs stage_two=images: features are extracted once, with fixed statistics. "
             "Received: batch_norm=update, stage_two=features"
         )
+    if not entry.trained:
+        return
+    if on_images and recipe.resampling == SMOTE:
+        raise ValueError(
+            f"resampling=smote makes features, and {name} is trained on images. Received: resampling=smote"
+        )
+    if on_images and mixes and recipe.weights_entry.weighs:
+        raise ValueError(
+            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            f"Received: {name} on images, class_weights={recipe.class_weights}"
+        )
+    needed = recipe.loss_entry.needed_head
+    if needed and not _gives(entry, needed):
+        raise ValueError(f"loss={recipe.loss} needs a classifier such as {needed}. Received: classifier={name}")
 
 
-def _fit_on_features(layer, features: dict[str, Features], data: LongTailed, *, recipe, seed, strategy, folder):
-    train = features["train"].resampled(recipe.resampling, seed=seed)
-    class_counts = np.bincount(train.labels, minlength=len(data.class_names))
-    with strategy.scope():
-        model = on_features(layer, features["train"].features.shape[1])
-    fit(
-        model,
-        lambda start_step: train.training_batches(recipe, class_counts=class_counts, seed=seed, start_step=start_step),
-        lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
-        data=data,
-        class_counts=class_counts,
-        recipe=recipe,
-        strategy=strategy,
-        folder=folder,
-    )
+def _gives(entry: ClassifierEntry, head: str) -> bool:
+    """Whether a classifier has the kind of layer that a head is, with the same settings."""
+    wanted = member(HEADS, head, what="head")(1, 2, seed=0)
+    ((_, layer), *_) = entry(fresh_dense(1, 2, seed=0), seed=0)
+    wanted, layer = ((type(one), getattr(one, "scale", None)) for one in (wanted, layer))
+    return wanted == layer
+
+
+def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):
+    """Raises ValueError where features of a split are missing, or of another width than train's."""
+    missing = [split for split in splits if split not in features]
+    if missing:
+        raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
+    widths = {split: examples.width for split, examples in features.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"features of all splits must have one width. Received: {widths}")
+
+
+def _start(
+    name: str,
+    entry: ClassifierEntry,
+    train: FeatureSet,
+    *,
+    head: keras.layers.Layer | None,
+    representation: Representation | None,
+    groups: np.ndarray | None,
+    data: LongTailed | None,
+) -> tuple[keras.layers.Layer, np.ndarray]:
+    """The classifier that stage two starts from, and the groups of the classes."""
+    if head is None and representation is not None:
+        head = representation.head
+    if head is None and entry.starts_from:
+        raise ValueError(f"{name} starts from stage one's classifier: give it by head=. Received: head=None")
+    if groups is None:
+        counted = np.bincount(train.labels, minlength=0 if head is None else head.units)
+        groups = counted if data is None else data.listed_counts
+    return head or fresh_dense(train.width, len(groups), seed=0), groups
+
+
+def _fitted(
+    layer,
+    representation: Representation | None,
+    data: LongTailed | None,
+    *,
+    features: Mapping[str, FeatureSet],
+    groups: np.ndarray,
+    train_parts: str,
+    batch_norm: str,
+    **training,
+) -> tuple[keras.Model | None, FeatureSet]:
+    """Fits what is to be fitted of a layer; returns the backbone that then belongs to it, and its features of val.
+
+    Args:
+      train_parts: what is trained on images; "" trains the layer on features.
+    """
+    backbone = None if representation is None else representation.backbone
+    if hasattr(layer, "adapt"):
+        layer.adapt(features["train"].features, features["train"].labels)
+    if layer.trainable_weights and train_parts:
+        own = _fit_on_images(layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **training)
+        if own is not backbone:
+            return own, extract_features(own, data.val, representation.preprocessing)
+    elif layer.trainable_weights:
+        with training["strategy"].scope():
+            model = on_features(layer, features["train"].width)
+        fit_on_features(model, features, groups=groups, **training)
+    return backbone, features["val"]
 
 
 def _fit_on_images(
@@ -231,10 +365,10 @@ def _judged(
             return
 
 
-def _scores(layer, judged: Features, class_counts: np.ndarray, choices: list[dict]) -> list[dict[str, float]]:
+def _scores(layer, judged: FeatureSet, groups: np.ndarray, choices: list[dict]) -> list[dict[str, float]]:
     """The accuracies of each choice."""
     predictions = _predict(layer, choices, judged.features)
-    return [shot_accuracy(predicted, judged.labels, class_counts) for predicted in predictions]
+    return [shot_accuracy(predicted, judged.labels, groups) for predicted in predictions]
 
 
 def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:
@@ -255,12 +389,6 @@ def _settled(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layer
     settled.build((None, width))
     settled.set_weights(layer.get_weights())
     return settled
-
-
-def on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
-    """A built classifier as a model, features [B, width] -> logits [B, C]."""
-    inputs = keras.Input((width,), name="features")
-    return keras.Model(inputs, layer(inputs))
 
 
 def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:

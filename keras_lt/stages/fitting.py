@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -12,15 +12,15 @@ import tensorflow as tf
 from keras_lt.checkpoints import EpochCheckpoints, atomic
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy, check_replicas, evaluation_batch_size, is_first
-from keras_lt.features import verbosity
+from keras_lt.features import FeatureSet, verbosity
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
-from keras_lt.losses import LOSSES
 from keras_lt.metrics import ShotAccuracy
-from keras_lt.optimization import CoupledSGD, Recipe
+from keras_lt.optimization import make_optimizer
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
-from keras_lt.stages.callbacks import FiniteLoss, LearningRate
+from keras_lt.stages.callbacks import FiniteLoss, LearningRateLog
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
@@ -32,12 +32,13 @@ def fit(
     train_batches: Callable[[int], tf.data.Dataset],
     val_batches: Callable[[int], tf.data.Dataset],
     *,
-    data: LongTailed,
+    class_counts: np.ndarray,
+    groups: np.ndarray,
+    val_examples: int,
     recipe: Recipe,
     strategy: Strategy,
     multipliers: dict[str, float] | None = None,
     folder: str | os.PathLike | None,
-    class_counts: np.ndarray | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
     """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the best epoch's weights in the model.
@@ -45,14 +46,15 @@ def fit(
     Args:
       train_batches: (steps already done) -> the batches after them.
       val_batches: (batch size) -> the batches of the validation examples.
-      data: what the batches are of.
-      class_counts: examples drawn from, per class, [C]; None is the data set's training images.
+      class_counts: examples drawn from, per class, [C].
+      groups: of classes, by which accuracies are logged.
+      val_examples: how many there are to validate.
+      multipliers: path of a variable -> factor on its learning rate.
       callbacks: of the model's own, such as one that moves a weight of its loss.
     Returns: the history, a row of logs per epoch.
     """
-    options = {"data": data, "recipe": recipe, "strategy": strategy, "multipliers": multipliers, "folder": folder}
-    options["class_counts"] = data.class_counts if class_counts is None else class_counts
-    options["callbacks"] = callbacks
+    options = {"class_counts": class_counts, "groups": groups, "val_examples": val_examples, "recipe": recipe}
+    options |= {"strategy": strategy, "multipliers": multipliers, "folder": folder, "callbacks": callbacks}
     if not isinstance(strategy, MultiHost):
         return _fit(model, train_batches, val_batches, **options)
     with strategy.on_all_devices(model) as copy:
@@ -60,13 +62,26 @@ def fit(
             copy,
             lambda start_step: strategy.own_rows(train_batches(start_step)),
             lambda batch_size: strategy.own_evaluation_rows(
-                val_batches(batch_size), batch_size=batch_size, examples=len(data.val)
+                val_batches(batch_size), batch_size=batch_size, examples=val_examples
             ),
             **options,
         )
 
 
-def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multipliers, folder, class_counts, callbacks):
+def _fit(
+    model,
+    train_batches,
+    val_batches,
+    *,
+    class_counts,
+    groups,
+    val_examples,
+    recipe,
+    strategy,
+    multipliers,
+    folder,
+    callbacks,
+):
     """`fit` of a model that is where it is trained, on batches of which all rows are this process's."""
     check_replicas(
         strategy,
@@ -77,25 +92,15 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
     )
     steps = recipe.steps(int(class_counts.sum()))
     passes = steps * recipe.accumulate_steps
-    val_batch_size = evaluation_batch_size(strategy, recipe.pass_size, len(data.val))
-    loss = LOSSES[recipe.loss](class_counts, **recipe.loss_options)
-    if recipe.class_weights == "none":
+    val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
+    loss = recipe.loss_entry(class_counts)
+    if not recipe.weights_entry.weighs:
         loss.reduction = "sum_over_batch_size"  # by which the weights of rows that fill a batch up are exact
     with strategy.scope():
-        optimizer = CoupledSGD(
-            recipe.learning_rate,
-            momentum=recipe.momentum,
-            coupled_weight_decay=recipe.weight_decay,
-            multipliers=multipliers,
-            global_clipnorm=recipe.clip_norm or None,
-            use_ema=recipe.ema_momentum > 0,
-            ema_momentum=recipe.ema_momentum,
-            gradient_accumulation_steps=recipe.accumulate_steps if recipe.accumulate_steps > 1 else None,
-        )
         model.compile(
-            optimizer,
+            make_optimizer(recipe, steps=steps, multipliers=multipliers),
             loss,
-            weighted_metrics=[ShotAccuracy(data.listed_counts)],
+            weighted_metrics=[ShotAccuracy(groups)],
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
         )
@@ -106,15 +111,14 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
         strategy.check_same(done, "epochs behind them: the work folder must be one that all of them see")
     if done < recipe.epochs:
         shared = [
-            LearningRate(recipe, passes),
+            LearningRateLog(recipe, steps),
             FiniteLoss(train_batches, recipe, passes, folder if is_first(strategy) else None),
         ]
         if recipe.ema_momentum:
             shared.append(keras.callbacks.SwapEMAWeights())
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
-            events = pathlib.Path(folder, "events")
-            shared.append(EventLog(events, probabilities=table, class_counts=data.listed_counts))
+            shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, class_counts=groups))
         with _global_batch_norm(model, strategy):
             model.fit(
                 train_batches(done * steps),
@@ -149,20 +153,64 @@ def _global_batch_norm(model: keras.Model, strategy: Strategy) -> Iterator[None]
 
 
 def fit_on_images(
-    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, *, recipe: Recipe, seed: int, **options
+    model: keras.Model,
+    data: LongTailed,
+    preprocessing: Preprocessing,
+    *,
+    recipe: Recipe,
+    seed: int,
+    batches: Callable[..., tf.data.Dataset] = training_batches,
+    **options,
 ) -> list[dict[str, float]]:
-    """`fit` of a model, images -> logits, on the train and val images of a data set; options as there."""
+    """`fit` of a model, images -> logits, on the train and val images of a data set.
+
+    Args:
+      batches: as `input_pipeline.training_batches`.
+      **options: of `fit`.
+    """
     data = data.resampled(recipe.resampling, seed=seed)
     return fit(
         model,
-        lambda start_step: training_batches(
+        lambda start_step: batches(
             data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
         ),
         lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
-        data=data,
+        class_counts=data.class_counts,
+        groups=data.listed_counts,
+        val_examples=len(data.val),
         recipe=recipe,
         **options,
     )
+
+
+def fit_on_features(
+    model: keras.Model,
+    features: Mapping[str, FeatureSet],
+    *,
+    groups: np.ndarray,
+    recipe: Recipe,
+    seed: int,
+    **options,
+) -> list[dict[str, float]]:
+    """`fit` of a model, features -> logits, on the features of "train" and "val"; groups and options as there."""
+    train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
+    class_counts = np.bincount(train.labels, minlength=model.output_shape[-1])
+    return fit(
+        model,
+        lambda start_step: train.training_batches(recipe, class_counts=class_counts, seed=seed, start_step=start_step),
+        lambda batch_size: val.evaluation_batches(batch_size=batch_size),
+        class_counts=class_counts,
+        groups=groups,
+        val_examples=len(val.labels),
+        recipe=recipe,
+        **options,
+    )
+
+
+def on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
+    """A built classifier as a model, features [B, width] -> logits [B, C]."""
+    inputs = keras.Input((width,), name="features")
+    return keras.Model(inputs, layer(inputs))
 
 
 def save_model(model: keras.Model, path: str | os.PathLike):

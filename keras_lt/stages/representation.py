@@ -7,7 +7,7 @@ import os
 import pathlib
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -17,20 +17,28 @@ from keras_lt.checkpoints import read_history, read_json, write_history, write_j
 from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy, make_strategy
-from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LDAM_SCALE, PRIOR_CORRECTED
-from keras_lt.optimization import Recipe
+from keras_lt.features import FeatureSet, extract_features
+from keras_lt.losses import LDAM_SCALE
+from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.rebalancing import SMOTE
+from keras_lt.recipe import Recipe
+from keras_lt.registry import Entry, check_numbers, member, split
 from keras_lt.stages.feature_losses import WithFeatureLoss
-from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
+from keras_lt.stages.fitting import check_choice, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 TRAIN_PARTS = ("all", "last_block", "classifier")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STAGE_ONE_INPUTS = ("images", "features")
 STAGE_ONE = Recipe()
 # What stage one trains on the backbone: (width D, units C, *, seed) -> built layer.
-HEADS: dict[str, Callable[..., keras.layers.Layer]] = {
-    "dense": fresh_dense,
-    "cosine": functools.partial(fresh_cosine, scale=LDAM_SCALE),
+HEADS: dict[str, Entry] = {
+    "dense": Entry(fresh_dense, label="Dense"),
+    "cosine": Entry(
+        lambda width, units, *, seed, scale=LDAM_SCALE: fresh_cosine(width, units, seed=seed, scale=scale),
+        label="Cosine",
+    ),
 }
 
 
@@ -84,13 +92,16 @@ def learn_representation(
     *,
     backbone: str = "resnet8",
     recipe: Recipe = STAGE_ONE,
-    head: str | Callable = "auto",
+    head: str = "auto",
     image_size: int = 0,
     augmentation: str = "auto",
     pretrained: str = "",
     train_parts: str = "all",
     backbone_lr_multiplier: float = 1.0,
     precision: str = "float32",
+    hooks: Hooks = DECOUPLING,
+    stage_one: str = "images",
+    extract: Callable[[keras.Model, Preprocessing], Mapping[str, FeatureSet]] | None = None,
     seed: int = 0,
     strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
@@ -108,14 +119,18 @@ def learn_representation(
       data: the data set.
       backbone: a name `backbones.build` knows.
       recipe: epochs, batch size, optimisation, sampler and losses.
-      head: the classifier, a name in `HEADS` or a function (width, units, *, seed) -> built layer; "auto"
-        is the one that the loss asks for, else "dense".
+      head: the classifier, a name in `HEADS`; "auto" is the one that the loss asks for, else "dense".
       image_size: pixels; 0 is the data set's own.
       augmentation: a name in `preprocessing.AUGMENTATIONS`; "auto" is the data set's own.
       pretrained: weights to begin with, "imagenet" or a file; empty is from scratch.
       train_parts: "all", "last_block" (and the classifier) or "classifier"; the rest is frozen, batch norm included.
       backbone_lr_multiplier: the backbone's learning rate over the classifier's.
       precision: what the backbone computes in, a Keras dtype policy; weights, classifiers and losses are float32.
+      hooks: what a method changes.
+      stage_one: "images", or "features", which fits the classifier alone on features extracted once; that needs
+        train_parts="classifier".
+      extract: (backbone, preprocessing) -> features of "train" and "val", for stage_one="features"; None extracts them
+        into memory, without augmentation.
       seed: of initial weights, draws and augmentations.
       strategy: from `distribution.make_strategy`; default one device, or all GPUs where there are several.
       folder: for checkpoints and history; a run that was stopped goes on from there. None keeps nothing on disk.
@@ -123,50 +138,123 @@ def learn_representation(
     Raises:
       ValueError: a name or number that does not fit, before any training.
     """
-    check_choice("train_parts", train_parts, TRAIN_PARTS)
-    check_choice("precision", precision, PRECISIONS)
-    make_head = head if callable(head) else HEADS[choose_head(head, recipe.loss)]
-    if recipe.loss in PRIOR_CORRECTED and recipe.sampler != "instance_balanced":
-        warnings.warn(
-            f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced: "
-            f"sampler={recipe.sampler} corrects a second time.",
-            stacklevel=2,
-        )
-    if recipe.resampling == SMOTE:
-        raise ValueError("resampling=smote makes new features, so it is of stage two. Received: resampling=smote")
+    check_stage_one(
+        recipe,
+        hooks,
+        head=head,
+        pretrained=pretrained,
+        train_parts=train_parts,
+        backbone_lr_multiplier=backbone_lr_multiplier,
+        precision=precision,
+        stage_one=stage_one,
+        **augmentations,
+    )
     strategy = strategy or make_strategy()
-    if recipe.feature_loss and isinstance(strategy, MultiHost):
-        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+    check_hosts(strategy, recipe)
+    learned = hooks.data(data)
     preprocessing = make_preprocessing(
         data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
     )
-    if preprocessing.mixes and recipe.class_weights != "none":
-        raise ValueError(
-            "class_weights are of one class per image, and mixup and cutmix give it two. "
-            f"Received: class_weights={recipe.class_weights}, mixup={preprocessing.mixup}, "
-            f"cutmix={preprocessing.cutmix}"
-        )
     with building(strategy, seed=seed, precision=precision):
-        network = backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained)
+        network = hooks.network(backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained))
         train_only(network, train_parts)
-        classifier = make_head(network.output_shape[-1], len(data.class_names), seed=seed)
-        if recipe.loss in FIRST_BIAS:
-            classifier.bias.assign(np.full(classifier.bias.shape, FIRST_BIAS[recipe.loss](len(data.class_names))))
+        make_head = hooks.head or head_entry(head, recipe)
+        classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
+        if first_bias := recipe.loss_entry.first_bias:
+            classifier.bias.assign(np.full(classifier.bias.shape, first_bias(len(learned.class_names))))
         network.name, classifier.name = "backbone", "classifier"
         model = keras.Model(network.input, classifier(network(network.input)), name="representation")
-        added = FEATURE_LOSSES.get(recipe.feature_loss)
-        trained = WithFeatureLoss(model, added, weight=recipe.feature_loss_weight) if added else model
-    history = fit_on_images(
-        trained,
-        data,
-        preprocessing,
-        recipe=recipe,
-        seed=seed,
-        multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
-        strategy=strategy,
-        folder=folder,
+    fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
+    if stage_one == "features":
+        features = (extract or functools.partial(_in_memory, learned))(network, preprocessing)
+        with strategy.scope():
+            trained = on_features(classifier, network.output_shape[-1])
+        history = fit_on_features(trained, features, groups=learned.listed_counts, **fitting)
+    else:
+        with strategy.scope():
+            trained = hooks.training_model(model)
+            if added := recipe.feature_loss_entry:
+                trained = WithFeatureLoss(trained, added, weight=recipe.feature_loss_weight)
+        history = fit_on_images(
+            trained,
+            learned,
+            preprocessing,
+            batches=hooks.batches,
+            callbacks=hooks.callbacks(recipe),
+            multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
+            **fitting,
+        )
+    return Representation(hooks.finished(model, data), preprocessing, history)
+
+
+def _in_memory(data: LongTailed, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
+    return {split: extract_features(backbone, data.splits[split], preprocessing) for split in ("train", "val")}
+
+
+def check_stage_one(
+    recipe: Recipe,
+    hooks: Hooks = DECOUPLING,
+    *,
+    head: str = "auto",
+    pretrained: str = "",
+    train_parts: str = "all",
+    backbone_lr_multiplier: float = 1.0,
+    precision: str = "float32",
+    stage_one: str = "images",
+    **augmentations: float,
+):
+    """Raises ValueError for arguments of `learn_representation` that contradict one another; warns of a double balance.
+
+    Args: as there.
+    """
+    check_choice("train_parts", train_parts, TRAIN_PARTS)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
+    check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
+    check_optimizer(recipe)
+    fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    hooks.check(
+        **fields, head=head, pretrained=pretrained, train_parts=train_parts, stage_one=stage_one, **augmentations
     )
-    return Representation(model, preprocessing, history)
+    if hooks.head is None:
+        head_entry(head, recipe)
+    elif head != "auto" or recipe.loss_entry.needed_head:
+        raise ValueError(
+            f"method={hooks.name} has a classifier of its own: no head, and no loss that needs one. "
+            f"Received: head={head}, loss={recipe.loss}"
+        )
+    mixes = {name: augmentations.get(name, 0) for name in ("mixup", "cutmix")}
+    mixed = ", ".join(f"{name}={value}" for name, value in mixes.items() if value)
+    if mixed and recipe.weights_entry.weighs:
+        raise ValueError(
+            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            f"Received: class_weights={recipe.class_weights}, {mixed}"
+        )
+    if recipe.resampling == SMOTE:
+        raise ValueError("resampling=smote makes new features, so it is of stage two. Received: resampling=smote")
+    if stage_one == "features":
+        if train_parts != "classifier":
+            raise ValueError(
+                "stage_one=features trains nothing of the backbone: train_parts=classifier. "
+                f"Received: train_parts={train_parts}"
+            )
+        if mixed or recipe.feature_loss:
+            raise ValueError(
+                "stage_one=features has no images to mix, and features that no loss moves. "
+                f"Received: {mixed or f'feature_loss={recipe.feature_loss}'}"
+            )
+    if recipe.corrects_twice:
+        warnings.warn(
+            f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced and no "
+            f"class_weights: sampler={recipe.sampler}, class_weights={recipe.class_weights} correct a second time.",
+            stacklevel=2,
+        )
+
+
+def check_hosts(strategy: Strategy, recipe: Recipe):
+    """Raises ValueError for what trains on one host alone."""
+    if recipe.feature_loss and isinstance(strategy, MultiHost):
+        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
 
 
 def make_preprocessing(
@@ -187,19 +275,21 @@ def make_preprocessing(
     )
 
 
-def choose_head(head: str, loss: str) -> str:
-    """A name in `HEADS`: the one that was asked for, or for "auto" that of the loss.
+def head_entry(head: str, recipe: Recipe) -> Entry:
+    """The entry of stage one's classifier: of a name in `HEADS`, or for "auto" that which the loss asks for.
 
     Raises:
       ValueError: there is no such head, or the loss does not go with it.
     """
-    check_choice("head", head, ("auto", *HEADS))
-    wanted = "cosine" if loss in COSINE_HEAD else "dense"
+    needed = recipe.loss_entry.needed_head
     if head == "auto":
-        return wanted
-    if loss in {*COSINE_HEAD, *FIRST_BIAS} and head != wanted:
-        raise ValueError(f"loss={loss} needs a {wanted} head. Received: head={head}")
-    return head
+        return member(HEADS, needed or "dense", what="head")
+    chosen = member(HEADS, head, what="head")
+    if needed:
+        wanted = member(HEADS, needed, what="head")
+        if (split(head)[0], chosen.parameters) != (split(needed)[0], wanted.parameters):
+            raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
+    return chosen
 
 
 def train_only(network: keras.Model, train_parts: str):

@@ -1,0 +1,295 @@
+"""The recipe: what one training run is made of. Its fields are flags, of both stages, and are described here alone.
+
+Keras is not imported before a recipe is made, so that --help can list the fields at once.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_lt.registry import Entry, check_numbers, member, names_in
+from keras_lt.samplers import SamplerEntry, sampler_entry
+
+JIT_COMPILE = ("auto", "true", "false")
+SAME = "same"  # stage two takes what stage one has
+# Topics of --help.
+SAMPLING, LOSSES, STEPS, MACHINE = "Sampling", "Losses and class weights", "Optimisation", "Precision and devices"
+
+
+def _field(topic: str, default: Any, help_text: str, *, stage_two: Any = SAME, choices: Sequence[str] = ()):
+    """A field that is a flag.
+
+    Args:
+      help_text: with {stage} where the stage's name belongs.
+      stage_two: the default of a flag `--classifier_<name>` of its own; `SAME` without one, for what both stages share;
+        `None` for what is of stage one alone.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={"topic": topic, "help": help_text, "stage_two": stage_two, "choices": tuple(choices)},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What one training run is made of; the defaults are the paper's on ImageNet-LT.
+
+    What every field means stands beside it, and in --help. Names of families take parameters, such as
+    sampler="power:q=0.33" or loss="ldam:max_margin=0.3:scale=30"; a sampler may be a function of one's own.
+
+    Raises:
+      ValueError: a name, a parameter or a number that cannot be, or values that contradict one another.
+    """
+
+    epochs: int = _field(STEPS, 90, "Epochs of {stage}; an epoch is steps_per_epoch batches.", stage_two=10)
+    steps_per_epoch: int = _field(STEPS, 0, "Batches of an epoch; 0 is training images // batch_size.")
+    batch_size: int = _field(STEPS, 512, "Images of one update, over all devices.")
+    accumulate_steps: int = _field(
+        STEPS, 1, "Micro-batches of one update, each of batch_size / accumulate_steps images; batch norm sees these."
+    )
+    optimizer: str = _field(
+        STEPS, "sgd", "Optimiser of both stages: {choices}.", choices=names_in("optimization.py", "OPTIMIZERS")
+    )
+    learning_rate: float = _field(STEPS, 0.2, "Peak learning rate of {stage}.", stage_two=0.0)
+    schedule: str = _field(
+        STEPS,
+        "cosine",
+        "What the learning rate of {stage} does over its epochs: {choices}.",
+        stage_two="cosine",
+        choices=names_in("recipe.py", "SCHEDULES"),
+    )
+    warmup_epochs: int = _field(
+        STEPS, 0, "First epochs of {stage}, over which the learning rate rises to its peak.", stage_two=0
+    )
+    decay_epochs: tuple[int, ...] = _field(
+        STEPS,
+        (),
+        "Epochs of {stage} after which the schedule multistep lowers the learning rate, comma-separated.",
+        stage_two=(),
+    )
+    decay_factor: float = _field(STEPS, 0.1, "What the schedule multistep multiplies the learning rate by.")
+    weight_decay: float = _field(
+        STEPS, 5e-4, "Weight decay on every trainable weight: coupled (L2) with sgd, decoupled with adamw."
+    )
+    momentum: float = _field(STEPS, 0.9, "Momentum of sgd.")
+    nesterov: bool = _field(STEPS, False, "Nesterov's momentum, of sgd.")
+    clip_norm: float = _field(STEPS, 0.0, "Largest norm of all gradients together; 0 does not clip.")
+    ema_momentum: float = _field(
+        STEPS, 0.0, "Above 0, validates and keeps an exponential moving average of the weights."
+    )
+    sampler: str | Callable = _field(  # noqa: RUF009 - it is `dataclasses.field`
+        SAMPLING,
+        "instance_balanced",
+        "How {stage} samples classes: {choices}.",
+        stage_two="class_balanced",
+        choices=names_in("samplers.py", "SAMPLERS"),
+    )
+    engine: str = _field(
+        SAMPLING,
+        "auto",
+        "How stage one draws indices: {choices}; auto is what the sampler asks for.",
+        stage_two=None,
+        choices=("auto", *names_in("resampling/plans.py", "ENGINES")),
+    )
+    resampling: str = _field(
+        SAMPLING,
+        "none",
+        "Balances the training list of {stage} itself before any draw: {choices}; smote makes new features.",
+        stage_two="none",
+        choices=(*names_in("rebalancing.py", "RESAMPLING"), "smote"),
+    )
+    loss: str = _field(
+        LOSSES,
+        "cross_entropy",
+        "Loss of {stage}: {choices}.",
+        stage_two="cross_entropy",
+        choices=names_in("losses/__init__.py", "LOSSES"),
+    )
+    feature_loss: str = _field(
+        LOSSES,
+        "",
+        "Loss on the features that stage one adds to its loss: {choices}; empty is none.",
+        stage_two=None,
+        choices=names_in("losses/on_features.py", "FEATURE_LOSSES"),
+    )
+    feature_loss_weight: float = _field(LOSSES, 1.0, "Factor on the loss on the features.", stage_two=None)
+    class_weights: str = _field(
+        LOSSES,
+        "none",
+        "What an example of each class counts in the loss of {stage}: {choices}.",
+        stage_two="none",
+        choices=names_in("losses/class_weights.py", "CLASS_WEIGHTS"),
+    )
+    class_weights_from: int = _field(
+        LOSSES, 0, "Epochs before the class weights of stage one set in: deferred re-weighting (DRW).", stage_two=None
+    )
+    steps_per_execution: int = _field(MACHINE, 1, "Updates that TensorFlow does between two looks at it from Python.")
+    jit_compile: str = _field(
+        MACHINE,
+        "auto",
+        "XLA: {choices}; auto is Keras's choice, true gives up the same numbers on a GPU.",
+        choices=JIT_COMPILE,
+    )
+
+    def __post_init__(self):
+        check_numbers(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            accumulate_steps=self.accumulate_steps,
+            steps_per_execution=self.steps_per_execution,
+            at_least=1,
+        )
+        names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "class_weights_from", "warmup_epochs")
+        check_numbers(**{name: getattr(self, name) for name in (*names, "steps_per_epoch", "feature_loss_weight")})
+        check_numbers(momentum=self.momentum, ema_momentum=self.ema_momentum, below=1)
+        if self.jit_compile not in JIT_COMPILE:
+            raise ValueError(
+                f"jit_compile must be one of {', '.join(JIT_COMPILE)}. Received: jit_compile={self.jit_compile!r}"
+            )
+        two = np.ones(2)  # parameters are refused by what they are for
+        self.loss_entry(two)
+        self.weights_entry(two)
+        if isinstance(self.sampler, str):
+            self.sampler_entry(two, 0.0)
+        self._check_combinations()
+
+    def _check_combinations(self):
+        """Raises ValueError for values that contradict one another."""
+        if bool(self.decay_epochs) != self.schedule_entry.by_decay_epochs:
+            raise ValueError(
+                "decay_epochs belong to schedule=multistep, which needs them. "
+                f"Received: schedule={self.schedule}, decay_epochs={self.decay_epochs}"
+            )
+        if self.class_weights_from and not (self.weights_entry.weighs and self.class_weights_from < self.epochs):
+            raise ValueError(
+                "class_weights_from must be below epochs, and needs class_weights. Received: class_weights_from="
+                f"{self.class_weights_from}, class_weights={self.class_weights}, epochs={self.epochs}"
+            )
+        if self.engine == "instance" and self.sampler_entry.engine != "instance":
+            raise ValueError(
+                "engine=instance draws every image once an epoch, which no other sampler than instance_balanced asks "
+                f"for. Received: engine=instance, sampler={self.sampler}"
+            )
+        if self.ema_momentum and self.accumulate_steps > 1:
+            raise ValueError(
+                "Keras averages weights after every micro-batch, so ema_momentum needs accumulate_steps=1. "
+                f"Received: ema_momentum={self.ema_momentum}, accumulate_steps={self.accumulate_steps}"
+            )
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                "accumulate_steps must divide batch_size. "
+                f"Received: accumulate_steps={self.accumulate_steps}, batch_size={self.batch_size}"
+            )
+
+    @functools.cached_property
+    def schedule_entry(self) -> "ScheduleEntry":
+        """The entry of `schedule`."""
+        return member(SCHEDULES, self.schedule, what="schedule")
+
+    @functools.cached_property
+    def sampler_entry(self) -> SamplerEntry:
+        """The entry of `sampler`."""
+        return sampler_entry(self.sampler)
+
+    @functools.cached_property
+    def loss_entry(self):
+        """The entry of `loss`, a `losses.LossEntry`."""
+        return _losses().loss_entry(self.loss)
+
+    @functools.cached_property
+    def feature_loss_entry(self) -> Entry | None:
+        """The entry of `feature_loss`; None without one."""
+        return member(_losses().FEATURE_LOSSES, self.feature_loss, what="feature_loss") if self.feature_loss else None
+
+    @functools.cached_property
+    def weights_entry(self):
+        """The entry of `class_weights`, a `losses.WeightsEntry`."""
+        return member(_losses().CLASS_WEIGHTS, self.class_weights, what="class_weights")
+
+    @property
+    def corrects_twice(self) -> bool:
+        """Whether the loss takes the classes' sizes into account, and the sampler or the weights do it once more."""
+        counts = np.array([3.0, 1.0])
+        draws = np.stack([self.sampler_entry(counts, progress) for progress in (0.0, 1.0)])
+        balanced = self.weights_entry.weighs or not np.allclose(draws, counts / counts.sum())
+        return balanced and self.loss_entry.prior is not None
+
+    def weight_table(self, class_counts: np.ndarray) -> np.ndarray | None:
+        """What an example of every class counts in every epoch, float32 [E, C]; None where all count alike."""
+        return _losses().class_weight_table(
+            self.class_weights, class_counts, epochs=self.epochs, first_epoch=self.class_weights_from
+        )
+
+    def steps(self, examples: int) -> int:
+        """Steps of one epoch over that many training examples.
+
+        Raises:
+          ValueError: the examples do not fill one batch.
+        """
+        steps = self.steps_per_epoch or examples // self.batch_size
+        if not steps:
+            raise ValueError(
+                "An epoch needs at least one full batch: lower batch_size or set steps_per_epoch. "
+                f"Received: batch_size={self.batch_size}, {examples} training images"
+            )
+        if steps * self.accumulate_steps % self.steps_per_execution:
+            raise ValueError(
+                "steps_per_execution must divide the micro-batches of an epoch; Keras would round the epoch up. "
+                f"Received: steps_per_execution={self.steps_per_execution}, {steps * self.accumulate_steps} of them"
+            )
+        return steps
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one forward and backward pass, over all devices."""
+        return self.batch_size // self.accumulate_steps
+
+    def rate(self, epoch: float) -> float:
+        """Learning rate after that many epochs."""
+        warmup = min(1.0, (int(epoch) + 1) / self.warmup_epochs) if self.warmup_epochs else 1.0
+        return self.learning_rate * warmup * self.schedule_entry(self, epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleEntry(Entry):
+    """What the learning rate does: (recipe, epochs behind it) -> factor on the peak learning rate.
+
+    Attributes:
+      by_decay_epochs: whether it goes by `decay_epochs`.
+      every_step: whether it changes within an epoch.
+    """
+
+    by_decay_epochs: bool = dataclasses.field(default=False, kw_only=True)
+    every_step: bool = dataclasses.field(default=False, kw_only=True)
+
+
+def _cosine(recipe: Recipe, epoch: float) -> float:
+    """(1 + cos(pi k / T)) / 2 for epoch k = 0..T-1 of T (Loshchilov & Hutter, 2017), held within the epoch."""
+    return _cosine_per_step(recipe, int(epoch))
+
+
+def _cosine_per_step(recipe: Recipe, epoch: float) -> float:
+    """The same cosine at every step."""
+    return (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+
+
+def _multistep(recipe: Recipe, epoch: float) -> float:
+    """LDAM-DRW's protocol (Cao et al., 2019): smaller by a factor once certain epochs are done."""
+    return recipe.decay_factor ** sum(epoch >= done for done in recipe.decay_epochs)
+
+
+SCHEDULES: dict[str, ScheduleEntry] = {
+    "cosine": ScheduleEntry(_cosine, label="Cosine"),
+    "cosine_per_step": ScheduleEntry(_cosine_per_step, label="Cosine, every step", every_step=True),
+    "multistep": ScheduleEntry(_multistep, label="Multistep", by_decay_epochs=True),
+}
+
+
+def _losses():
+    from keras_lt import losses  # noqa: PLC0415 - imports Keras, for which --help does not wait
+
+    return losses

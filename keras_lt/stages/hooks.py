@@ -1,0 +1,53 @@
+"""What a method changes of the two stages; without a change they are the paper's."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_lt.datasets import LongTailed
+from keras_lt.input_pipeline import training_batches
+from keras_lt.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """Where a method comes in.
+
+    Attributes:
+      name: the method's.
+      data: the data set -> what stage one learns of it.
+      network: the backbone, images -> features -> the one that is trained in its place.
+      head: (width, units, *, seed) -> built classifier of stage one; None is the one that is asked for.
+      training_model: the model, images -> logits -> the model around it that is fitted; the first is what is kept.
+      batches: of stage one's training images, as `input_pipeline.training_batches`.
+      callbacks: of stage one, by its recipe.
+      finished: (stage one's model, the whole data set) -> the model that is kept.
+      fixed: fields of stage one's recipe and arguments of `learn_representation` -> the values that the method takes.
+      classifier: (representation, data, *, features, recipe, seed, strategy, folder) -> `stages.Classifier`, the
+        method's own row in the table; None without one.
+    """
+
+    name: str = "decoupling"
+    data: Callable[[LongTailed], LongTailed] = lambda data: data
+    network: Callable[[keras.Model], keras.Model] = lambda backbone: backbone
+    head: Callable[..., keras.layers.Layer] | None = None
+    training_model: Callable[[keras.Model], keras.Model] = lambda model: model
+    batches: Callable[..., tf.data.Dataset] = training_batches
+    callbacks: Callable[[Recipe], Sequence[keras.callbacks.Callback]] = lambda recipe: ()
+    finished: Callable[[keras.Model, LongTailed], keras.Model] = lambda model, data: model
+    fixed: Mapping[str, Sequence] = dataclasses.field(default_factory=dict)
+    classifier: Callable | None = None
+
+    def check(self, **values):
+        """Raises ValueError for the first value, of a recipe's field or an argument, that the method does not take."""
+        for field, value in values.items():
+            taken = self.fixed.get(field, (value,))
+            if value not in taken:
+                raise ValueError(
+                    f"method={self.name} has {field}={taken[0]!r} and no other. Received: {field}={value!r}"
+                )
+
+
+DECOUPLING = Hooks()
