@@ -13,10 +13,10 @@ import keras
 import numpy as np
 
 from keras_lt import backbones
-from keras_lt.checkpoints import read_history, read_json, write_history, write_json
 from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy, make_strategy
+from keras_lt.files import read_history, read_json, write_history, write_json
 from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LDAM_SCALE, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
