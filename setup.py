@@ -34,6 +34,7 @@ setup(
     package_data={"keras_lt": ["data/*", "templates/*"]},
     install_requires=[
         "absl-py>=2.1",
+        "filelock>=3.12",
         "h5py>=3.11",
         "jinja2>=3.1",
         "keras>=3.8",

@@ -26,11 +26,11 @@ with quietly():
     import tensorflow as tf
 
     from keras_lt import config
-    from keras_lt.checkpoints import atomic, read_json
     from keras_lt.config import EvaluateOptions
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.own_images import labelled_images
     from keras_lt.evaluation import ScoredModel, Scores, load_model, load_run, score
+    from keras_lt.files import atomic, read_json
     from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent

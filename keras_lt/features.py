@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.checkpoints import read_json, write_json
 from keras_lt.datasets import Split
+from keras_lt.files import read_json, write_json
 from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches, weighted
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.rebalancing import RESAMPLING, SMOTE, smote

@@ -17,8 +17,8 @@ import PIL.Image
 import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_lt.checkpoints import atomic
 from keras_lt.datasets import LongTailed, Split
+from keras_lt.files import atomic
 from keras_lt.preprocessing import decode
 
 ON_BAD_IMAGE = ("error", "skip")

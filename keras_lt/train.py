@@ -21,13 +21,13 @@ with quietly():
     import tensorflow as tf
 
     from keras_lt import config, distribution, export
-    from keras_lt.checkpoints import read_json, sweep, write_json
     from keras_lt.classifiers import CLASSIFIERS, fold
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
     from keras_lt.evaluation import Scores, evaluate_classifier, thumbnails
     from keras_lt.features import Features, extract_features
+    from keras_lt.files import read_json, sweep, write_json
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
     from keras_lt.metrics import shot_groups

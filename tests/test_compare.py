@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from keras_lt.checkpoints import write_json
 from keras_lt.config import RunConfig
+from keras_lt.files import write_json
 from tools.compare import FinishedRun, group_seeds, label, main, table_of
 from tools.dots import draw_dots
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from absl import flags
 
 from keras_lt import config, evaluate, train
-from keras_lt.checkpoints import read_json
 from keras_lt.config import RunConfig
+from keras_lt.files import read_json
 from tests.conftest import squares
 
 SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 1}

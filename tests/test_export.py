@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import config, export, train
-from keras_lt.checkpoints import write_json
 from keras_lt.config import RunConfig
 from keras_lt.export import choose, export_version, latest_version, source_prior
+from keras_lt.files import write_json
 from keras_lt.serving import LABELS, MODEL_CARD, ONNX, WARMUP
 from tests.conftest import COUNTS, squares
 

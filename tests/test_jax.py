@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import export, train
-from keras_lt.checkpoints import read_history, read_json
 from keras_lt.config import RunConfig
+from keras_lt.files import read_history, read_json
 from tests.conftest import COUNTS, squares
 
 # Process 1 may not give anything its place on the disk.

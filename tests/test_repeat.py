@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 
 from keras_lt import config, train
-from keras_lt.checkpoints import read_json
 from keras_lt.config import RunConfig
+from keras_lt.files import read_json
 from tools import runs as tools_runs
 from tools.repeat import best_on_val, compare, runs_of, summarize
 from tools.runs import parse_seeds, train_all, train_apart

@@ -10,8 +10,8 @@ import pytest
 from absl import flags
 
 from keras_lt import config, train
-from keras_lt.checkpoints import read_json, write_json
 from keras_lt.config import RunConfig
+from keras_lt.files import read_json, write_json
 from keras_lt.stages import Representation
 from tools.reproduce import base_config, in_epochs, overview, plan_runs, train_planned
 from tools.reproduction.outcome import Outcome, draw_grid

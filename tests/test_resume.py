@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.checkpoints import read_history, read_json
 from keras_lt.command import launch
 from keras_lt.config import RunConfig
+from keras_lt.files import read_history, read_json
 
 ROOT = pathlib.Path(__file__).parents[1]
 

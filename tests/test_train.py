@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import train
-from keras_lt.checkpoints import read_json
 from keras_lt.config import RunConfig, read_flag_file
+from keras_lt.files import read_json
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 2}

@@ -17,8 +17,8 @@ with quietly():
     import rich
 
     from keras_lt import config
-    from keras_lt.checkpoints import atomic, read_json
     from keras_lt.config import RunConfig
+    from keras_lt.files import atomic, read_json
     from keras_lt.report.style import GROUP_LINES, RC
     from keras_lt.report.tables import Cell, as_number, display_name
     from tools.dots import Accuracies, draw_dots, save_figure

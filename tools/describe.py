@@ -22,8 +22,8 @@ with quietly():
     from matplotlib.figure import Figure
 
     from keras_lt import config
-    from keras_lt.checkpoints import atomic, write_json
     from keras_lt.datasets import LongTailed, Split
+    from keras_lt.files import atomic, write_json
     from keras_lt.inspection import Inspection, inspect
     from keras_lt.metrics import shot_groups
     from keras_lt.preprocessing import Preprocessing

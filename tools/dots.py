@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_lt.checkpoints import atomic
+from keras_lt.files import atomic
 from keras_lt.report.style import GROUP_LINES, INK, RC, SPARE_STYLES, STYLES
 from keras_lt.report.tables import display_name
 from tools.tables import mean_and_deviation

@@ -19,9 +19,9 @@ with quietly():
     import numpy as np
 
     from keras_lt import backbones
-    from keras_lt.checkpoints import atomic
     from keras_lt.classifiers import fresh_dense
     from keras_lt.datasets import LongTailed
+    from keras_lt.files import atomic
     from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
     from keras_lt.stages import Representation, join
 

@@ -27,10 +27,10 @@ with quietly():
     from PIL import Image
 
     from keras_lt import datasets
-    from keras_lt.checkpoints import read_json, write_json
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
+    from keras_lt.files import read_json, write_json
     from keras_lt.inspection import ON_BAD_IMAGE
     from tools.conversion import convert
     from tools.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard

@@ -15,10 +15,10 @@ with quietly():
     import rich
 
     from keras_lt import config
-    from keras_lt.checkpoints import read_json
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
     from keras_lt.features import classify, extract_features
+    from keras_lt.files import read_json
     from keras_lt.metrics import shot_accuracy, shot_accuracy_from_counts
     from keras_lt.significance import interval, mcnemar, stratified_bootstrap
     from keras_lt.stages import CHOSEN_BY, Representation, load_classifier

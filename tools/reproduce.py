@@ -25,9 +25,9 @@ with quietly():
     import rich
 
     from keras_lt import config
-    from keras_lt.checkpoints import atomic
     from keras_lt.classifiers import CLASSIFIERS
     from keras_lt.config import RunConfig
+    from keras_lt.files import atomic
     from tools.reproduction.outcome import Outcome
     from tools.reproduction.plans import PLANS, Plan
     from tools.runs import SEEDS, command_of, parse_seeds, train_all, train_apart

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from keras_lt import config
-from keras_lt.checkpoints import read_json
 from keras_lt.command import part
 from keras_lt.config import RunConfig
+from keras_lt.files import read_json
 
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs, comma-separated; they take --seed's place.")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.checkpoints import atomic
 from keras_lt.datasets.prepared import read_index
 from keras_lt.datasets.records import ShardedRecords
+from keras_lt.files import atomic
 
 RECORD_HEAD, RECORD_TAIL = 12, 4  # bytes that TFRecord puts around an example: its length, and a checksum of each
 

@@ -9,7 +9,7 @@ import numpy as np
 import rich.table
 from matplotlib.figure import Figure
 
-from keras_lt.checkpoints import atomic, write_json
+from keras_lt.files import atomic, write_json
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
 from keras_lt.report.tables import DASH, SCORES, Cell, display_name, percent, points
 from tools.tables import Table, markdown_table, terminal_table, with_deviation

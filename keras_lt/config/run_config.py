@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Iterable
 
 from keras_lt import backbones, datasets
-from keras_lt.checkpoints import atomic
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.datasets import PROFILES, LongTailed
 from keras_lt.distribution import STRATEGIES
 from keras_lt.features import FEATURE_DTYPES
+from keras_lt.files import atomic
 from keras_lt.inspection import ON_BAD_IMAGE, screen
 from keras_lt.losses import CLASS_WEIGHTS, COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LOSSES
 from keras_lt.methods import METHODS

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_lt.checkpoints import atomic
 from keras_lt.features import CHUNK, Features
+from keras_lt.files import atomic
 from keras_lt.metrics import (
     Reliability,
     auroc,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_lt import checkpoints
+from keras_lt import files
 from keras_lt.report import published
 from keras_lt.report.details import RunDetails
 from keras_lt.report.intervals import bootstrap_intervals
@@ -41,6 +41,6 @@ def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetail
         contents |= {f"plots/{plot.name}.png": plot.png, f"plots/{plot.name}.svg": plot.svg}
     paths = {name: pathlib.Path(folder, name) for name in contents}
     for name, path in paths.items():
-        with checkpoints.atomic(path) as scratch:
+        with files.atomic(path) as scratch:
             scratch.write_bytes(contents[name])
     return paths

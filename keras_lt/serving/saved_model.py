@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_lt.checkpoints import atomic
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
+from keras_lt.files import atomic
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.checkpoints import atomic
+from keras_lt.files import atomic
 from keras_lt.recipe import Recipe
 
 

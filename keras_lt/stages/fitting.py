@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.checkpoints import EpochCheckpoints, atomic
+from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy, check_replicas, evaluation_batch_size, is_first
 from keras_lt.features import FeatureSet, verbosity
+from keras_lt.files import atomic
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
 from keras_lt.metrics import ShotAccuracy

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 
 from keras_lt import backbones
-from keras_lt.checkpoints import read_history, read_json, write_history, write_json
 from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import MultiHost, Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
+from keras_lt.files import read_history, read_json, write_history, write_json
 from keras_lt.losses import LDAM_SCALE
 from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing

@@ -10,8 +10,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_lt.checkpoints import atomic, read_json, write_json
 from keras_lt.config import RunConfig
+from keras_lt.files import atomic, read_json, write_json
 from keras_lt.report.style import RC
 from keras_lt.report.tables import DASH, as_number, percent, points
 from tools.dots import draw_dots, save_figure

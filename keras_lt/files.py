@@ -1,0 +1,182 @@
+"""Files that appear whole or not at all, folders that one process has for itself, JSON and histories."""
+
+import contextlib
+import csv
+import errno
+import json
+import os
+import pathlib
+import platform
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+
+import filelock
+import numpy as np
+
+SCRATCH = ".unfinished~"  # what the names of half-written files and folders begin with
+LOCK = ".lock"  # in a folder that one process has for itself; it stays when the folder is emptied
+ABANDONED_AFTER = 24 * 3600  # seconds without a change to another host's
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a full quota, a limit on file sizes
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike, *, size: int = 0):
+    """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
+
+    Where the body raises, `path` stays as it was and the scratch is removed.
+
+    Args:
+      size: bytes that will be written, where known; said where there is no room for them.
+    Raises:
+      OSError: the disk is full, with what to do about it.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch, old = _scratch(path), _scratch(path.with_name(f"old-{path.name}"))
+    try:
+        yield scratch
+        _flush(scratch)
+        if scratch.is_dir() and path.exists():  # only files are replaced in one go
+            os.replace(path, old)
+        os.replace(scratch, path)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise OSError(_no_room(path, scratch, size, error)) from error
+        raise
+    finally:
+        remove(scratch)
+        remove(old)
+
+
+def expanded(path: str | os.PathLike) -> pathlib.Path:
+    """A path as a user gives it: `~` is the home folder, which no shell has put in its place in `--workdir=~/x`."""
+    return pathlib.Path(os.path.expanduser(path))  # as absl reads flag files; a home that is not there stays as it is
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Has a folder, made where it is missing, for this process alone, until the block or the process ends.
+
+    Raises:
+      ValueError: another process has it.
+    """
+    path = pathlib.Path(folder, LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = _holder(path)  # first: asking for the lock may empty the file
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
+        raise ValueError(f"{folder} is in use by {who}: wait for its end, or take another folder") from error
+    except NotImplementedError:
+        warnings.warn(f"The file system of {folder} has no locks: see to it that one process uses it.", stacklevel=3)
+    try:
+        if _holder(path)[:1] != [str(os.getpid())]:  # where filelock itself wrote it, it must stay as it is
+            path.write_text(f"{os.getpid()}\n{platform.node()}\n", "utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: pathlib.Path) -> list[str]:
+    """Process and host in a lock file; nothing where none has been there."""
+    return path.read_text("utf-8").split() if path.exists() else []
+
+
+def sweep(folder: str | os.PathLike):
+    """Removes what `atomic` left in a folder and below it when its process was killed.
+
+    The scratch of a living process stays. Of another host's processes nothing is known: theirs goes when nothing in it
+    has changed for a day.
+    """
+    for path in list(pathlib.Path(folder).rglob(f"{SCRATCH}*")):
+        if path.exists() and _is_abandoned(path):  # one inside another is gone already
+            remove(path)
+
+
+def _scratch(path: pathlib.Path) -> pathlib.Path:
+    """Tells whose it is, and ends as `path` does: savers look at a suffix such as .keras."""
+    return path.with_name(f"{SCRATCH}{platform.node()}~{os.getpid()}~{path.name}")
+
+
+def _flush(path: pathlib.Path):
+    """Waits until it is on the disk: else a machine that fails could leave the new name on an empty file."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("r+b") as content:
+                os.fsync(content.fileno())
+
+
+def remove(path: pathlib.Path):
+    """Removes a file or a folder with all that is in it; what is not there is no error."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_abandoned(scratch: pathlib.Path) -> bool:
+    _, host, process, _ = scratch.name.split("~", 3)
+    if host != platform.node():
+        return time.time() - max(file.st_mtime for file in _content(scratch)) > ABANDONED_AFTER
+    if int(process) == os.getpid():  # a predecessor's: containers give the same number again
+        return True
+    try:
+        os.kill(int(process), 0)  # signal 0 only asks
+    except OSError as error:  # one that may not be asked lives
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
+def _content(path: pathlib.Path) -> list[os.stat_result]:
+    return [file.stat() for file in (path, *path.rglob("*"))]
+
+
+def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSError) -> str:
+    written = sum(stat.st_size for stat in _content(scratch)) if scratch.exists() else 0
+    free = shutil.disk_usage(path.parent).free + written
+    needs = f"{size / 1e6:.1f} MB" if size else f"more than {written / 1e6:.1f} MB"
+    return (
+        f"No room for {path} ({error.strerror}): it needs {needs}, {free / 1e6:.1f} MB are free. What was finished is "
+        "as it was: make room and give the same command again, and it goes on from there"
+    )
+
+
+def write_json(path: str | os.PathLike, value):
+    """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
+    with atomic(path) as scratch:
+        scratch.write_text(json.dumps(_without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike):
+    """Reads what `write_json` wrote."""
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def write_history(path: str | os.PathLike, history: list[dict[str, float]]):
+    """Writes a CSV file with a line per epoch, atomically."""
+    with atomic(path) as scratch, scratch.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else [])
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: str | os.PathLike) -> list[dict[str, float]]:
+    """Reads what `write_history` wrote."""
+    with pathlib.Path(path).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _without_nan(value.tolist())
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
