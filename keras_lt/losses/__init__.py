@@ -32,7 +32,7 @@ from keras_lt.losses.classification import (
     sigmoid_focal,
 )
 from keras_lt.losses.on_features import FEATURE_LOSSES, lifted_structured, range_loss
-from keras_lt.losses.per_example import MIXED_LABEL_WIDTH, PerExampleLoss
+from keras_lt.losses.per_example import PerExampleLoss
 
 __all__ = [
     "CLASS_WEIGHTS",
@@ -41,7 +41,6 @@ __all__ = [
     "FIRST_BIAS",
     "LDAM_SCALE",
     "LOSSES",
-    "MIXED_LABEL_WIDTH",
     "PRIOR_CORRECTED",
     "PerExampleLoss",
     "balanced_softmax",

@@ -14,6 +14,7 @@ from keras_lt.stages.classifier import (
 )
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_images
+from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.representation import (
     HEADS,
     PRECISIONS,
@@ -35,6 +36,7 @@ __all__ = [
     "TAU_SPLITS",
     "TRAIN_PARTS",
     "Classifier",
+    "OnMixedLabels",
     "Representation",
     "WithFeatureLoss",
     "building",

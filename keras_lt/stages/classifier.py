@@ -13,7 +13,7 @@ from keras_lt.classifiers import BACKBONE_PARTS, CLASSIFIERS, TauNormalizedDense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, Features, classify, extract_features
-from keras_lt.metrics import shot_accuracy
+from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import Recipe
 from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit, fit_on_images, save_model
 from keras_lt.stages.representation import Representation, train_only
@@ -44,10 +44,10 @@ class Classifier:
 
     @classmethod
     def settled(
-        cls, layer: keras.layers.Layer, backbone: keras.Model, val: Features, class_counts: np.ndarray
+        cls, layer: keras.layers.Layer, backbone: keras.Model, val: Features, groups: ShotGroups
     ) -> "Classifier":
         """One built layer with nothing to choose, scored on the features of val by that backbone."""
-        scores = shot_accuracy(classify(layer, val.features), val.labels, class_counts)
+        scores = groups.of_predictions(classify(layer, val.features), val.labels)
         return cls(on_features(layer, backbone.output_shape[-1]), backbone, {}, scores, [scores])
 
     def save(self, folder: str | os.PathLike, representation: Representation):
@@ -148,7 +148,7 @@ def learn_classifier(
             _fit_on_features(layer, features, data, **training)
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
         judged = features[tau_split] if isinstance(layer, TauNormalizedDense) else val
-        for choice, scores in _judged(choices, functools.partial(_scores, layer, judged, data.listed_counts)):
+        for choice, scores in _judged(choices, functools.partial(_scores, layer, judged, data.groups)):
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
             tried.append((chosen, layer, backbone, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
@@ -156,7 +156,7 @@ def learn_classifier(
     width = backbone.output_shape[-1]
     layer = _settled(layer, chosen, width) if hasattr(layer, "sweep") else layer
     if judged is not val:  # val scores are of val, whatever tau was chosen on
-        scores = shot_accuracy(classify(layer, val.features), val.labels, data.listed_counts)
+        scores = data.groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, width), backbone, chosen, scores, candidates)
 
 
@@ -231,10 +231,10 @@ def _judged(
             return
 
 
-def _scores(layer, judged: Features, class_counts: np.ndarray, choices: list[dict]) -> list[dict[str, float]]:
+def _scores(layer, judged: Features, groups: ShotGroups, choices: list[dict]) -> list[dict[str, float]]:
     """The accuracies of each choice."""
     predictions = _predict(layer, choices, judged.features)
-    return [shot_accuracy(predicted, judged.labels, class_counts) for predicted in predictions]
+    return [groups.of_predictions(predicted, judged.labels) for predicted in predictions]
 
 
 def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:

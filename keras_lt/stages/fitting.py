@@ -21,6 +21,7 @@ from keras_lt.optimization import CoupledSGD, Recipe
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.samplers import probability_table
 from keras_lt.stages.callbacks import FiniteLoss, LearningRate
+from keras_lt.stages.mixing import OnMixedLabels
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
@@ -95,7 +96,7 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
         model.compile(
             optimizer,
             loss,
-            weighted_metrics=[ShotAccuracy(data.listed_counts)],
+            weighted_metrics=[ShotAccuracy(data.groups)],
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
         )
@@ -114,7 +115,7 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             events = pathlib.Path(folder, "events")
-            shared.append(EventLog(events, probabilities=table, class_counts=data.listed_counts))
+            shared.append(EventLog(events, probabilities=table, groups=data.groups))
         with _global_batch_norm(model, strategy):
             model.fit(
                 train_batches(done * steps),
@@ -149,10 +150,20 @@ def _global_batch_norm(model: keras.Model, strategy: Strategy) -> Iterator[None]
 
 
 def fit_on_images(
-    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, *, recipe: Recipe, seed: int, **options
+    model: keras.Model,
+    data: LongTailed,
+    preprocessing: Preprocessing,
+    *,
+    recipe: Recipe,
+    seed: int,
+    strategy: Strategy,
+    **options,
 ) -> list[dict[str, float]]:
     """`fit` of a model, images -> logits, on the train and val images of a data set; options as there."""
     data = data.resampled(recipe.resampling, seed=seed)
+    if preprocessing.mixes and not isinstance(model, OnMixedLabels):
+        with strategy.scope():
+            model = OnMixedLabels(model)
     return fit(
         model,
         lambda start_step: training_batches(
@@ -161,6 +172,7 @@ def fit_on_images(
         lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
         data=data,
         recipe=recipe,
+        strategy=strategy,
         **options,
     )
 
