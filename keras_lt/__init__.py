@@ -11,7 +11,7 @@
 ... }
 2478/2478 - ...
 >>> classifier = keras_lt.learn_classifier("tau_norm", representation, data, features=features)
->>> scores = keras_lt.evaluate_classifier(classifier.model, features["test"], data.listed_counts)
+>>> scores = keras_lt.evaluate_classifier(classifier.model, features["test"], data.groups)
 >>> list(scores.accuracies)
 ['many', 'medium', 'few', 'all', 'class_mean']
 
@@ -29,6 +29,7 @@ _HOME = {
     "Recipe": "optimization.Recipe",
     "Representation": "stages.Representation",
     "ShotAccuracy": "metrics.ShotAccuracy",
+    "ShotGroups": "metrics.ShotGroups",
     "Split": "datasets.Split",
     "balance": "resampling.balance",
     "evaluate_classifier": "evaluation.evaluate_classifier",

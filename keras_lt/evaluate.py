@@ -31,6 +31,7 @@ with quietly():
     from keras_lt.datasets.own_images import labelled_images
     from keras_lt.evaluation import ScoredModel, Scores, load_model, load_run, score
     from keras_lt.files import atomic, read_json
+    from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent
@@ -52,11 +53,11 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
                 "Images without a folder per class have no labels to score by; --predictions=<file>.csv writes what "
                 f"is predicted. Received: --images={options.images}"
             )
-    counts = np.full(len(class_names), np.nan) if data is None else data.listed_counts
+    groups = ShotGroups(np.full(len(class_names), np.nan)) if data is None else data.groups
     scores = {}
     for model in models:
         with part(display_name(model.name)), plain_errors():
-            scores[model.name] = score_model(model, split, counts, open_set=open_set)
+            scores[model.name] = score_model(model, split, groups, open_set=open_set)
     if labelled:
         of = options.images or f"{data.name}, {options.split}"
         rich.print(table({name: s.summary for name, s in scores.items()}, title=f"{of}: {len(split):,} images, in %"))
@@ -105,7 +106,7 @@ def agreed_names(models: Sequence[ScoredModel], data: LongTailed | None) -> tupl
     return first
 
 
-def score_model(model: ScoredModel, split: Split, class_counts: np.ndarray, *, open_set: Split | None) -> Scores:
+def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_set: Split | None) -> Scores:
     """The scores of a model on every image of a split.
 
     Raises:
@@ -113,7 +114,7 @@ def score_model(model: ScoredModel, split: Split, class_counts: np.ndarray, *, o
     """
     try:
         open_logits = () if open_set is None else model.logits(open_set)
-        return score(model.logits(split), split.labels, class_counts, open_logits=open_logits)
+        return score(model.logits(split), split.labels, groups, open_logits=open_logits)
     except tf.errors.InvalidArgumentError:
         for row in range(len(split)) if split.is_encoded else ():
             try:

@@ -55,8 +55,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Sampled, augmented batches: (images float32 [B, S, S, 3], labels int64 [B]).
 
-    Where the preprocessing mixes, labels are float32 [B, 3], as `preprocessing.mixing` makes them. Where the recipe has
-    class weights, a third element is that of every example, float32 [B].
+    Where the preprocessing mixes, labels are `MixedLabels`. Where the recipe has class weights, a third element is that
+    of every example, float32 [B].
 
     Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt.classifiers import fold
-from keras_lt.metrics import shot_groups
+from keras_lt.metrics import ShotGroups
 
 BINS = 30  # of the histogram of weight norms: what TensorBoard draws
 TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")  # colours, moves, controls but tab
@@ -98,15 +98,15 @@ class EventLog(keras.callbacks.Callback):
 
     Args:
       probabilities: of drawing each class in each epoch, [E, C].
-      class_counts: training images per class, by which classes are ranked and grouped, [C].
+      groups: of the classes, which are ranked by the same training images.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, probabilities: npt.ArrayLike, class_counts: npt.ArrayLike):
+    def __init__(self, folder: str | os.PathLike, *, probabilities: npt.ArrayLike, groups: ShotGroups):
         super().__init__()
         self.folder = pathlib.Path(folder)
         self.probabilities = np.asarray(probabilities, np.float64)
-        self.groups = shot_groups(class_counts)
-        self.ranking = np.argsort(-np.asarray(class_counts), kind="stable")
+        self.groups = groups
+        self.ranking = np.argsort(-groups.class_counts, kind="stable")
         self._writers: dict[str, tf.io.TFRecordWriter] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
@@ -141,7 +141,10 @@ class EventLog(keras.callbacks.Callback):
         yield _histogram("sampler/classes", row[self.ranking], np.arange(len(row) + 1))
 
     def _of_classifier(self) -> Iterator[tf.compat.v1.Summary.Value]:
-        dense = fold(self.model.layers[-1])
+        layer = self.model.layers[-1]
+        while isinstance(layer, keras.Model):  # what is trained may be wrapped
+            layer = layer.layers[-1]
+        dense = fold(layer)
         if dense is not None:
             yield _histogram("classifier/weight_norms", *np.histogram(np.linalg.norm(dense[0], axis=0), BINS))
 

@@ -30,7 +30,6 @@ with quietly():
     from keras_lt.files import read_json, sweep, write_json
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
-    from keras_lt.metrics import shot_groups
     from keras_lt.rebalancing import resampled_counts
     from keras_lt.report import RunDetails, terminal_table, write_report
     from keras_lt.serving import read_prior
@@ -173,7 +172,7 @@ def check_imported(folder: pathlib.Path, data: LongTailed):
 def describe(data: LongTailed):
     """Says what the data set is like."""
     counts = data.class_counts
-    groups = ", ".join(f"{int(members.sum())} {name}" for name, members in shot_groups(data.listed_counts).items())
+    groups = ", ".join(f"{size} {name}" for name, size in data.groups.sizes.items())
     print(
         f"{data.name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images of "
         f"{len(counts)} classes, {counts.max()} down to {counts.min()} per class ({groups} shot)"
@@ -256,13 +255,13 @@ def stage_two(
             return features.get(split)
         return extract_features(classifier.backbone, data.all_splits[split], representation.preprocessing)
 
-    scores = evaluate_classifier(classifier.model, of("test"), data.listed_counts, open_features=of("open_set"))
+    scores = evaluate_classifier(classifier.model, of("test"), data.groups, open_features=of("open_set"))
     scores.save(folder / "predictions.npz")
     dense = fold(classifier.model.layers[-1])
     write_json(
         folder / "scores.json",
         {
-            "val": evaluate_classifier(classifier.model, of("val"), data.listed_counts).summary,
+            "val": evaluate_classifier(classifier.model, of("val"), data.groups).summary,
             "test": scores.summary,
             "chosen": classifier.chosen,
             "seconds": seconds,
@@ -283,7 +282,7 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
-        "groups": {name: int(members.sum()) for name, members in shot_groups(data.listed_counts).items()},
+        "groups": data.groups.sizes,
         "train_images": len(data.train),
         "backbone": run_config.backbone,
         "method": run_config.method,
@@ -297,7 +296,11 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
         },
         "best": max(scores, key=lambda name: scores[name]["val"][CHOSEN_BY]),
-        "notes": [*data.notes, *(["tau was chosen on test."] if run_config.tau_split == "test" else [])],
+        "notes": [
+            *data.notes,
+            *cut_notes(data.groups),
+            *(["tau was chosen on test."] if run_config.tau_split == "test" else []),
+        ],
     }
 
 
@@ -306,7 +309,8 @@ def report_details(run_config: RunConfig, data: LongTailed, scores: dict, *, exp
     files = {name: run_config.folder / "classifiers" / name / "predictions.npz" for name in scores}
     return RunDetails(
         class_names=data.class_names,
-        class_counts=data.listed_counts,
+        class_counts=data.class_counts,
+        groups=data.groups,
         per_class={name: np.array(s["per_class"], np.float64) for name, s in scores.items()},
         curves={
             name: sorted(s["candidates"], key=lambda candidate: candidate["tau"])

@@ -25,7 +25,7 @@ with quietly():
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.files import atomic, write_json
     from keras_lt.inspection import Inspection, inspect
-    from keras_lt.metrics import shot_groups
+    from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
     from keras_lt.report.notebook import plot_class_counts
     from keras_lt.report.ranks import LONGEST_NAME
@@ -74,7 +74,7 @@ def summarize(data: LongTailed, inspections: Mapping[str, Inspection], duplicate
     return {
         "dataset": data.name,
         "classes": len(counts),
-        "groups": {name: int(members.sum()) for name, members in shot_groups(counts).items()},
+        "groups": data.groups.sizes,
         "imbalance_ratio": float(counts.max() / counts.min()),
         "gini": gini(counts),
         "head": [[data.class_names[c], int(counts[c])] for c in order[:shown]],
@@ -202,40 +202,48 @@ def to_pixels(images: tf.Tensor, preprocessing: Preprocessing) -> np.ndarray:
     return np.clip(images * preprocessing.std + preprocessing.mean, 0, 1)
 
 
-def views(split: Split, row: int, *, preprocessing: Preprocessing, seed: int) -> list[np.ndarray]:
-    """One image as evaluation sees it, then as training sees it seven times: RGB in [0, 1], each [S, S, 3]."""
-    image = tf.constant(split.read(row) if split.is_encoded else split.images[row])
-    seen = [preprocessing.evaluate(image)]
-    seen += [preprocessing.train(image, tf.constant([seed, row * VIEWS + view], tf.int64)) for view in range(VIEWS)]
-    return [to_pixels(view, preprocessing) for view in seen]
+def views(split: Split, rows: Sequence[int], *, preprocessing: Preprocessing, seed: int) -> np.ndarray:
+    """Images as evaluation sees them, then as training does seven times: RGB in [0, 1], [K, 8, S, S, 3].
+
+    Where training mixes images, these are mixed with one another.
+    """
+    images = [tf.constant(split.read(row) if split.is_encoded else split.images[row]) for row in rows]
+    seen = [tf.stack([preprocessing.evaluate(image) for image in images])]
+    for view in range(VIEWS):
+        seeds = [tf.constant([seed, row * VIEWS + view], tf.int64) for row in rows]
+        batch = tf.stack([preprocessing.train(*example) for example in zip(images, seeds, strict=True)])
+        seen.append(preprocessing.mix(batch, split.labels[rows], seeds[0])[0] if preprocessing.mixes else batch)
+    return to_pixels(tf.stack(seen, 1), preprocessing)
 
 
-def sample_classes(class_counts: np.ndarray) -> list[int]:
+def sample_classes(groups: ShotGroups) -> list[int]:
     """The largest and the smallest class of every group, from head to tail."""
-    order = np.argsort(-class_counts, kind="stable")
-    members = [order[mask[order]] for mask in shot_groups(class_counts).values()]
+    order = np.argsort(-groups.class_counts, kind="stable")
+    members = [order[mask[order]] for mask in groups.values()]
     return list(dict.fromkeys(int(c) for group in members if len(group) for c in group[[0, -1]]))
 
 
 def draw_augmented(data: LongTailed, inspection: Inspection, *, preprocessing: Preprocessing, seed: int) -> Figure:
     """A page of views: a row for the first good training image of each of `sample_classes`."""
-    counts = data.class_counts
-    chosen, groups = sample_classes(counts), shot_groups(counts)
+    chosen = sample_classes(data.groups)
     figure = Figure(figsize=(CELL * (VIEWS + 2.6), CELL * (len(chosen) + 0.4)))
     grid = figure.subplots(len(chosen), VIEWS + 1, squeeze=False)
+    good = {label: np.flatnonzero((data.train.labels == label) & (inspection.hashes != b"")) for label in chosen}
+    rows = {label: found[0] for label, found in good.items() if len(found)}
+    seen = views(data.train, list(rows.values()), preprocessing=preprocessing, seed=seed) if rows else ()
+    shown = dict(zip(rows, seen, strict=True))
     for label, axes in zip(chosen, grid, strict=True):
-        good = np.flatnonzero((data.train.labels == label) & (inspection.hashes != b""))
-        seen = views(data.train, good[0], preprocessing=preprocessing, seed=seed) if len(good) else []
         for ax in axes:
             ax.set_axis_off()
-        for ax, view in zip(axes, seen, strict=False):
+        for ax, view in zip(axes, shown.get(label, ()), strict=False):
             ax.imshow(view)
-        group = next(name for name, members in groups.items() if members[label])
+        group = next(name for name, members in data.groups.items() if members[label])
         name = textwrap.fill(data.class_names[label], LONGEST_NAME, max_lines=2, placeholder="…")
-        title = f"{name}\n{counts[label]:,} ({group})"
+        title = f"{name}\n{data.class_counts[label]:,} ({group})"
         axes[0].text(-0.1, 0.5, title, transform=axes[0].transAxes, ha="right", va="center", parse_math=False)
+    added = [name for name in ("randaugment", "random_erasing", "mixup", "cutmix") if getattr(preprocessing, name)]
     grid[0, 0].set_title("evaluation", size=9)
-    grid[0, 1].set_title(f"training ({preprocessing.augmentation})", size=9, loc="left")
+    grid[0, 1].set_title(f"training ({', '.join([preprocessing.augmentation, *added])})", size=9, loc="left")
     return figure
 
 
@@ -271,6 +279,7 @@ def main():
             backbone=run_config.backbone,
             image_size=run_config.image_size,
             augmentation=run_config.augmentation,
+            **run_config.augmentations,
         )
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)

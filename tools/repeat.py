@@ -19,7 +19,7 @@ with quietly():
     from keras_lt.datasets import LongTailed
     from keras_lt.features import classify, extract_features
     from keras_lt.files import read_json
-    from keras_lt.metrics import shot_accuracy, shot_accuracy_from_counts
+    from keras_lt.metrics import ShotGroups
     from keras_lt.significance import interval, mcnemar, stratified_bootstrap
     from keras_lt.stages import CHOSEN_BY, Representation, load_classifier
     from tools.runs import SEEDS, parse_seeds, train_all
@@ -59,7 +59,7 @@ def best_on_val(runs: Sequence[RunConfig]) -> str:
 def summarize(
     predictions: Mapping[str, np.ndarray],
     labels: np.ndarray,
-    class_counts: np.ndarray,
+    groups: ShotGroups,
     *,
     best: str,
     resamples: int = RESAMPLES,
@@ -69,23 +69,23 @@ def summarize(
     Args:
       predictions: classifier -> class ids, a row per seed, [S, N].
       labels: of the same test images, [N].
-      class_counts: *training* images per class, [C].
+      groups: of the classes.
       best: the classifier that, beside "joint", all are compared with.
     Returns: {"test_images", "resamples", "best", "classifiers": {name: {score: estimate}}, "comparisons": {reference:
       {name: {"differences": {score: estimate}, "only_right", "only_wrong", "p_values"}}}}, the last three per seed. An
       estimate is {"per_seed", "mean", "deviation", "interval"}: deviation over seeds, interval over test images.
     """
     measured = {
-        name: _by_score([shot_accuracy(row, labels, class_counts) for row in rows])
-        for name, rows in predictions.items()
+        name: _by_score([groups.of_predictions(row, labels) for row in rows]) for name, rows in predictions.items()
     }
     hits = {name: rows == labels for name, rows in predictions.items()}
-    total = np.bincount(labels, minlength=len(class_counts))
+    classes = len(groups.class_counts)
+    total = np.bincount(labels, minlength=classes)
     accuracies = {name: [] for name in predictions}
     mean_hits = np.stack([rows.mean(0) for rows in hits.values()], axis=1)
-    for sums in stratified_bootstrap(mean_hits, labels, classes=len(class_counts), resamples=resamples):
+    for sums in stratified_bootstrap(mean_hits, labels, classes=classes, resamples=resamples):
         for name, correct in zip(accuracies, sums.T, strict=True):
-            accuracies[name].append(shot_accuracy_from_counts(correct, total, class_counts))
+            accuracies[name].append(groups.accuracies(correct, total))
     resampled = {name: _by_score(rows) for name, rows in accuracies.items()}
     references = dict.fromkeys(name for name in ("joint", best) if name in predictions)
     return {
@@ -141,7 +141,7 @@ def compare(runs: Sequence[RunConfig]) -> dict:
         return {
             "dataset": data.name,
             "seeds": [run.seed for run in runs],
-            **summarize(predictions, data.test.labels, data.listed_counts, best=best_on_val(runs)),
+            **summarize(predictions, data.test.labels, data.groups, best=best_on_val(runs)),
         }
 
 

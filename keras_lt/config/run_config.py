@@ -14,6 +14,7 @@ from keras_lt.files import atomic
 from keras_lt.inspection import ON_BAD_IMAGE, screen
 from keras_lt.losses import CLASS_WEIGHTS, COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LOSSES
 from keras_lt.methods import METHODS
+from keras_lt.metrics import SHOT_CUTS, check_cuts
 from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
 from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
 from keras_lt.rebalancing import RESAMPLING, SMOTE
@@ -68,6 +69,9 @@ class RunConfig:
     )
     profile: str = _data("auto", "Shape of an imposed long tail; auto is exponential.", choices=("auto", *PROFILES))
     allow_modified_lists: bool = _data(False, "Only warn where lists are not those published.")
+    shot_cuts: str = _data("kang", "Paper whose cuts make classes many-, medium- and few-shot.", choices=SHOT_CUTS)
+    many_above: int = _data(0, "A many-shot class has more training images than this; 0 is that of --shot_cuts.")
+    few_below: int = _data(0, "A few-shot class has fewer training images than this; 0 is that of --shot_cuts.")
     on_bad_image: str = _data(
         "error", "What a missing or damaged image does: end the run, or be left out.", choices=ON_BAD_IMAGE
     )
@@ -235,9 +239,10 @@ class RunConfig:
                 "Received: --stage_two=images"
             )
         datasets.check(self.dataset, **self._data_options)
+        check_cuts(**self._cuts)
         backbones.check(self.backbone, pretrained=self.pretrained)
         check_stage_two(self.stage_two, self.batch_norm)
-        for name in ("image_size", "base_batch_size", "feature_views"):
+        for name in ("image_size", "base_batch_size", "feature_views", "many_above", "few_below"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be at least 0. Received: {getattr(self, name)}")
         if self.feature_views > 1 and self.stage_two == "images":
@@ -266,9 +271,14 @@ class RunConfig:
         given |= {"profile": "" if self.profile == "auto" else self.profile}
         return {name: value for name, value in given.items() if value}
 
+    @property
+    def _cuts(self) -> dict[str, int]:
+        many_above, few_below = SHOT_CUTS[self.shot_cuts]
+        return {"many_above": self.many_above or many_above, "few_below": self.few_below or few_below}
+
     def load_data(self) -> LongTailed:
         """The data set, its images not looked at."""
-        return datasets.load(self.dataset, self.data_dir, **self._data_options)
+        return dataclasses.replace(datasets.load(self.dataset, self.data_dir, **self._data_options), **self._cuts)
 
     def open_data(self) -> LongTailed:
         """The data set, with every image on disk checked; the bad ones are listed in the work folder."""

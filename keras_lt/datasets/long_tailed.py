@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.rebalancing import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
@@ -120,11 +121,13 @@ class LongTailed:
       image_size: side that networks see unless told otherwise, pixels; 0 becomes that of stored pixels, or 224 for
         encoded images.
       crop_fraction: side of the central crop in evaluation, as a fraction of the resized shorter side.
-      val_is_carved: whether val was split off the training list, so that its images count as training images where
-        classes are grouped by them.
+      val_is_carved: whether val was split off the training list.
       source: where the image files come from; said when one is missing.
       notes: what a reader of the results has to know, such as a validation split carved from train.
       open_set: images of none of the classes, all labelled `OPEN`, that a classifier should be unsure of; or None.
+      many_above, few_below: the cuts of `groups`.
+      listed_counts: images per class of the published training list, int64 [C], whatever is left out of train, or
+        repeated in it, later; None becomes those of train, and of a val carved from it.
     """
 
     name: str
@@ -141,6 +144,9 @@ class LongTailed:
     source: str = ""
     notes: tuple[str, ...] = ()
     open_set: Split | None = None
+    many_above: int = MANY_SHOT_ABOVE
+    few_below: int = FEW_SHOT_BELOW
+    listed_counts: np.ndarray | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
@@ -167,6 +173,14 @@ class LongTailed:
                 "Every class needs a training image: add images, or take the class out of the lists. "
                 f"Received: data set '{self.name}' with {empty.size} empty: {names}"
             )
+        listed = self.listed_counts
+        if listed is None:
+            carved = np.bincount(self.val.labels, minlength=classes) if self.val_is_carved else 0
+            listed = self.class_counts + carved
+        if np.shape(listed) != (classes,):
+            raise ValueError(f"listed_counts must be [{classes}], one per class. Received: shape {np.shape(listed)}")
+        object.__setattr__(self, "listed_counts", np.asarray(listed))
+        _ = self.groups  # refuses cuts that overlap
 
     @classmethod
     def from_splits(
@@ -192,14 +206,13 @@ class LongTailed:
 
     @functools.cached_property
     def class_counts(self) -> np.ndarray:
-        """Training images per class, int64 [C]."""
+        """Images per class of train, those that are drawn from, int64 [C]."""
         return np.bincount(self.train.labels, minlength=len(self.class_names))
 
     @functools.cached_property
-    def listed_counts(self) -> np.ndarray:
-        """Images per class of the training list, a val carved from it included, int64 [C]: what shot groups go by."""
-        carved = np.bincount(self.val.labels, minlength=len(self.class_names)) if self.val_is_carved else 0
-        return self.class_counts + carved
+    def groups(self) -> ShotGroups:
+        """Which classes are many-, medium- and few-shot, by the published training list."""
+        return ShotGroups(self.listed_counts, self.many_above, self.few_below)
 
     def resampled(self, how: str, *, seed: int = 0) -> "LongTailed":
         """The same data with another training list; shot groups still go by the images listed at first.
@@ -210,10 +223,7 @@ class LongTailed:
         """
         if how == "none":
             return self
-        rows = RESAMPLING[how](self.train.labels, seed=seed)
-        resampled = dataclasses.replace(self, train=self.train.subset(rows))
-        vars(resampled)["listed_counts"] = self.listed_counts  # a cached property, so this is its cache
-        return resampled
+        return dataclasses.replace(self, train=self.train.subset(RESAMPLING[how](self.train.labels, seed=seed)))
 
 
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

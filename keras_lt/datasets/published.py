@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_lt.datasets.lists import names_from_folders, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
-from keras_lt.metrics import shot_groups
+from keras_lt.metrics import ShotGroups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,5 +226,5 @@ def _differences(facts: dict[str, int], lists: Lists) -> list[str]:
         "images of the largest class": counts.max(),
         "images of the smallest class": counts.min(),
     }
-    found |= {f"{group}-shot classes": members.sum() for group, members in shot_groups(counts).items()}
+    found |= {f"{group}-shot classes": size for group, size in ShotGroups(counts).sizes.items()}
     return [f"{found[what]:,} {what} instead of {value:,}" for what, value in facts.items() if found[what] != value]

@@ -12,12 +12,13 @@ import numpy as np
 from keras_lt.features import CHUNK, Features
 from keras_lt.files import atomic
 from keras_lt.metrics import (
+    FEW_SHOT_BELOW,
+    MANY_SHOT_ABOVE,
     Reliability,
+    ShotGroups,
     auroc,
     class_means,
     open_f_measure,
-    shot_accuracy_from_counts,
-    shot_groups,
 )
 
 TOP = 5  # classes kept per example
@@ -40,14 +41,14 @@ class Scores:
       labels: class ids, int64 [N].
       top: the most probable classes, the first of them the prediction, int64 [N, min(5, C)].
       confidences: softmax probability of the prediction, float32 [N].
-      class_counts: training images per class, [C].
+      groups: of the classes.
       open_confidences: of images of no known class, [M]; none where the data set has none.
     """
 
     labels: np.ndarray
     top: np.ndarray
     confidences: np.ndarray
-    class_counts: np.ndarray
+    groups: ShotGroups
     open_confidences: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
@@ -78,19 +79,19 @@ class Scores:
     @property
     def accuracies(self) -> dict[str, float]:
         """Many, medium, few, all and class mean, as `metrics.shot_accuracy`."""
-        return shot_accuracy_from_counts(self.correct, self.total, self.class_counts)
+        return self.groups.accuracies(self.correct, self.total)
 
     @property
     def top_5(self) -> float:
         """Share of examples whose class is among the five most probable; NaN for five classes or fewer."""
-        if len(self.class_counts) <= TOP or not len(self.labels):
+        if self._classes <= TOP or not len(self.labels):
             return float("nan")
         return float((self.top == self.labels[:, np.newaxis]).any(1).mean())
 
     @functools.cached_property
     def reliability(self) -> dict[str, Reliability]:
         """Accuracy and confidence in bins of confidence, over all examples and over those of each group of classes."""
-        members = {"all": np.ones(len(self.class_counts), bool), **shot_groups(self.class_counts)}
+        members = {"all": np.ones(self._classes, bool), **self.groups}
         rows = {name: classes[self.labels] for name, classes in members.items()}
         return {name: Reliability.of(self.confidences[of], self.hits[of]) for name, of in rows.items()}
 
@@ -118,58 +119,65 @@ class Scores:
 
     def confused_pairs(self, k: int) -> list[Confusion]:
         """The `k` most frequent confusions; of equally frequent ones, that of the larger share first."""
-        classes = len(self.class_counts)
         wrong = ~self.hits
-        pairs, counts = np.unique(self.labels[wrong] * classes + self.predictions[wrong], return_counts=True)
-        true, predicted = np.divmod(pairs, classes)
+        pairs, counts = np.unique(self.labels[wrong] * self._classes + self.predictions[wrong], return_counts=True)
+        true, predicted = np.divmod(pairs, self._classes)
         shares = counts / self.total[true]
         order = np.lexsort((-shares, -counts))[:k]
         columns = (true, predicted, counts, shares)
         return [Confusion(*row) for row in zip(*(column[order].tolist() for column in columns), strict=True)]
 
     def save(self, path: str | os.PathLike):
-        """Writes an npz with an array per attribute, atomically."""
+        """Writes an npz with an array per attribute, of the groups their training images and cuts; atomically."""
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        groups = arrays.pop("groups")
+        arrays |= {"class_counts": groups.class_counts, "cuts": groups.cuts}
         with atomic(path) as scratch:
             np.savez_compressed(scratch, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
-        """Reads what `save` wrote."""
-        with np.load(path) as arrays:
-            return cls(**arrays)
+        """Reads what `save` wrote; version 0.1 wrote no cuts, as it had these alone."""
+        with np.load(path) as file:
+            arrays = dict(file)
+        cuts = arrays.pop("cuts", np.array([MANY_SHOT_ABOVE, FEW_SHOT_BELOW])).tolist()
+        return cls(groups=ShotGroups(arrays.pop("class_counts"), *cuts), **arrays)
+
+    @property
+    def _classes(self) -> int:
+        return len(self.groups.class_counts)
 
     def _per_class(self, ids: np.ndarray) -> np.ndarray:
-        return np.bincount(ids, minlength=len(self.class_counts))
+        return np.bincount(ids, minlength=self._classes)
 
 
 def evaluate_classifier(
     classifier: keras.layers.Layer,
     features: Features,
-    class_counts: np.ndarray,
+    groups: ShotGroups | np.ndarray,
     *,
     open_features: Features | None = None,
 ) -> Scores:
     """Scores a classifier, features [B, D] -> logits [B, C], on every example of a split once.
 
-    >>> joint = keras_lt.evaluate_classifier(representation.head, features["test"], data.listed_counts)
+    >>> joint = keras_lt.evaluate_classifier(representation.head, features["test"], data.groups)
     >>> joint.confused_pairs(1)
     [Confusion(true=..., predicted=..., count=..., share=...)]
 
     Args:
       features: of the split.
-      class_counts: training images per class, [C]; NaN where that is not known.
+      groups: of the classes, or their training images, [C]; NaN where that is not known.
       open_features: of images of no known class.
     """
     open_logits = () if open_features is None else logits_in_chunks(classifier, open_features.features)
     logits = logits_in_chunks(classifier, features.features)
-    return score(logits, features.labels, class_counts, open_logits=open_logits)
+    return score(logits, features.labels, groups, open_logits=open_logits)
 
 
 def score(
     logits: Iterable[np.ndarray],
     labels: np.ndarray,
-    class_counts: np.ndarray,
+    groups: ShotGroups | np.ndarray,
     *,
     open_logits: Iterable[np.ndarray] = (),
 ) -> Scores:
@@ -177,14 +185,15 @@ def score(
 
     Args:
       labels: of the examples in the order of the logits, [N].
-      class_counts: training images per class, [C]; NaN where that is not known.
+      groups: as in `evaluate_classifier`.
       open_logits: of images of no known class.
     Raises:
       ValueError: another number of logits than of classes.
     """
-    top, confidences = _ranked(logits, len(class_counts))
-    _, open_confidences = _ranked(open_logits, len(class_counts))
-    return Scores(np.asarray(labels), top, confidences, np.asarray(class_counts), open_confidences)
+    groups = ShotGroups.of(groups)
+    top, confidences = _ranked(logits, len(groups.class_counts))
+    _, open_confidences = _ranked(open_logits, len(groups.class_counts))
+    return Scores(np.asarray(labels), top, confidences, groups, open_confidences)
 
 
 def logits_in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:

@@ -33,7 +33,7 @@ from keras_lt.losses.classification import (
     sigmoid_focal,
 )
 from keras_lt.losses.on_features import FEATURE_LOSSES, lifted_structured, range_loss
-from keras_lt.losses.per_example import MIXED_LABEL_WIDTH, PerExampleLoss
+from keras_lt.losses.per_example import PerExampleLoss
 from keras_lt.registry import Entry, check_numbers, member
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "LDAM_SCALE",
     "LOSSES",
     "LossEntry",
-    "MIXED_LABEL_WIDTH",
     "PerExampleLoss",
     "balanced_softmax",
     "class_weight_table",

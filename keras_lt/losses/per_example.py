@@ -4,12 +4,15 @@ from collections.abc import Callable
 
 import keras
 
-MIXED_LABEL_WIDTH = 3  # the larger part's class, the smaller part's, the larger part's weight
+from keras_lt.labels import class_ids
 
 
 @keras.saving.register_keras_serializable("keras_lt")
 class PerExampleLoss(keras.losses.Loss):
     """A per-example function as a Keras loss: `model.compile(loss=PerExampleLoss(cross_entropy))`.
+
+    Labels are class ids, [B] or [B, 1], or one-hot rows, [B, C]. Rows that are not one-hot, such as smoothed ones, give
+    NaN: an error cannot be raised from inside of a compiled step.
 
     Args:
       function: (labels [B], logits [B, C], **arguments) -> loss [B], registered with Keras to be saved.
@@ -30,16 +33,14 @@ class PerExampleLoss(keras.losses.Loss):
         self.arguments = arguments
 
     def call(self, labels, logits):
-        """Loss per example, [B]; of mixed labels [B, 3] (`preprocessing.mixing`) the weighted mean of both classes'."""
-        if len(labels.shape) == 2 and labels.shape[-1] == MIXED_LABEL_WIDTH:
-            weight = keras.ops.cast(labels[:, 2], "float32")
-            return weight * self._of_class(labels[:, 0], logits) + (1 - weight) * self._of_class(labels[:, 1], logits)
-        return self._of_class(labels, logits)
-
-    def _of_class(self, labels, logits):
-        # Keras hands the labels over as floats; some data sets have them as a column.
-        labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
-        return self.function(labels, logits, **self.arguments)
+        """Loss per example, [B]."""
+        classes = logits.shape[-1]
+        ids = class_ids(labels, classes)
+        loss = self.function(ids, logits, **self.arguments)
+        if len(labels.shape) == 1 or labels.shape[-1] == 1:
+            return loss
+        is_one_hot = keras.ops.all(keras.ops.equal(labels, keras.ops.one_hot(ids, classes, dtype="float32")), axis=-1)
+        return keras.ops.where(is_one_hot, loss, float("nan"))
 
     def get_config(self):
         """The constructor's arguments."""

@@ -21,11 +21,9 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
 from keras_lt.features import FeatureSet
 from keras_lt.methods.episodes import episode_batches
-from keras_lt.metrics import MANY_SHOT_ABOVE
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Classifier, Hooks, Representation, building, fit, join
 
-BASE_ABOVE = MANY_SHOT_ABOVE  # training images: a base class has more
 SCALE = 10.0  # of the classifier, at first
 ATTENTION_SCALE = 30.0  # at first; the reference's on ImageNet
 NOWHERE = -1e9  # logit of a class that plays no part
@@ -153,15 +151,15 @@ class Episodes(keras.Model):
 
 
 def base_classes(data: LongTailed) -> np.ndarray:
-    """Which classes are base classes, bool [C].
+    """Which classes are base classes, the many-shot ones, bool [C].
 
     Raises:
       ValueError: fewer than two are, or all.
     """
-    base = data.listed_counts > BASE_ABOVE
+    base = data.groups["many"]
     if base.sum() < 2 or base.all():
         raise ValueError(
-            f"method=fslwf needs two or more base classes, with more than {BASE_ABOVE} training images each, and "
+            f"method=fslwf needs two or more base classes, with more than {data.many_above} training images each, and "
             f"classes with fewer. Received: {base.sum()} base classes of {len(base)} in {data.name}"
         )
     return base
@@ -207,7 +205,8 @@ def only_classes(data: LongTailed, chosen: np.ndarray) -> LongTailed:
         return dataclasses.replace(kept, labels=numbers[kept.labels])
 
     names = tuple(name for name, kept in zip(data.class_names, chosen, strict=True) if kept)
-    return dataclasses.replace(data, class_names=names, **{name: part(split) for name, split in data.splits.items()})
+    splits = {name: part(split) for name, split in data.splits.items()}
+    return dataclasses.replace(data, class_names=names, listed_counts=data.listed_counts[chosen], **splits)
 
 
 def learn_classifier(
@@ -255,7 +254,7 @@ def learn_classifier(
         lambda start_step: episode_batches(features["train"], base, recipe=recipe, seed=seed, start_step=start_step),
         lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
         class_counts=data.class_counts,
-        groups=data.listed_counts,
+        groups=data.groups,
         val_examples=len(data.val),
         recipe=recipe,
         strategy=one_device,
@@ -263,7 +262,7 @@ def learn_classifier(
         callbacks=[keras.callbacks.LambdaCallback(on_test_begin=add_novel_classes)],
     )
     add_novel_classes()  # by the weights that were kept, which a moving average may have replaced
-    return Classifier.settled(head, representation.backbone, features["val"], data.listed_counts)
+    return Classifier.settled(head, representation.backbone, features["val"], data.groups)
 
 
 def with_novel_classes(head: CosineHead, generator: WeightGenerator, train: FeatureSet, base: np.ndarray) -> np.ndarray:

@@ -252,7 +252,7 @@ def learn_classifier(
         folder=folder,
     )
     val = extract_features(backbone, data.val, representation.preprocessing)
-    return Classifier.settled(head, backbone, val, data.listed_counts)
+    return Classifier.settled(head, backbone, val, data.groups)
 
 
 def with_attention(backbone: keras.Model, *, trainable: bool = True) -> keras.Model:

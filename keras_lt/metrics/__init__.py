@@ -6,10 +6,11 @@ from keras_lt.metrics.open_set import OPEN_THRESHOLD, auroc, open_f_measure
 from keras_lt.metrics.shots import (
     FEW_SHOT_BELOW,
     MANY_SHOT_ABOVE,
+    SHOT_CUTS,
     ShotAccuracy,
+    ShotGroups,
+    check_cuts,
     shot_accuracy,
-    shot_accuracy_from_counts,
-    shot_groups,
 )
 
 __all__ = [
@@ -17,12 +18,13 @@ __all__ = [
     "FEW_SHOT_BELOW",
     "MANY_SHOT_ABOVE",
     "OPEN_THRESHOLD",
+    "SHOT_CUTS",
     "Reliability",
     "ShotAccuracy",
+    "ShotGroups",
     "auroc",
+    "check_cuts",
     "class_means",
     "open_f_measure",
     "shot_accuracy",
-    "shot_accuracy_from_counts",
-    "shot_groups",
 ]

@@ -5,48 +5,170 @@ classes' accuracies; classes without an example in the evaluated split are left 
 left is NaN. The class mean, over all classes, is what others call balanced accuracy or macro recall.
 """
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
+from keras_lt.labels import class_ids
+
 MANY_SHOT_ABOVE = 100  # training images; the paper's evaluation protocol
 FEW_SHOT_BELOW = 20
+# Cuts that papers group by, (many_above, few_below). Scores of groups that are cut otherwise do not compare.
+SHOT_CUTS = {
+    "kang": (MANY_SHOT_ABOVE, FEW_SHOT_BELOW),  # Kang et al. (ICLR 2020)
+    "oltr": (99, 21),  # Liu et al. (CVPR 2019), by their code: many from 100 on, few up to 20
+    "lvis": (100, 11),  # Gupta et al. (CVPR 2019): frequent above 100, rare up to 10
+}
 
 
-def shot_groups(
-    class_counts: np.ndarray | Sequence[int],
-    *,
-    many_above: int = MANY_SHOT_ABOVE,
-    few_below: int = FEW_SHOT_BELOW,
-) -> dict[str, np.ndarray]:
-    """Which classes are many-, medium- and few-shot.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShotGroups(Mapping):
+    """Which classes are many-, medium- and few-shot: a mapping from "many", "medium" and "few" to bool [C].
 
-    Args:
-      class_counts: training images per class, [C]; a class of which the number is not known, NaN, is in no group.
-      many_above, few_below: both strict, so 100 and 20 images are medium-shot.
-    Returns: {"many", "medium", "few"} -> bool [C].
+    >>> groups = keras_lt.ShotGroups([500, 50, 5])
+    >>> groups["many"], groups.sizes
+    (array([ True, False, False]), {'many': 1, 'medium': 1, 'few': 1})
+
+    Attributes:
+      class_counts: images per class of the training list, [C]; a class of which the number is not known, NaN, is in no
+        group.
+      many_above, few_below: both strict, so that by the defaults 100 and 20 images are medium-shot.
     Raises:
-      ValueError: counts that are not a vector of numbers >= 0, or thresholds that overlap.
+      ValueError: counts that are not a vector of numbers >= 0, or cuts that overlap.
     """
-    counts = np.asarray(class_counts)
-    if counts.ndim != 1 or (counts < 0).any():
-        raise ValueError(f"class_counts must be [C] and >= 0. Received: class_counts={class_counts}")
+
+    class_counts: np.ndarray
+    many_above: int = MANY_SHOT_ABOVE
+    few_below: int = FEW_SHOT_BELOW
+
+    def __post_init__(self):
+        counts = np.array(self.class_counts)
+        if counts.ndim != 1 or (counts < 0).any():
+            raise ValueError(f"class_counts must be [C] and >= 0. Received: class_counts={self.class_counts}")
+        check_cuts(self.many_above, self.few_below)
+        counts.flags.writeable = False
+        object.__setattr__(self, "class_counts", counts)
+
+    @classmethod
+    def of(
+        cls,
+        groups: "ShotGroups | np.ndarray | Sequence[int]",
+        *,
+        many_above: int = MANY_SHOT_ABOVE,
+        few_below: int = FEW_SHOT_BELOW,
+    ) -> "ShotGroups":
+        """The groups as they are, or those of training images per class, [C].
+
+        Raises:
+          ValueError: as for the constructor, or groups with cuts of their own are to have others.
+        """
+        if not isinstance(groups, ShotGroups):
+            return cls(groups, many_above, few_below)
+        cuts = many_above, few_below
+        if cuts not in (groups.cuts, (MANY_SHOT_ABOVE, FEW_SHOT_BELOW)):
+            raise ValueError(f"Groups have cuts of their own, {groups.cuts}. Received: many_above, few_below={cuts}")
+        return groups
+
+    @functools.cached_property
+    def _members(self) -> dict[str, np.ndarray]:
+        counts = self.class_counts
+        return {
+            "many": counts > self.many_above,
+            "medium": (counts >= self.few_below) & (counts <= self.many_above),
+            "few": counts < self.few_below,
+        }
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ShotGroups) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple:
+        return self.class_counts.astype(np.float64).tobytes(), self.cuts
+
+    @property
+    def cuts(self) -> tuple[int, int]:
+        """`many_above` and `few_below`."""
+        return self.many_above, self.few_below
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Classes in each group."""
+        return {name: int(members.sum()) for name, members in self.items()}
+
+    def accuracies(self, correct: np.ndarray, total: np.ndarray) -> dict[str, float]:
+        """The accuracies of a split of which only per-class sums are left.
+
+        Args:
+          correct, total: evaluated examples per class, those predicted right and all, [C].
+        Returns: {"many", "medium", "few", "all", "class_mean"} -> accuracy in [0, 1]. "all" is over examples, the
+          others are unweighted means over classes with an example in the split, NaN where there is none.
+        Raises:
+          ValueError: shapes that differ, or counts that do not satisfy 0 <= correct <= total.
+        """
+        correct, total = np.asarray(correct), np.asarray(total)
+        if not correct.shape == total.shape == self.class_counts.shape:
+            raise ValueError(
+                "correct and total must be [C] as class_counts is. Received: "
+                f"correct.shape={correct.shape}, total.shape={total.shape}, C={len(self.class_counts)}"
+            )
+        if not ((correct >= 0) & (correct <= total)).all():
+            raise ValueError(f"0 <= correct <= total must hold. Received: correct={correct}, total={total}")
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty group
+            accuracies = _accuracies(np, correct, total, self)
+        return {name: float(accuracy) for name, accuracy in accuracies.items()}
+
+    def of_predictions(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """The accuracies of a split, as `accuracies`.
+
+        Args:
+          predictions, labels: class ids of the evaluated split, [N].
+        Raises:
+          ValueError: lengths that differ, or ids outside of [0, C).
+        """
+        classes = len(self.class_counts)
+        predictions, labels = np.asarray(predictions), np.asarray(labels)
+        if predictions.ndim != 1 or predictions.shape != labels.shape:
+            raise ValueError(
+                "predictions and labels must both be [N]. "
+                f"Received: predictions.shape={predictions.shape}, labels.shape={labels.shape}"
+            )
+        for name, ids in {"predictions": predictions, "labels": labels}.items():
+            if not np.issubdtype(ids.dtype, np.integer):
+                raise ValueError(f"{name} must be integer class ids. Received: {name}.dtype={ids.dtype}")
+            if ids.size and not (ids.min() >= 0 and ids.max() < classes):
+                raise ValueError(f"{name} must be in [0, {classes}). Received: [{ids.min()}, {ids.max()}]")
+        return self.accuracies(
+            np.bincount(labels[predictions == labels], minlength=classes), np.bincount(labels, minlength=classes)
+        )
+
+
+def check_cuts(many_above: int, few_below: int):
+    """Raises ValueError where a class could be many- and few-shot at once."""
     if few_below > many_above:
         raise ValueError(
             f"few_below must not exceed many_above. Received: few_below={few_below}, many_above={many_above}"
         )
-    return {
-        "many": counts > many_above,
-        "medium": (counts >= few_below) & (counts <= many_above),
-        "few": counts < few_below,
-    }
 
 
 def shot_accuracy(
     predictions: np.ndarray,
     labels: np.ndarray,
-    class_counts: np.ndarray | Sequence[int],
+    class_counts: ShotGroups | np.ndarray | Sequence[int],
     *,
     many_above: int = MANY_SHOT_ABOVE,
     few_below: int = FEW_SHOT_BELOW,
@@ -58,62 +180,12 @@ def shot_accuracy(
 
     Args:
       predictions, labels: class ids of the evaluated split, [N].
-      class_counts: *training* images per class, [C].
-    Returns: as `shot_accuracy_from_counts`.
+      class_counts: *training* images per class, [C], or the groups that were made of them.
+    Returns: as `ShotGroups.accuracies`.
     Raises:
       ValueError: lengths that differ, or ids outside of [0, C).
     """
-    classes = len(class_counts)
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
-    if predictions.ndim != 1 or predictions.shape != labels.shape:
-        raise ValueError(
-            "predictions and labels must both be [N]. "
-            f"Received: predictions.shape={predictions.shape}, labels.shape={labels.shape}"
-        )
-    for name, ids in {"predictions": predictions, "labels": labels}.items():
-        if not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(f"{name} must be integer class ids. Received: {name}.dtype={ids.dtype}")
-        if ids.size and not (ids.min() >= 0 and ids.max() < classes):
-            raise ValueError(f"{name} must be in [0, {classes}). Received: [{ids.min()}, {ids.max()}]")
-    return shot_accuracy_from_counts(
-        np.bincount(labels[predictions == labels], minlength=classes),
-        np.bincount(labels, minlength=classes),
-        class_counts,
-        many_above=many_above,
-        few_below=few_below,
-    )
-
-
-def shot_accuracy_from_counts(
-    correct: np.ndarray,
-    total: np.ndarray,
-    class_counts: np.ndarray | Sequence[int],
-    *,
-    many_above: int = MANY_SHOT_ABOVE,
-    few_below: int = FEW_SHOT_BELOW,
-) -> dict[str, float]:
-    """The accuracies of a split of which only per-class sums are left.
-
-    Args:
-      correct, total: evaluated examples per class, those predicted right and all, [C].
-      class_counts: *training* images per class, [C].
-    Returns: {"many", "medium", "few", "all", "class_mean"} -> accuracy in [0, 1]. "all" is over examples, the
-      others are unweighted means over classes with an example in the split, NaN where there is none.
-    Raises:
-      ValueError: shapes that differ, or counts that do not satisfy 0 <= correct <= total.
-    """
-    groups = shot_groups(class_counts, many_above=many_above, few_below=few_below)
-    correct, total = np.asarray(correct), np.asarray(total)
-    if not correct.shape == total.shape == groups["many"].shape:
-        raise ValueError(
-            "correct and total must be [C] as class_counts is. Received: "
-            f"correct.shape={correct.shape}, total.shape={total.shape}, C={len(groups['many'])}"
-        )
-    if not ((correct >= 0) & (correct <= total)).all():
-        raise ValueError(f"0 <= correct <= total must hold. Received: correct={correct}, total={total}")
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty group
-        accuracies = _accuracies(np, correct, total, groups)
-    return {name: float(accuracy) for name, accuracy in accuracies.items()}
+    return ShotGroups.of(class_counts, many_above=many_above, few_below=few_below).of_predictions(predictions, labels)
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -121,7 +193,8 @@ class ShotAccuracy(keras.metrics.Metric):
     """`shot_accuracy` over batches of labels [B] and logits [B, C], for `model.compile(metrics=[...])`.
 
     Keeps sums per class and divides once, so that partial batches and replicas count for what they hold. In
-    `weighted_metrics`, an example counts as much as its sample weight. It logs the keys of `shot_accuracy`.
+    `weighted_metrics`, an example counts as much as its sample weight. It logs the keys of `shot_accuracy`. Labels may
+    also be a column [B, 1], or one-hot rows [B, C].
 
     >>> metric = keras_lt.ShotAccuracy(class_counts=[500, 50, 5])
     >>> metric.update_state(y_true=[0, 1, 2], y_pred=[[9, 0, 0], [9, 0, 0], [0, 0, 9]])
@@ -129,12 +202,12 @@ class ShotAccuracy(keras.metrics.Metric):
     {'many': 1.0, 'medium': 0.0, 'few': 1.0, 'all': 0.666..., 'class_mean': 0.666...}
 
     Args:
-      class_counts: *training* images per class, [C].
+      class_counts: *training* images per class, [C], or the groups that were made of them.
     """
 
     def __init__(
         self,
-        class_counts: np.ndarray | Sequence[int],
+        class_counts: ShotGroups | np.ndarray | Sequence[int],
         *,
         many_above: int = MANY_SHOT_ABOVE,
         few_below: int = FEW_SHOT_BELOW,
@@ -142,37 +215,34 @@ class ShotAccuracy(keras.metrics.Metric):
         dtype="float32",
     ):
         super().__init__(name=name, dtype=dtype)
-        self._groups = shot_groups(class_counts, many_above=many_above, few_below=few_below)
-        self.class_counts = [int(count) for count in class_counts]
-        self.many_above = many_above
-        self.few_below = few_below
-        classes = len(self.class_counts)
+        self.groups = ShotGroups.of(class_counts, many_above=many_above, few_below=few_below)
+        classes = len(self.groups.class_counts)
         self.correct = self.add_variable(shape=(classes,), initializer="zeros", name="correct")
         self.total = self.add_variable(shape=(classes,), initializer="zeros", name="total")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch; a mixed label [B, 3] (`preprocessing.mixing`) as its larger part's class."""
-        labels = keras.ops.cast(y_true, "int32")
-        labels = labels[:, 0] if len(labels.shape) == 2 else labels
+        """Counts a batch."""
+        classes = len(self.groups.class_counts)
+        labels = class_ids(y_true, classes)
         # Not `==`, by which TensorFlow loses the shape where only one side's batch is known.
         hits = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
         weights = keras.ops.ones_like(labels) if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
         weights = keras.ops.cast(weights, self.dtype)
         for sums, values in (self.total, weights), (self.correct, keras.ops.where(hits, weights, 0.0)):
-            sums.assign_add(keras.ops.segment_sum(values, labels, num_segments=len(self.class_counts)))
+            sums.assign_add(keras.ops.segment_sum(values, labels, num_segments=classes))
 
     def result(self):
         """The five accuracies of the examples so far."""
         correct, total = keras.ops.convert_to_tensor(self.correct), keras.ops.convert_to_tensor(self.total)
-        return _accuracies(keras.ops, correct, total, self._groups)
+        return _accuracies(keras.ops, correct, total, self.groups)
 
     def get_config(self):
         """The constructor's arguments."""
         return {
             **super().get_config(),
-            "class_counts": self.class_counts,
-            "many_above": self.many_above,
-            "few_below": self.few_below,
+            "class_counts": self.groups.class_counts.tolist(),
+            "many_above": self.groups.many_above,
+            "few_below": self.groups.few_below,
         }
 
 

@@ -1,11 +1,8 @@
-"""MixUp and CutMix: a batch blended with itself in another order, and labels that say so.
-
-Labels [B] become mixed labels, float32 [B, 3]: the class of an image's larger part, the class of its smaller part, the
-weight of the larger one. Every loss can take them, as the weighted mean of its values for the two classes.
-"""
+"""MixUp and CutMix: a batch blended with itself in another order, and labels that say so."""
 
 import tensorflow as tf
 
+from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import fill_window
 
 fold_in = tf.random.experimental.stateless_fold_in
@@ -13,7 +10,7 @@ fold_in = tf.random.experimental.stateless_fold_in
 
 def mix(
     images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, *, mixup: float, cutmix: float
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, MixedLabels]:
     """Mixes a batch by MixUp or CutMix, where both are given by one of them at random.
 
     Args:
@@ -21,7 +18,7 @@ def mix(
       labels: class ids, [B].
       seed: int [2], the batch's: one weight and one order for all of it.
       mixup, cutmix: alpha of the weight's Beta(alpha, alpha); 0 is without.
-    Returns: images as they came; mixed labels [B, 3].
+    Returns: images as they came, and their labels.
     """
     order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(labels)[0]), fold_in(seed, 9))
     others, other_labels = tf.gather(images, order), tf.gather(labels, order)
@@ -62,11 +59,10 @@ def cut_window(size: tuple[int, int], weight: tf.Tensor, seed: tf.Tensor) -> tf.
     return tf.concat([start, end - start], 0)
 
 
-def mixed_labels(labels: tf.Tensor, others: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Class ids [B] of two images each, the first of that weight, as float32 [B, 3]."""
-    labels, others = tf.cast(labels, tf.float32), tf.cast(others, tf.float32)
+def mixed_labels(labels: tf.Tensor, others: tf.Tensor, weight: tf.Tensor) -> MixedLabels:
+    """Of class ids [B] of two images each, the first of that weight."""
     larger, smaller = tf.cond(weight >= 0.5, lambda: (labels, others), lambda: (others, labels))
-    return tf.stack([larger, smaller, tf.fill(tf.shape(labels), tf.maximum(weight, 1.0 - weight))], 1)
+    return MixedLabels(larger, smaller, tf.fill(tf.shape(labels), tf.maximum(weight, 1.0 - weight)))
 
 
 def _beta(alpha, seed):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION, erase
 from keras_lt.preprocessing.decoding import decode
 from keras_lt.preprocessing.mixing import mix
@@ -87,8 +88,8 @@ class Preprocessing:
         image = self.normalize(image)
         return erase(image, seed, probability=self.random_erasing) if self.random_erasing else image
 
-    def mix(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """MixUp or CutMix of a batch of trained-on images: as `mixing.mix`, mixed labels float32 [B, 3]."""
+    def mix(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, MixedLabels]:
+        """MixUp or CutMix of a batch of trained-on images, as `mixing.mix`."""
         return mix(images, labels, seed, mixup=self.mixup, cutmix=self.cutmix)
 
     def evaluate(self, image: tf.Tensor) -> tf.Tensor:

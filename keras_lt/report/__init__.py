@@ -4,8 +4,6 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-import numpy as np
-
 from keras_lt import files
 from keras_lt.report import published
 from keras_lt.report.details import RunDetails
@@ -30,8 +28,8 @@ def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetail
       details: the arrays behind the plots, predictions and images.
     Returns: name within the folder, such as "plots/class_counts.svg" -> path.
     """
-    intervals = bootstrap_intervals(details.scores, details.class_counts)
-    comparison = published.compare(results, train_images=int(np.sum(details.class_counts)))
+    intervals = bootstrap_intervals(details.scores, details.groups)
+    comparison = published.compare(results, groups=details.groups)
     plots = draw_plots(results, details, intervals=intervals.accuracies, published=comparison.ours)
     contents = {
         "results.md": markdown(results, {f"plots/{plot.name}.png": plot.title for plot in plots}).encode(),

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from keras_lt.metrics import Reliability
+from keras_lt.metrics import Reliability, ShotGroups
 
 
 class Scored(Protocol):
@@ -37,6 +37,7 @@ class RunDetails:
 
     Attributes:
       class_names, class_counts: name and training images of every class, [C].
+      groups: many-, medium- and few-shot classes; classes are ranked by the list that these go by.
       per_class: classifier -> test accuracy per class in [0, 1], [C]; NaN for a class without a test image.
       curves: classifier -> points `{"tau", "many", "medium", "few", "all"}` measured on val.
       weight_norms: linear classifier -> norm of every class's weights, [C].
@@ -48,6 +49,7 @@ class RunDetails:
 
     class_names: Sequence[str]
     class_counts: np.ndarray
+    groups: ShotGroups
     per_class: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
     weight_norms: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -58,7 +60,7 @@ class RunDetails:
 
     def __post_init__(self):
         classes = len(self.class_counts)
-        lengths = {"class_names": len(self.class_names)}
+        lengths = {"class_names": len(self.class_names), "groups": len(self.groups.class_counts)}
         lengths |= {f"per_class[{name!r}]": len(values) for name, values in self.per_class.items()}
         lengths |= {f"weight_norms[{name!r}]": len(values) for name, values in self.weight_norms.items()}
         for field, length in lengths.items():

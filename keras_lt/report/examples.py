@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from keras_lt.metrics import shot_groups
 from keras_lt.report.details import RunDetails, Scored
 
 PAIRS = 8
@@ -92,8 +91,8 @@ def samples(details: RunDetails, scored: Scored) -> tuple[str, list[Sample], lis
 
     Returns: the group's name, and images of as many of its classes as there can be.
     """
-    groups = shot_groups(details.class_counts)
-    group = next((g for g in reversed(groups) if groups[g][scored.labels].any()), "")
+    groups = details.groups
+    group = next((g for g in ("few", "medium", "many") if groups[g][scored.labels].any()), "")
     rows = np.flatnonzero(groups[group][scored.labels]) if group else np.zeros(0, np.int64)
     chosen = [_spread(rows[scored.hits[rows] == right], scored.labels) for right in (True, False)]
     pictures = iter(_pictures(details, [row for half in chosen for row in half], scored))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_lt.metrics import shot_groups
+from keras_lt.metrics import ShotGroups
 from keras_lt.report.details import Scored
 from keras_lt.significance import interval, stratified_bootstrap
 
@@ -28,21 +28,19 @@ class Intervals:
     gains: Mapping[str, Ends] = dataclasses.field(default_factory=dict)
 
 
-def bootstrap_intervals(
-    scores: Mapping[str, Scored], class_counts: np.ndarray, *, resamples: int = RESAMPLES
-) -> Intervals:
+def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, resamples: int = RESAMPLES) -> Intervals:
     """Intervals of every classifier's accuracies, all from the same draws of test images, class by class.
 
     Args:
       scores: classifier -> what it says of the test images.
-      class_counts: training images per class, [C].
+      groups: of the classes.
     """
     if not scores:
         return Intervals()
     names, labels = list(scores), next(iter(scores.values())).labels
-    weights = _weights(labels, class_counts)
+    weights = _weights(labels, groups)
     hits = np.stack([scored.hits for scored in scores.values()], axis=1)
-    sums = stratified_bootstrap(hits, labels, classes=len(class_counts), resamples=resamples)
+    sums = stratified_bootstrap(hits, labels, classes=weights.shape[1], resamples=resamples)
     estimates = np.stack([weights @ correct for correct in sums])  # [R, S, K]
 
     def by_name(of: np.ndarray) -> dict[str, Ends]:
@@ -53,11 +51,11 @@ def bootstrap_intervals(
     return Intervals(by_name(estimates), by_name(estimates - estimates[:, :, joint]) if joint else {})
 
 
-def _weights(labels: np.ndarray, class_counts: np.ndarray) -> np.ndarray:
+def _weights(labels: np.ndarray, groups: ShotGroups) -> np.ndarray:
     """What an image of each class that is predicted right adds to each of `SCORES`, [S, C]; NaN for an empty group."""
-    total = np.bincount(labels, minlength=len(class_counts))
+    total = np.bincount(labels, minlength=len(groups.class_counts))
     shown = total > 0
-    means = [*shot_groups(class_counts).values(), shown]
+    means = [*groups.values(), shown]
     rows = [np.where(members & shown, 1 / np.maximum(total, 1), 0) for members in means]
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty group
         rows = [row / (members & shown).sum() for row, members in zip(rows, means, strict=True)]

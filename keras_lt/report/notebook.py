@@ -3,7 +3,6 @@
 import matplotlib
 
 from keras_lt.datasets import LongTailed
-from keras_lt.metrics import shot_groups
 from keras_lt.report.figures import Plot
 from keras_lt.report.plots import draw_class_counts, draw_tau_curve
 from keras_lt.report.ranks import Ranks
@@ -18,9 +17,9 @@ def plot_class_counts(data: LongTailed) -> Plot:
     >>> plot.alt
     '10 classes sorted by training images, from 1,000 down to 10.'
     """
-    groups = {name: int(members.sum()) for name, members in shot_groups(data.listed_counts).items()}
+    ranks = Ranks.sort(data.groups, class_counts=data.class_counts, class_names=data.class_names)
     with matplotlib.rc_context(RC):
-        return draw_class_counts(Ranks.sort(data.listed_counts, data.class_names, groups))
+        return draw_class_counts(ranks)
 
 
 def plot_tau_curve(classifier: Classifier) -> Plot:

@@ -28,7 +28,7 @@ def draw_plots(
       intervals: classifier -> score -> ends.
       published: classifier -> score -> published fraction.
     """
-    ranks = Ranks.sort(details.class_counts, details.class_names, results["groups"])
+    ranks = Ranks.sort(details.groups, class_counts=details.class_counts, class_names=details.class_names)
     styles = styles_for(results["classifiers"])
     unknown = {*details.per_class, *details.curves, *details.weight_norms, *details.scores} - styles.keys()
     if unknown:

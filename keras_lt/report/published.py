@@ -6,6 +6,8 @@ All are top-1 accuracies on test in percent, as printed.
 import dataclasses
 from collections.abc import Mapping
 
+from keras_lt.metrics import SHOT_CUTS, ShotGroups
+
 # The plain stage one, which all classifiers of `Published.scores` are learned on.
 PLAIN = {
     "sampler": "instance_balanced",
@@ -200,17 +202,19 @@ def find(dataset: str, *, train_images: int, backbone: str, epochs: int) -> Publ
     return min(fitting, key=lambda table: abs(table.epochs - epochs), default=None)
 
 
-def compare(results: Mapping, *, train_images: int) -> Comparison:
-    """What was published for the data set and the network of a run.
+def compare(results: Mapping, *, groups: ShotGroups) -> Comparison:
+    """What was published for the data set and the network of a run; nothing for groups that are cut otherwise.
 
     Args:
       results: the content of results.json.
-      train_images: as `find`.
+      groups: of the run's data set.
     """
+    if groups.cuts != SHOT_CUTS["kang"]:
+        return Comparison()
     stage_one = results["stage_one"]
     table = find(
         results["dataset"],
-        train_images=train_images,
+        train_images=int(groups.class_counts.sum()),
         backbone=results.get("backbone", ""),
         epochs=stage_one["epochs"],
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from keras_lt.metrics import ShotGroups
 from keras_lt.report.style import GROUP_SHADES, INK, Style
 from keras_lt.report.tables import display_name
 
@@ -28,7 +29,7 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """Classes from most to fewest training images; the first has rank 1.
+    """Classes from most to fewest images of the training list; the first has rank 1.
 
     Attributes:
       order: class id at every rank, [C].
@@ -42,16 +43,10 @@ class Ranks:
     groups: Mapping[str, int]
 
     @classmethod
-    def sort(cls, class_counts: np.ndarray, class_names: Sequence[str], groups: Mapping[str, int]) -> "Ranks":
-        """Sorts classes given by id, [C]; classes with equal counts keep their order."""
-        if sum(groups.values()) != len(class_counts):
-            raise ValueError(
-                "groups must add up to the number of classes. "
-                f"Received: groups={dict(groups)}, {len(class_counts)} class counts"
-            )
-        counts = np.asarray(class_counts)
-        order = np.argsort(-counts, kind="stable")
-        return cls(order, counts[order], [class_names[c] for c in order], groups)
+    def sort(cls, groups: ShotGroups, *, class_counts: np.ndarray, class_names: Sequence[str]) -> "Ranks":
+        """Sorts classes given by id, [C], by the list that groups go by; of equal counts, classes keep their order."""
+        order = np.argsort(-groups.class_counts, kind="stable")
+        return cls(order, np.asarray(class_counts)[order], [class_names[c] for c in order], groups.sizes)
 
     def __len__(self) -> int:
         return len(self.order)

@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from keras_lt.datasets import LongTailed
-from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, shot_groups
 from keras_lt.preprocessing import Preprocessing
 
 SCORES = ("many", "medium", "few", "all", "class_mean")
@@ -47,9 +46,9 @@ def render_model_card(
         name=name,
         data=data,
         counts=data.class_counts,
-        groups={group: int(members.sum()) for group, members in shot_groups(data.listed_counts).items()},
-        many_above=MANY_SHOT_ABOVE,
-        few_below=FEW_SHOT_BELOW,
+        groups=data.groups.sizes,
+        many_above=data.groups.many_above,
+        few_below=data.groups.few_below,
         columns=SCORES,
         scores={split: [_percent(scores[split][column]) for column in SCORES] for split in ("test", "val")},
         chosen=", ".join(f"{choice} {_short(value)}" for choice, value in scores["chosen"].items()),

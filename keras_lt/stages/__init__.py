@@ -16,6 +16,7 @@ from keras_lt.stages.classifier import (
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
+from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.representation import (
     HEADS,
     PRECISIONS,
@@ -43,6 +44,7 @@ __all__ = [
     "TRAIN_PARTS",
     "Classifier",
     "Hooks",
+    "OnMixedLabels",
     "Representation",
     "WithFeatureLoss",
     "building",

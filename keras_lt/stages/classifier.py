@@ -13,7 +13,7 @@ from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
-from keras_lt.metrics import shot_accuracy
+from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import check_optimizer
 from keras_lt.rebalancing import SMOTE
 from keras_lt.recipe import Recipe
@@ -48,10 +48,10 @@ class Classifier:
 
     @classmethod
     def settled(
-        cls, layer: keras.layers.Layer, backbone: keras.Model, val: FeatureSet, groups: np.ndarray
+        cls, layer: keras.layers.Layer, backbone: keras.Model, val: FeatureSet, groups: ShotGroups
     ) -> "Classifier":
         """One built layer with nothing to choose, scored on the features of val by that backbone."""
-        scores = shot_accuracy(classify(layer, val.features), val.labels, groups)
+        scores = groups.of_predictions(classify(layer, val.features), val.labels)
         return cls(on_features(layer, val.width), backbone, {}, scores, [scores])
 
     def save(self, folder: str | os.PathLike, representation: Representation | None = None):
@@ -87,7 +87,7 @@ def learn_classifier(
     *,
     features: Mapping[str, FeatureSet] | None = None,
     head: keras.layers.Layer | None = None,
-    groups: np.ndarray | None = None,
+    groups: ShotGroups | None = None,
     recipe: Recipe = STAGE_TWO,
     stage_two: str = "features",
     batch_norm: str = "frozen",
@@ -174,7 +174,7 @@ def learn_classifier(
     chosen, layer, backbone, val, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
     layer = _settled(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
-        scores = shot_accuracy(classify(layer, val.features), val.labels, groups)
+        scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
 
 
@@ -278,7 +278,7 @@ def _start(
     *,
     head: keras.layers.Layer | None,
     representation: Representation | None,
-    groups: np.ndarray | None,
+    groups: ShotGroups | None,
     data: LongTailed | None,
 ) -> tuple[keras.layers.Layer, np.ndarray]:
     """The classifier that stage two starts from, and the groups of the classes."""
@@ -288,8 +288,8 @@ def _start(
         raise ValueError(f"{name} starts from stage one's classifier: give it by head=. Received: head=None")
     if groups is None:
         counted = np.bincount(train.labels, minlength=0 if head is None else head.units)
-        groups = counted if data is None else data.listed_counts
-    return head or fresh_dense(train.width, len(groups), seed=0), groups
+        groups = ShotGroups(counted) if data is None else data.groups
+    return head or fresh_dense(train.width, len(groups.class_counts), seed=0), groups
 
 
 def _fitted(
@@ -298,7 +298,7 @@ def _fitted(
     data: LongTailed | None,
     *,
     features: Mapping[str, FeatureSet],
-    groups: np.ndarray,
+    groups: ShotGroups,
     train_parts: str,
     batch_norm: str,
     **training,
@@ -365,10 +365,10 @@ def _judged(
             return
 
 
-def _scores(layer, judged: FeatureSet, groups: np.ndarray, choices: list[dict]) -> list[dict[str, float]]:
+def _scores(layer, judged: FeatureSet, groups: ShotGroups, choices: list[dict]) -> list[dict[str, float]]:
     """The accuracies of each choice."""
     predictions = _predict(layer, choices, judged.features)
-    return [shot_accuracy(predicted, judged.labels, groups) for predicted in predictions]
+    return [groups.of_predictions(predicted, judged.labels) for predicted in predictions]
 
 
 def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:

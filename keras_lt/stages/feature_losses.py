@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import keras
 
+from keras_lt.labels import MixedLabels, class_ids
 from keras_lt.losses import PerExampleLoss
+from keras_lt.stages.mixing import OnMixedLabels
 
 
-class WithFeatureLoss(keras.Model):
+class WithFeatureLoss(OnMixedLabels):
     """Trains a model, images -> logits, by the compiled loss plus a weighted one on its features.
 
     It adds nothing to what the model computes, and nothing to the loss while validating, so that validation losses
@@ -20,11 +22,10 @@ class WithFeatureLoss(keras.Model):
     """
 
     def __init__(self, model: keras.Model, feature_loss: Callable, *, weight: float = 1.0):
-        super().__init__(name=model.name)
-        self.model = model
+        super().__init__(model)
         self.feature_loss = feature_loss  # a layer's weights are found here
         self.weight = weight
-        self._mean_loss = PerExampleLoss(feature_loss, name="feature_loss")  # knows of replicas and of mixed labels
+        self._mean_loss = PerExampleLoss(feature_loss, name="feature_loss", reduction="sum_over_batch_size")
 
     def call(self, images, training=False):
         """Images [B, S, S, 3] -> {"features": [B, D], "logits": [B, C]}."""
@@ -33,10 +34,15 @@ class WithFeatureLoss(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Keras's hook: the loss on logits, and in training the weighted one on features."""
-        loss = super().compute_loss(x, y, y_pred["logits"], sample_weight, training)
+        logits, features = y_pred["logits"], y_pred["features"]
+        loss = super().compute_loss(x, y, logits, sample_weight, training)
         if not training:
             return loss
-        return loss + self.weight * self._mean_loss(y, y_pred["features"])
+        if isinstance(y, MixedLabels):
+            added = self._mean_loss(y.larger, features, y.weight) + self._mean_loss(y.smaller, features, 1 - y.weight)
+        else:
+            added = self._mean_loss(class_ids(y, logits.shape[-1]), features)
+        return loss + self.weight * added
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Keras's hook: metrics of logits."""

@@ -16,12 +16,13 @@ from keras_lt.features import FeatureSet, verbosity
 from keras_lt.files import atomic
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
-from keras_lt.metrics import ShotAccuracy
+from keras_lt.metrics import ShotAccuracy, ShotGroups
 from keras_lt.optimization import make_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
 from keras_lt.stages.callbacks import FiniteLoss, LearningRateLog
+from keras_lt.stages.mixing import OnMixedLabels
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
@@ -34,7 +35,7 @@ def fit(
     val_batches: Callable[[int], tf.data.Dataset],
     *,
     class_counts: np.ndarray,
-    groups: np.ndarray,
+    groups: ShotGroups,
     val_examples: int,
     recipe: Recipe,
     strategy: Strategy,
@@ -119,7 +120,7 @@ def _fit(
             shared.append(keras.callbacks.SwapEMAWeights())
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
-            shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, class_counts=groups))
+            shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
         with _global_batch_norm(model, strategy):
             model.fit(
                 train_batches(done * steps),
@@ -161,6 +162,7 @@ def fit_on_images(
     recipe: Recipe,
     seed: int,
     batches: Callable[..., tf.data.Dataset] = training_batches,
+    strategy: Strategy,
     **options,
 ) -> list[dict[str, float]]:
     """`fit` of a model, images -> logits, on the train and val images of a data set.
@@ -170,6 +172,9 @@ def fit_on_images(
       **options: of `fit`.
     """
     data = data.resampled(recipe.resampling, seed=seed)
+    if preprocessing.mixes and not isinstance(model, OnMixedLabels):
+        with strategy.scope():
+            model = OnMixedLabels(model)
     return fit(
         model,
         lambda start_step: batches(
@@ -177,9 +182,10 @@ def fit_on_images(
         ),
         lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
         class_counts=data.class_counts,
-        groups=data.listed_counts,
+        groups=data.groups,
         val_examples=len(data.val),
         recipe=recipe,
+        strategy=strategy,
         **options,
     )
 
@@ -188,7 +194,7 @@ def fit_on_features(
     model: keras.Model,
     features: Mapping[str, FeatureSet],
     *,
-    groups: np.ndarray,
+    groups: ShotGroups,
     recipe: Recipe,
     seed: int,
     **options,

@@ -169,7 +169,7 @@ def learn_representation(
         features = (extract or functools.partial(_in_memory, learned))(network, preprocessing)
         with strategy.scope():
             trained = on_features(classifier, network.output_shape[-1])
-        history = fit_on_features(trained, features, groups=learned.listed_counts, **fitting)
+        history = fit_on_features(trained, features, groups=learned.groups, **fitting)
     else:
         with strategy.scope():
             trained = hooks.training_model(model)

@@ -116,7 +116,7 @@ def _learn(name: str, representation, data, features: dict, recipes: dict, **opt
     if name in recipes:
         options["recipe"] = recipes[name]
     classifier = learn_classifier(name, representation, data, features=features, **options)
-    return evaluate_classifier(classifier.model, features["test"], data.listed_counts).accuracies
+    return evaluate_classifier(classifier.model, features["test"], data.groups).accuracies
 
 
 def _on_features(arguments: argparse.Namespace) -> None:
@@ -161,7 +161,7 @@ def _fashion(fraction: float):
     val, test = (
         some(data.splits[name], len(train) * IMAGENET_LT[name] / IMAGENET_LT["train"]) for name in ("val", "test")
     )
-    return dataclasses.replace(data, train=train, val=val, test=test)
+    return dataclasses.replace(data, train=train, val=val, test=test, listed_counts=None)
 
 
 def _imagenet_lt(folder: pathlib.Path, fraction: float):
