@@ -21,7 +21,8 @@ from keras_lt.datasets import Split
 from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches, weighted
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.rebalancing import RESAMPLING, SMOTE, smote
+from keras_lt.registry import member
+from keras_lt.resampling import RESAMPLING
 
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
@@ -47,14 +48,15 @@ class Features:
     rows: np.ndarray | None = None
 
     def resampled(self, how: str, *, seed: int = 0) -> "Features":
-        """Other examples drawn from, as `LongTailed.resampled`; or "smote", with which new ones are made.
+        """Other examples drawn from, as `LongTailed.resampled`; or new ones, which a name such as "smote" makes.
 
         Raises:
           ImportError: imbalanced-learn, for "smote", is not installed.
         """
-        if how == SMOTE:
-            return Features(*smote(self.features, self.labels, seed=seed))
-        rows = RESAMPLING[how](self.labels, seed=seed)
+        resampling = member(RESAMPLING, how, what="resampling")
+        if resampling.makes_features:
+            return Features(*resampling(self.features, self.labels, seed=seed))
+        rows = resampling(self.labels, seed=seed)
         return dataclasses.replace(self, labels=self.labels[rows], rows=rows)
 
     def training_batches(

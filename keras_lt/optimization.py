@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
-from keras_lt.rebalancing import RESAMPLING, SMOTE
+from keras_lt.resampling import RESAMPLING
 
 JIT_COMPILE = ("auto", "true", "false")
 _FINITE = (
@@ -56,8 +56,7 @@ class Recipe:
       class_weights_from: epochs before the weights set in; above 0 that is deferred re-weighting (DRW).
       class_weights_beta: of the effective number of images.
       feature_loss, feature_loss_weight: a name in `losses.FEATURE_LOSSES`, empty for none, and its factor.
-      resampling: what is done to the list of examples before any are drawn: a name in `rebalancing.RESAMPLING`, or
-        "smote", which makes new features.
+      resampling: what is done to the list of examples before any are drawn: a name in `resampling.RESAMPLING`.
       accumulate_steps: forward and backward passes of one update, each over batch_size / accumulate_steps images, for
         batches that do not fit into memory. Batch norm sees the smaller batches.
       steps_per_execution: updates that TensorFlow does between two looks at it from Python.
@@ -207,7 +206,7 @@ _CHOICES = {
     "loss": LOSSES,
     "feature_loss": ("", *FEATURE_LOSSES),
     "class_weights": ("none", *CLASS_WEIGHTS),
-    "resampling": (*RESAMPLING, SMOTE),
+    "resampling": RESAMPLING,
 }
 
 

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from keras_lt.rebalancing import RESAMPLING
+from keras_lt.registry import member
+from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -205,12 +206,13 @@ class LongTailed:
         """The same data with another training list; shot groups still go by the images listed at first.
 
         Args:
-          how: a name in `rebalancing.RESAMPLING`.
+          how: a name in `resampling.RESAMPLING` that makes no features.
           seed: of what is kept or repeated.
         """
-        if how == "none":
+        resampling = member(RESAMPLING, how, what="resampling")
+        if resampling.size is None:
             return self
-        rows = RESAMPLING[how](self.train.labels, seed=seed)
+        rows = resampling(self.train.labels, seed=seed)
         resampled = dataclasses.replace(self, train=self.train.subset(rows))
         vars(resampled)["listed_counts"] = self.listed_counts  # a cached property, so this is its cache
         return resampled

@@ -7,7 +7,7 @@ from csv import DictReader
 
 import numpy as np
 
-from keras_lt.datasets.lists import read_class_names, read_list, read_open_list
+from keras_lt.datasets.image_lists import read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")

@@ -20,7 +20,7 @@ from keras_lt.distribution import MultiHost, Strategy, make_strategy
 from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LDAM_SCALE, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.rebalancing import SMOTE
+from keras_lt.resampling import RESAMPLING
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import check_choice, fit_on_images, save_model
 
@@ -132,8 +132,11 @@ def learn_representation(
             f"sampler={recipe.sampler} corrects a second time.",
             stacklevel=2,
         )
-    if recipe.resampling == SMOTE:
-        raise ValueError("resampling=smote makes new features, so it is of stage two. Received: resampling=smote")
+    if RESAMPLING[recipe.resampling].makes_features:
+        raise ValueError(
+            "Stage one resamples images; what makes new features is of stage two. "
+            f"Received: resampling={recipe.resampling}"
+        )
     strategy = strategy or make_strategy()
     if recipe.feature_loss and isinstance(strategy, MultiHost):
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
