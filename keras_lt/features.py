@@ -281,10 +281,8 @@ def _backbone_hash(backbone: keras.Model) -> str:
 
 
 def _examples_hash(split: Split) -> str:
-    """Of pixels, paths or records, in their order, and labels."""
-    return _hash(
-        np.frombuffer(split.images.fingerprint(), np.uint8) if split.is_records else split.images, split.labels
-    )
+    """Of examples, in their order, and labels."""
+    return _hash(np.frombuffer(split.examples.fingerprint(), np.uint8), split.labels)
 
 
 def _hash(*arrays: np.ndarray) -> str:

@@ -204,7 +204,7 @@ def to_pixels(images: tf.Tensor, preprocessing: Preprocessing) -> np.ndarray:
 
 def views(split: Split, row: int, *, preprocessing: Preprocessing, seed: int) -> list[np.ndarray]:
     """One image as evaluation sees it, then as training sees it seven times: RGB in [0, 1], each [S, S, 3]."""
-    image = tf.constant(split.read(row) if split.is_encoded else split.images[row])
+    image = tf.constant(split.read(row))
     seen = [preprocessing.evaluate(image)]
     seen += [preprocessing.train(image, tf.constant([seed, row * VIEWS + view], tf.int64)) for view in range(VIEWS)]
     return [to_pixels(view, preprocessing) for view in seen]
