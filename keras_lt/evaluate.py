@@ -116,7 +116,7 @@ def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_se
         open_logits = () if open_set is None else model.logits(open_set)
         return score(model.logits(split), split.labels, groups, open_logits=open_logits)
     except tf.errors.InvalidArgumentError:
-        for row in range(len(split)) if split.is_encoded else ():
+        for row in range(len(split)):
             try:
                 decode(split.read(row))
             except tf.errors.InvalidArgumentError as error:

@@ -17,7 +17,7 @@ with quietly():
     from keras_lt.config import RunConfig
     from keras_lt.datasets import LongTailed
     from keras_lt.files import read_json
-    from keras_lt.rebalancing import resampled_counts
+    from keras_lt.resampling import resampled_counts
     from keras_lt.serving import WARMUP, export_saved_model, read_prior, render_model_card, trained_prior
     from keras_lt.stages import Representation, load_classifier
 

@@ -20,8 +20,9 @@ from keras_lt.datasets import Split
 from keras_lt.files import read_json, write_json
 from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches, weighted
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.rebalancing import RESAMPLING, SMOTE, smote
 from keras_lt.recipe import Recipe
+from keras_lt.registry import member
+from keras_lt.resampling import RESAMPLING
 
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
@@ -70,9 +71,10 @@ class FeatureSet:
         Raises:
           ImportError: imbalanced-learn, for "smote", is not installed.
         """
-        if how == SMOTE:
-            return FeatureSet(*smote(self.features, self.labels, seed=seed))
-        rows = RESAMPLING[how](self.labels, seed=seed)
+        resampling = member(RESAMPLING, how, what="resampling")
+        if resampling.makes_features:
+            return FeatureSet(*resampling(self.features, self.labels, seed=seed))
+        rows = resampling(self.labels, seed=seed)
         return dataclasses.replace(self, labels=self.labels[rows], rows=rows)
 
     def training_batches(
@@ -297,10 +299,8 @@ def _backbone_hash(backbone: keras.Model) -> str:
 
 
 def _examples_hash(split: Split) -> str:
-    """Of pixels, paths or records, in their order, and labels."""
-    return _hash(
-        np.frombuffer(split.images.fingerprint(), np.uint8) if split.is_records else split.images, split.labels
-    )
+    """Of examples, in their order, and labels."""
+    return _hash(np.frombuffer(split.examples.fingerprint(), np.uint8), split.labels)
 
 
 def _hash(*arrays: np.ndarray) -> str:

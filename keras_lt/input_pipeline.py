@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
+from keras_lt.datasets.examples import on_host
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.resampling import sample_indices
@@ -60,13 +61,13 @@ def training_batches(
 
     Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """
-    read, labels = _reader(split), _on_host(split.labels)
+    read, labels = split.examples.reader(), on_host(split.labels)
     stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
 
     def seed_at(position):
         return tf.stack([tf.constant(seed, tf.int64), position])
 
-    if preprocessing.augments or split.is_encoded:
+    if preprocessing.augments or not split.examples.in_batches:
         positions = tf.data.Dataset.range(start_step * recipe.batch_size, np.iinfo(np.int64).max)
         examples = tf.data.Dataset.zip(positions, training_indices(split.labels, recipe, **stream)).map(
             lambda position, index: (preprocessing.train(read(index), seed_at(position)), labels[index]),
@@ -96,7 +97,7 @@ def weighted(
     table = recipe.weight_table(class_counts)
     if table is None:
         return batches
-    table, passes = _on_host(table), recipe.steps(int(np.sum(class_counts))) * recipe.accumulate_steps
+    table, passes = on_host(table), recipe.steps(int(np.sum(class_counts))) * recipe.accumulate_steps
 
     def add_weights(position, batch):  # one argument for the batch, or `map` would spread it
         inputs, labels = batch
@@ -114,9 +115,9 @@ def evaluation_batches(
     Args:
       start: the examples to leave out at the front.
     """
-    read, labels = _reader(split), _on_host(split.labels)
+    read, labels = split.examples.reader(), on_host(split.labels)
     indices = tf.data.Dataset.range(start, len(split))
-    if not split.is_encoded:
+    if split.examples.in_batches:
         return prefetched(_evaluated(indices.batch(batch_size), read, labels, preprocessing))
     examples = indices.map(
         lambda index: (preprocessing.evaluate(read(index)), labels[index]), num_parallel_calls=PARALLEL_CALLS
@@ -135,7 +136,7 @@ def view_batches(
       seed: with the example's row and the view's number, all that the augmentation depends on.
       start: the views to leave out at the front.
     """
-    read, labels = _reader(split), _on_host(split.labels)
+    read, labels = split.examples.reader(), on_host(split.labels)
 
     def view_at(position):
         row, view = position // views, position % views
@@ -163,18 +164,3 @@ def _evaluated(index_batches: tf.data.Dataset, read, labels, preprocessing: Prep
         lambda indices: (preprocessing.evaluate(read(indices)), tf.gather(labels, indices)),
         num_parallel_calls=PARALLEL_CALLS,
     )
-
-
-def _reader(split: Split):
-    """index -> one image: encoded bytes or pixels; for pixels also indices [B] -> [B, H, W, channels]."""
-    if split.is_records:
-        return lambda row: tf.ensure_shape(tf.numpy_function(split.read, [row], tf.string, stateful=False), ())
-    images = _on_host(split.images)
-    if split.is_files:
-        return lambda index: tf.io.read_file(images[index])
-    return lambda indices: tf.gather(images, indices)
-
-
-def _on_host(array: np.ndarray) -> tf.Tensor:
-    with tf.device("CPU:0"):  # a GPU has no place for the data set, nor for strings
-        return tf.constant(array)

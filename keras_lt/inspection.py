@@ -3,29 +3,22 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import io
 import os
 import pathlib
-import re
 import warnings
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
-import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_lt.datasets import LongTailed, Split
 from keras_lt.files import atomic
-from keras_lt.preprocessing import decode
+from keras_lt.datasets import Examples, LongTailed
+from keras_lt.datasets.examining import Examined, hash_of
 
 ON_BAD_IMAGE = ("error", "skip")
-MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
 SHOWN_IN_ERROR, SHOWN_IN_SKIP = 5, 20
-PREPARE = "convert it by `python -m tools.prepare`"
 ROW = np.dtype([("stamp", np.int64, 2), ("size", np.int32, 2), ("orientation", np.uint8), ("hash", "S16")])
 
 
@@ -58,9 +51,7 @@ def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> 
     """
     folder = _keras_home() / "keras_lt/inspections" if cache_dir is None else pathlib.Path(cache_dir)
     return {
-        name: _inspect_encoded(split, folder, f"{data.name}, {name}: examining images")
-        if split.is_encoded
-        else _inspect_pixels(split)
+        name: _inspect(split.examples, folder, f"{data.name}, {name}: examining images")
         for name, split in data.all_splits.items()
     }
 
@@ -83,7 +74,7 @@ def screen(
     """
     if on_bad_image not in ON_BAD_IMAGE:
         raise ValueError(f"on_bad_image must be one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
-    if not any(split.is_encoded for split in data.all_splits.values()):
+    if not any(split.examples.encoded for split in data.all_splits.values()):
         return data
     inspections = inspect(data, cache_dir=cache_dir)
     _warn_of_rotated(data, inspections)
@@ -133,22 +124,14 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
         )
 
 
-def _inspect_pixels(split: Split) -> Inspection:
-    examples, height, width, _ = split.images.shape
-    hashes = np.array([_hash(np.ascontiguousarray(image)) for image in split.images], "S16")
-    return Inspection(np.full((examples, 2), (height, width), np.int32), np.ones(examples, np.uint8), hashes, {})
-
-
-def _inspect_encoded(split: Split, folder: pathlib.Path, title: str) -> Inspection:
+def _inspect(examples: Examples, folder: pathlib.Path, title: str) -> Inspection:
     """Examines the rows that the cache has no hash of, bad ones among them, and keeps the cache up to date."""
-    listed = split.images.fingerprint() if split.is_records else np.ascontiguousarray(split.names)
-    path = folder / f"{_hash(listed).hex()}.npz"
+    path = folder / f"{hash_of(examples.fingerprint()).hex()}.npz"
     problems = {}
     with ThreadPool(THREADS) as pool:
-        known = _read_cache(path, len(split))
-        table = np.zeros(len(split), ROW)
-        if split.is_files:
-            table["stamp"] = pool.map(_stamp, split.names, chunksize=256)
+        known = _read_cache(path, len(examples))
+        table = np.zeros(len(examples), ROW)
+        table["stamp"] = pool.map(examples.stamp, range(len(examples)), chunksize=256)
         same = (known["stamp"] == table["stamp"]).all(1)
         table[same] = known[same]
         rows = np.flatnonzero(table["hash"] == b"")
@@ -156,7 +139,7 @@ def _inspect_encoded(split: Split, folder: pathlib.Path, title: str) -> Inspecti
             return Inspection(table["size"], table["orientation"], table["hash"], {})
         try:
             with _progress() as progress, _large_images_allowed():
-                examined = pool.imap_unordered(functools.partial(_try, split), rows.tolist(), chunksize=16)
+                examined = pool.imap_unordered(functools.partial(_try, examples), rows.tolist(), chunksize=16)
                 for row, found, problem in progress.track(examined, total=len(rows), description=title):
                     if problem:
                         problems[row] = problem
@@ -168,73 +151,16 @@ def _inspect_encoded(split: Split, folder: pathlib.Path, title: str) -> Inspecti
     return Inspection(table["size"], table["orientation"], table["hash"], dict(sorted(problems.items())))
 
 
-def _try(split: Split, row: int) -> tuple[int, tuple | None, str]:
-    """The row with what `_examine` found and "", or with None and what is wrong."""
+def _try(examples: Examples, row: int) -> tuple[int, Examined | None, str]:
+    """The row with what is known of its image and "", or with None and what is wrong."""
     try:
-        return row, _examine(split, row), ""
+        return row, examples.examine(row), ""
     except FileNotFoundError:
         return row, None, "not found"
     except OSError as error:
         return row, None, error.strerror or str(error)
     except ValueError as error:
         return row, None, str(error)
-
-
-def _examine(split: Split, row: int) -> tuple[tuple[int, int], int, bytes]:
-    """(height, width), orientation and hash of a good image; a ValueError or OSError says what is wrong with a bad."""
-    if split.is_files and os.path.exists(split.names[row]) and not os.path.isfile(split.names[row]):
-        raise ValueError("not a file")
-    encoded = split.read(row)
-    if not encoded:
-        raise ValueError("empty")
-    try:
-        image = PIL.Image.open(io.BytesIO(encoded))  # reads the header only
-    except PIL.Image.DecompressionBombError:
-        raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
-    except Exception:  # a broken header raises nearly anything
-        raise ValueError(f"not a whole image of a known kind; it begins with {encoded[:16]!r}") from None
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"more than {MOST_PIXELS:,} pixels: {image.width} x {image.height}")
-    if (image.format, image.mode) == ("BMP", "P"):
-        raise ValueError(f"BMP with a palette, of which TensorFlow takes the indices for grey: {PREPARE}")
-    try:
-        height, width, _ = decode(encoded).shape
-    except tf.errors.OpError as error:
-        raise ValueError(_why_not_decoded(image, error)) from None
-    return (height, width), _orientation(image), _hash(encoded)
-
-
-def _why_not_decoded(image: PIL.Image.Image, error: tf.errors.OpError) -> str:
-    try:
-        image.load()
-    except Exception:  # a broken image raises nearly anything
-        return f"broken or cut short ({image.format})"
-    said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
-    return f"{image.format} of a kind that TensorFlow does not decode: {PREPARE}. It says: {said}"
-
-
-def _orientation(image: PIL.Image.Image) -> int:
-    """EXIF's, 2 to 8, or 1 for upright and for nonsense."""
-    if "exif" not in image.info:  # where it may still follow, as in PNG, Pillow would decode the whole image
-        return 1
-    try:
-        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation)
-    except Exception:  # as broken headers
-        return 1
-    return orientation if orientation in range(2, 9) else 1
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    """Bytes and time of change of a file; zeros where there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
-
-
-def _hash(content) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def _read_cache(path: pathlib.Path, examples: int) -> np.ndarray:
@@ -257,7 +183,7 @@ def _progress() -> Progress:
 
 @contextlib.contextmanager
 def _large_images_allowed():
-    """Pillow warns below `MOST_PIXELS`."""
+    """Pillow warns below `examining.MOST_PIXELS`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         yield

@@ -98,9 +98,9 @@ class Recipe:
     resampling: str = _field(
         SAMPLING,
         "none",
-        "Balances the training list of {stage} itself before any draw: {choices}; smote makes new features.",
+        "Balances the training list of {stage} itself before any draw: {choices}; smote makes new features, in stage two.",
         stage_two="none",
-        choices=(*names_in("rebalancing.py", "RESAMPLING"), "smote"),
+        choices=names_in("resampling/lists.py", "RESAMPLING"),
     )
     loss: str = _field(
         LOSSES,
@@ -151,6 +151,7 @@ class Recipe:
                 f"jit_compile must be one of {', '.join(JIT_COMPILE)}. Received: jit_compile={self.jit_compile!r}"
             )
         two = np.ones(2)  # parameters are refused by what they are for
+        _ = self.resampling_entry, self.feature_loss_entry
         self.loss_entry(two)
         self.weights_entry(two)
         if isinstance(self.sampler, str):
@@ -194,6 +195,13 @@ class Recipe:
     def sampler_entry(self) -> SamplerEntry:
         """The entry of `sampler`."""
         return sampler_entry(self.sampler)
+
+    @functools.cached_property
+    def resampling_entry(self):
+        """The entry of `resampling`, a `resampling.Resampling`."""
+        from keras_lt.resampling import RESAMPLING  # noqa: PLC0415 - imports Keras, for which --help does not wait
+
+        return member(RESAMPLING, self.resampling, what="resampling")
 
     @functools.cached_property
     def loss_entry(self):

@@ -30,8 +30,8 @@ with quietly():
     from keras_lt.files import read_json, sweep, write_json
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
-    from keras_lt.rebalancing import resampled_counts
     from keras_lt.report import RunDetails, terminal_table, write_report
+    from keras_lt.resampling import resampled_counts
     from keras_lt.serving import read_prior
     from keras_lt.stages import (
         CHOSEN_BY,

@@ -129,7 +129,7 @@ def test_what_starts_from_a_dense_layer_is_refused_on_another_head_before_any_tr
         ({"method": "bbn", "loss": "ldam"}, "--method=bbn has a classifier of its own"),
         ({"method": "fslwf", "head": "cosine"}, "--method=fslwf has a classifier of its own"),
         ({"loss": "ldam", "head": "dense"}, "loss=ldam needs a cosine head"),
-        ({"classifier_resampling": "smote", "stage_two": "images"}, "smote makes features"),
+        ({"classifier_resampling": "smote", "stage_two": "images"}, "makes features needs --stage_two=features"),
         ({"class_weights_from": 3}, "class_weights_from must be below epochs, and needs class_weights"),
         ({"classifiers": ()}, "--classifiers must name some of"),
     ],

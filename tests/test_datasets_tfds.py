@@ -106,9 +106,9 @@ def test_a_subset_keeps_its_images_and_is_read_from_threads(prepared, file_forma
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_fingerprints_know_the_images_and_their_order(prepared, file_format):
-    train = tfds_dataset("tiny_animals", prepared(file_format=file_format)).train.images
-    again = tfds_dataset("tiny_animals", prepared(file_format=file_format)).train.images
-    forwards, backwards = train[np.array([0, 1])], train[np.array([1, 0])]
+    train = tfds_dataset("tiny_animals", prepared(file_format=file_format)).train.examples
+    again = tfds_dataset("tiny_animals", prepared(file_format=file_format)).train.examples
+    forwards, backwards = train.subset(np.array([0, 1])), train.subset(np.array([1, 0]))
     assert train.fingerprint() == again.fingerprint()
     assert len({records.fingerprint() for records in (train, forwards, backwards)}) == 3
 

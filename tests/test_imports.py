@@ -12,12 +12,14 @@ import keras_lt
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
+    {"registry"},
     {
-        *("samplers", "rebalancing", "backbones", "classifiers", "losses", "metrics", "significance"),
+        *("samplers", "backbones", "classifiers", "losses", "metrics", "significance"),
         *("preprocessing", "command"),
     },
+    {"resampling"},
     {"datasets", "optimization", "checkpoints", "distribution"},
-    {"resampling", "inspection", "logs"},
+    {"inspection", "logs"},
     {"input_pipeline"},
     {"features"},
     {"stages"},
@@ -33,7 +35,6 @@ TENSORFLOW_FREE = (
     "classifiers",
     "losses",
     "metrics",
-    "rebalancing",
     "samplers",
     "significance",
     "optimization",

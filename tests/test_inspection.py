@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from keras_lt import inspection
-from keras_lt.datasets import LongTailed, Split
+from keras_lt.datasets import ImageFiles, LongTailed, Records, Split
 from keras_lt.inspection import inspect, screen
 
 
@@ -75,14 +75,14 @@ def long_tailed(paths, labels=None, **splits):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Names of the files that are read."""
-    read, names = Split.read, []
+    """Names of the encoded images that are looked at."""
+    examine, names = Records.examine, []
 
-    def counted(split, row):
-        names.append(pathlib.Path(split.names[row]).name)
-        return read(split, row)
+    def counted(examples, row):
+        names.append(pathlib.Path(examples.names[row]).name)
+        return examine(examples, row)
 
-    monkeypatch.setattr(Split, "read", counted)
+    monkeypatch.setattr(Records, "examine", counted)
     return names
 
 
@@ -144,14 +144,14 @@ def test_an_unusable_cache_is_no_error(tmp_path, reads):
     assert len(reads) == 5  # four, and val's, which test finds
 
 
-class Shard:
+class Shard(Records):
     """Records in a list."""
 
     def __init__(self, images):
         self.images = images
         self.names = np.array([f"shard:{row}" for row in range(len(images))])
 
-    def __getitem__(self, rows):
+    def subset(self, rows):
         return Shard([self.images[row] for row in rows])
 
     def read(self, row):
@@ -236,15 +236,15 @@ def test_the_cache_is_in_the_home_of_keras(tmp_path, monkeypatch):
 def test_an_examination_that_is_stopped_goes_on(tmp_path, monkeypatch, reads):
     paths = files(tmp_path / "images", {f"{i:03}.png": encoded("PNG", seed=i) for i in range(100)})
     monkeypatch.setattr(inspection, "THREADS", 1)
-    examine = inspection._examine
+    examine = ImageFiles.examine
 
-    def stop_at(split, row):
+    def stop_at(examples, row):
         if row == 80:
             raise RuntimeError("stopped")
-        return examine(split, row)
+        return examine(examples, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inspection, "_examine", stop_at)
+        patch.setattr(ImageFiles, "examine", stop_at)
         with pytest.raises(RuntimeError, match="stopped"):
             inspect(long_tailed(paths), cache_dir=tmp_path / "cache")
     reads.clear()

@@ -207,7 +207,7 @@ def views(split: Split, rows: Sequence[int], *, preprocessing: Preprocessing, se
 
     Where training mixes images, these are mixed with one another.
     """
-    images = [tf.constant(split.read(row) if split.is_encoded else split.images[row]) for row in rows]
+    images = [tf.constant(split.read(row)) for row in rows]
     seen = [tf.stack([preprocessing.evaluate(image) for image in images])]
     for view in range(VIEWS):
         seeds = [tf.constant([seed, row * VIEWS + view], tf.int64) for row in rows]

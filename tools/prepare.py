@@ -81,7 +81,7 @@ def prepare(
       ValueError: pixels instead of encoded images, a folder begun with other settings, or missing or damaged images.
       OSError: a file cannot be written.
     """
-    if not all(split.is_encoded for split in data.all_splits.values()):
+    if not all(split.examples.encoded for split in data.all_splits.values()):
         raise ValueError(
             "Only encoded images need preparing; pixels are in memory, which is faster than any file. "
             f"Received: data set '{data.name}', of pixels"

@@ -17,8 +17,7 @@ from keras_lt.methods import METHODS
 from keras_lt.metrics import SHOT_CUTS, check_cuts
 from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
 from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
-from keras_lt.rebalancing import RESAMPLING, SMOTE
-from keras_lt.resampling import ENGINES
+from keras_lt.resampling import ENGINES, RESAMPLING
 from keras_lt.samplers import SAMPLERS
 from keras_lt.serving import ON_BAD_REQUEST
 from keras_lt.stages import (
@@ -33,6 +32,7 @@ from keras_lt.stages import (
 )
 
 HEADED_LOSSES = (*COSINE_HEAD, *FIRST_BIAS)
+_OF_LISTS = tuple(name for name, entry in RESAMPLING.items() if not entry.makes_features)
 
 
 def _flag(topic: str, default, help_text: str, *, choices: Iterable[str] = (), of_the_run: bool = True):
@@ -126,7 +126,7 @@ class RunConfig:
         0, "Epochs before --class_weights set in; above 0 is deferred re-weighting (DRW)."
     )
     class_weights_beta: float = _system(0.9999, "Of --class_weights=effective_number, below 1.")
-    resampling: str = _system("none", "Balances stage one's training list itself, before any draw.", choices=RESAMPLING)
+    resampling: str = _system("none", "Balances stage one's training list itself, before any draw.", choices=_OF_LISTS)
     label_smoothing: float = _system(0.0, "Of stage one's cross-entropy: share of the target spread over all classes.")
 
     epochs: int = _optimizer(90, "Of stage one.")
@@ -164,7 +164,7 @@ class RunConfig:
     classifier_resampling: str = _stage_two(
         "none",
         "Balances stage two's training list itself; smote makes new features.",
-        choices=(*RESAMPLING, SMOTE),
+        choices=RESAMPLING,
     )
     classifier_learning_rate: float = _stage_two(0.0, "Of stage two, at its highest; 0 is --learning_rate.")
     classifier_schedule: str = _stage_two("cosine", "Learning rate of stage two.", choices=SCHEDULES)
@@ -233,10 +233,10 @@ class RunConfig:
                 f"--method={self.method} has a classifier of its own: no --head, and no loss that needs one, as "
                 f"{', '.join(HEADED_LOSSES)} do. Received: --head={self.head}, --loss={self.loss}"
             )
-        if self.classifier_resampling == SMOTE and self.stage_two == "images":
+        if RESAMPLING[self.classifier_resampling].makes_features and self.stage_two == "images":
             raise ValueError(
-                "--classifier_resampling=smote makes features, so it needs --stage_two=features. "
-                "Received: --stage_two=images"
+                "What makes features needs --stage_two=features. "
+                f"Received: --classifier_resampling={self.classifier_resampling}, --stage_two=images"
             )
         datasets.check(self.dataset, **self._data_options)
         check_cuts(**self._cuts)

@@ -4,9 +4,10 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from keras_lt.datasets.arrays import arrays, fashion_lt
-from keras_lt.datasets.long_tailed import LongTailed, Records, Split, carve_validation
+from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
+from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
 from keras_lt.datasets.own_images import csv, folder, lists
+from keras_lt.datasets.pixel_arrays import arrays, fashion_lt
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.datasets.profiles import PROFILES
 from keras_lt.datasets.published import imagenet_lt, inaturalist18, places_lt
@@ -16,7 +17,11 @@ from keras_lt.datasets.tfds import tfds_dataset
 __all__ = [
     "DATASETS",
     "PROFILES",
+    "Examples",
+    "FeatureVectors",
+    "ImageFiles",
     "LongTailed",
+    "Pixels",
     "Records",
     "Split",
     "carve_validation",

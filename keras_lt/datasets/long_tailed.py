@@ -2,69 +2,41 @@
 
 import dataclasses
 import functools
-import pathlib
-from typing import Protocol
 
 import numpy as np
 
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
-from keras_lt.rebalancing import RESAMPLING
+from keras_lt.datasets.examples import Examples, examples_of
+from keras_lt.registry import member
+from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
-ENCODED_IMAGE_SIZE = 224  # pixels
 OPEN = -1  # the label of images of no class, as in the published lists
-
-
-class Records(Protocol):
-    """Encoded images that are not files of their own, such as those in shards, read in any order.
-
-    Attributes:
-      names: what messages call each image, str [N].
-    """
-
-    names: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> "Records":
-        """The images at `rows`, in that order."""
-
-    def read(self, row: int) -> bytes:
-        """The encoded image of a row; called from several threads."""
-
-    def fingerprint(self) -> bytes:
-        """Changes with the images or their order."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images of one split.
+    """Labelled examples of one split.
 
+    Args:
+      examples: `Examples`; or pixels, uint8 [N, H, W], [N, H, W, 1 or 3]; or paths of encoded images, str [N].
+      labels: class ids, integers [N]; `OPEN` for an image of none of the classes.
     Attributes:
-      images: pixels, uint8 [N, H, W, 1 or 3]; paths of encoded images, str [N]; or `Records` of them.
-      labels: class ids, int64 [N]; `OPEN` for an image of none of the classes.
+      examples: the `Examples`.
+      labels: int64 [N].
     """
 
-    images: np.ndarray | Records
+    examples: Examples
     labels: np.ndarray
 
     def __post_init__(self):
-        labels, images = np.asarray(self.labels), self.images
-        if not self.is_records:
-            images = np.asanyarray(images)
-            if images.ndim == 3:
-                images = images[..., np.newaxis]  # grey images without a channel axis
-            object.__setattr__(self, "images", images)
-            if images.dtype.kind != "U" and (
-                images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3)
-            ):
-                raise ValueError(
-                    "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or records. "
-                    f"Received: dtype={images.dtype}, shape={images.shape}"
-                )
-        examples = len(self.names) if self.is_records else len(images)
-        if labels.ndim != 1 or len(labels) != examples:
+        object.__setattr__(self, "examples", examples_of(self.examples))
+        labels = np.asarray(self.labels)
+        if labels.ndim != 1 or len(labels) != len(self.examples):
             raise ValueError(
-                f"A split needs one label per image. Received: {examples} images and labels of shape {labels.shape}"
+                f"A split needs one label per image. Received: {len(self.examples)} images and labels of shape "
+                f"{labels.shape}"
             )
         if labels.size and not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Labels must be integers. Received: dtype={labels.dtype}")
@@ -74,38 +46,26 @@ class Split:
         return len(self.labels)
 
     @property
-    def is_records(self) -> bool:
-        """Whether `images` are `Records`."""
-        return hasattr(self.images, "read")
-
-    @property
-    def is_files(self) -> bool:
-        """Whether `images` are paths."""
-        return not self.is_records and self.images.dtype.kind == "U"
-
-    @property
-    def is_encoded(self) -> bool:
-        """Whether `images` are encoded, in files or records, rather than pixels."""
-        return self.is_records or self.is_files
+    def images(self) -> object:
+        """What the examples are made of: pixels uint8 [N, H, W, 1 or 3], paths str [N], records, or vectors [N, D]."""
+        return self.examples.content
 
     @property
     def names(self) -> np.ndarray:
-        """What messages call each image, str [N]: its path, its record's name, or its row."""
-        if self.is_records:
-            return self.images.names
-        return self.images if self.is_files else np.arange(len(self.images)).astype(str)
+        """What messages call each example, str [N]: its path, its record's name, or its row."""
+        return self.examples.names
 
-    def read(self, row: int) -> bytes:
-        """The encoded image of a row.
+    def read(self, row: int) -> bytes | np.ndarray:
+        """The encoded image, the pixels or the vector of a row.
 
         Raises:
           OSError: it cannot be read.
         """
-        return self.images.read(row) if self.is_records else pathlib.Path(self.images[row]).read_bytes()
+        return self.examples.read(row)
 
     def subset(self, rows: np.ndarray) -> "Split":
         """The examples at `rows`, in that order."""
-        return Split(self.images[rows], self.labels[rows])
+        return Split(self.examples.subset(rows), self.labels[rows])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,8 +78,8 @@ class LongTailed:
       class_names: [C], in the order of the labels.
       mean, std: image statistics per channel, RGB, on images in [0, 1].
       augmentation: the training augmentation its papers use, a name in `preprocessing.AUGMENTATIONS`.
-      image_size: side that networks see unless told otherwise, pixels; 0 becomes that of stored pixels, or 224 for
-        encoded images.
+      image_size: side that networks see unless told otherwise, pixels; 0 becomes that of stored pixels, 224 for encoded
+        images, and stays where there are no images.
       crop_fraction: side of the central crop in evaluation, as a fraction of the resized shorter side.
       val_is_carved: whether val was split off the training list.
       source: where the image files come from; said when one is missing.
@@ -151,8 +111,7 @@ class LongTailed:
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         if not self.image_size:
-            size = ENCODED_IMAGE_SIZE if self.train.is_encoded else self.train.images.shape[1]
-            object.__setattr__(self, "image_size", size)
+            object.__setattr__(self, "image_size", self.train.examples.image_size)
         classes = len(self.class_names)
         for split, examples in self.all_splits.items():
             if not len(examples):
@@ -218,12 +177,13 @@ class LongTailed:
         """The same data with another training list; shot groups still go by the images listed at first.
 
         Args:
-          how: a name in `rebalancing.RESAMPLING`.
+          how: a name in `resampling.RESAMPLING` that makes no features.
           seed: of what is kept or repeated.
         """
-        if how == "none":
+        resampling = member(RESAMPLING, how, what="resampling")
+        if resampling.size is None:
             return self
-        return dataclasses.replace(self, train=self.train.subset(RESAMPLING[how](self.train.labels, seed=seed)))
+        return dataclasses.replace(self, train=self.train.subset(resampling(self.train.labels, seed=seed)))
 
 
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

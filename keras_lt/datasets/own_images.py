@@ -7,7 +7,7 @@ from csv import DictReader
 
 import numpy as np
 
-from keras_lt.datasets.lists import read_class_names, read_list, read_open_list
+from keras_lt.datasets.image_lists import read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
@@ -156,7 +156,7 @@ def _files(root: str | os.PathLike) -> Iterator[str]:
 def _read_unlabelled(root: pathlib.Path) -> tuple[Split, int]:
     """The images at any depth of a folder, labelled `OPEN`; and how many other files lie there."""
     split, ignored = _read_folders(root.parent, [root.name])
-    return Split(split.images, np.full(len(split), OPEN)), ignored
+    return Split(split.examples, np.full(len(split), OPEN)), ignored
 
 
 def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split, int]:

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from keras_lt.datasets.lists import names_from_folders, read_list, read_open_list
+from keras_lt.datasets.image_lists import names_from_folders, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.metrics import ShotGroups
 

@@ -7,11 +7,13 @@ import os
 
 import numpy as np
 
+from keras_lt.datasets.examples import Records
+
 MOST_OPEN = 128  # files at once: macOS lets a process have 256, Linux 1024
 
 
-class ShardedRecords:
-    """`Records` whose images are stretches of bytes in a few files.
+class ShardedRecords(Records):
+    """Encoded images that are stretches of bytes in a few files.
 
     Any container that stores its images unpacked can be read so, once it is known where they lie: TFRecord, tar.
     Each read is one `pread`, which has no position to share, so threads need no lock.
@@ -40,10 +42,7 @@ class ShardedRecords:
             )
         self._open = functools.lru_cache(MOST_OPEN)(_OpenFile)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, rows: np.ndarray) -> "ShardedRecords":
+    def subset(self, rows: np.ndarray) -> "ShardedRecords":
         """The images at `rows`, in that order; open files are shared."""
         chosen = copy.copy(self)
         for array in ("shard", "offset", "length", "names"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from keras_lt.datasets.examples import Records
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.profiles import impose
 from keras_lt.datasets.records import ShardedRecords
@@ -151,8 +152,8 @@ def _row_names(split: str, examples: int) -> np.ndarray:
     return np.array([f"{split}[{row}]" for row in range(examples)], dtype=str)
 
 
-class ArrayRecords:
-    """`Records` in ArrayRecord files, which are compressed: the image is found anew in each record that is read.
+class ArrayRecords(Records):
+    """Encoded images in ArrayRecord files, which are compressed: the image is found anew in each record that is read.
 
     Args:
       source: the records, as bytes.
@@ -164,7 +165,7 @@ class ArrayRecords:
     def __init__(self, source, files: list[str], rows: np.ndarray, names: np.ndarray):
         self.source, self.files, self.rows, self.names = source, files, rows, names
 
-    def __getitem__(self, rows: np.ndarray) -> "ArrayRecords":
+    def subset(self, rows: np.ndarray) -> "ArrayRecords":
         """The images at `rows`, in that order."""
         return ArrayRecords(self.source, self.files, self.rows[rows], self.names[rows])
 

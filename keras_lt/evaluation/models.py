@@ -14,11 +14,11 @@ from keras_lt.datasets import Split
 from keras_lt.evaluation.scores import logits_in_chunks
 from keras_lt.features import extract_features
 from keras_lt.input_pipeline import evaluation_batches
-from keras_lt.preprocessing import Preprocessing, decode
+from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages import Representation, load_classifier, read_preprocessing
 
 BATCH_SIZE = 256  # images at a time
-SIGNATURES = {"serving_default": "image_bytes", "images": "images"}  # of `serving`, with their argument
+SIGNATURES = {"image_bytes": "serving_default", "images": "images"}  # of `serving`, by their argument
 ANSWERS = {"logits", "classes"}  # what is read of their answers
 
 
@@ -116,12 +116,8 @@ def _saved_model(path: pathlib.Path) -> ScoredModel:
     def logits(split: Split) -> Iterator[np.ndarray]:
         for start in range(0, len(split), BATCH_SIZE):
             rows = range(start, min(start + BATCH_SIZE, len(split)))
-            if split.is_encoded:
-                encoded = tf.constant([split.read(row) for row in rows])
-                answer = loaded.signatures["serving_default"](image_bytes=encoded)
-            else:
-                answer = loaded.signatures["images"](images=decode(split.images[rows.start : rows.stop]))
-            yield answer["logits"].numpy()
+            ((argument, batch),) = split.examples.request(rows).items()
+            yield loaded.signatures[SIGNATURES[argument]](**{argument: batch})["logits"].numpy()
 
     return ScoredModel(str(path), logits, tuple(name.decode() for name in classes.numpy()))
 
@@ -131,10 +127,10 @@ def _check_signatures(path: pathlib.Path, signatures: Mapping):
     for name, function in signatures.items():
         arguments, answers = set(function.structured_input_signature[1]), set(function.structured_outputs)
         found.append(f"{name}({', '.join(sorted(arguments))}) -> {', '.join(sorted(answers))}")
-        if SIGNATURES.get(name) in arguments and answers >= ANSWERS:
+        if any(SIGNATURES.get(argument) == name for argument in arguments) and answers >= ANSWERS:
             fits.append(name)
     if len(fits) < len(SIGNATURES):
-        expected = ", ".join(f"{name}({argument})" for name, argument in SIGNATURES.items())
+        expected = ", ".join(f"{name}({argument})" for argument, name in SIGNATURES.items())
         raise ValueError(
             f"A SavedModel must have the signatures that keras_lt.export writes, {expected}, which answer with "
             f"{' and '.join(sorted(ANSWERS))} among others. Received: {path} with {'; '.join(found) or 'none'}"

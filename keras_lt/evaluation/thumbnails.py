@@ -17,7 +17,7 @@ def thumbnails(split: Split, rows: Sequence[int], *, side: int = SIDE) -> list[n
     Raises:
       OSError: a file cannot be read.
     """
-    return [_shrink(decode(split.read(row) if split.is_encoded else split.images[row]), side) for row in rows]
+    return [_shrink(decode(split.read(row)), side) for row in rows]
 
 
 def _shrink(image: tf.Tensor, side: int) -> np.ndarray:

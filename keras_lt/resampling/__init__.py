@@ -1,16 +1,21 @@
-"""Resampling: class probabilities -> a `tf.data` stream of examples whose classes follow them."""
+"""What draws: class probabilities -> a `tf.data` stream of examples whose classes follow them; and balanced lists."""
 
-from keras_lt.resampling.balance import balance, count_classes
+from keras_lt.resampling.balancing import balance, count_classes
 from keras_lt.resampling.indices import sample_indices
+from keras_lt.resampling.lists import RESAMPLING, check_resampling, resampled_counts, smote
 from keras_lt.resampling.plans import ENGINES
 from keras_lt.resampling.rejection import accepted_fraction, expected_copies, rejection_resample
 
 __all__ = [
     "ENGINES",
+    "RESAMPLING",
     "accepted_fraction",
     "balance",
+    "check_resampling",
     "count_classes",
     "expected_copies",
     "rejection_resample",
+    "resampled_counts",
     "sample_indices",
+    "smote",
 ]

@@ -15,7 +15,6 @@ from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
 from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import check_optimizer
-from keras_lt.rebalancing import SMOTE
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member, parsed, split
 from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit_on_features, fit_on_images, on_features, save_model
@@ -239,9 +238,9 @@ def check_stage_two(
         )
     if not entry.trained:
         return
-    if on_images and recipe.resampling == SMOTE:
+    if on_images and recipe.resampling_entry.makes_features:
         raise ValueError(
-            f"resampling=smote makes features, and {name} is trained on images. Received: resampling=smote"
+            f"{name} is trained on images, and new features are none. Received: resampling={recipe.resampling}"
         )
     if on_images and mixes and recipe.weights_entry.weighs:
         raise ValueError(

@@ -21,7 +21,6 @@ from keras_lt.files import read_history, read_json, write_history, write_json
 from keras_lt.losses import LDAM_SCALE
 from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.rebalancing import SMOTE
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, check_numbers, member, split
 from keras_lt.stages.feature_losses import WithFeatureLoss
@@ -230,8 +229,11 @@ def check_stage_one(
             "class_weights are of one class per image, and mixup and cutmix give it two. "
             f"Received: class_weights={recipe.class_weights}, {mixed}"
         )
-    if recipe.resampling == SMOTE:
-        raise ValueError("resampling=smote makes new features, so it is of stage two. Received: resampling=smote")
+    if recipe.resampling_entry.makes_features:
+        raise ValueError(
+            "Stage one resamples images; what makes new features is of stage two. "
+            f"Received: resampling={recipe.resampling}"
+        )
     if stage_one == "features":
         if train_parts != "classifier":
             raise ValueError(

@@ -3,7 +3,8 @@ import builtins
 import numpy as np
 import pytest
 
-from keras_lt.rebalancing import RESAMPLING, SMOTE, resampled_counts, smote
+from keras_lt.registry import member
+from keras_lt.resampling import RESAMPLING, check_resampling, resampled_counts, smote
 
 COUNTS = (5, 3, 2)
 LABELS = np.repeat([0, 1, 3], COUNTS)  # class 2 has no images
@@ -30,11 +31,11 @@ def test_the_choice_is_the_seed_s(how):
 
 @pytest.mark.parametrize(
     ("how", "counts"),
-    [("none", [5, 3, 0, 2]), ("undersampling", [2, 2, 0, 2]), ("oversampling", [5, 5, 0, 5]), (SMOTE, [5, 5, 0, 5])],
+    [("none", [5, 3, 0, 2]), ("undersampling", [2, 2, 0, 2]), ("oversampling", [5, 5, 0, 5]), ("smote", [5, 5, 0, 5])],
 )
 def test_what_becomes_of_the_list_is_known_from_the_counts(how, counts):
     assert resampled_counts(np.array([5, 3, 0, 2]), how).tolist() == counts
-    if how in RESAMPLING:
+    if not RESAMPLING[how].makes_features:
         assert np.bincount(LABELS[RESAMPLING[how](LABELS, seed=0)]).tolist() == counts
 
 
@@ -49,8 +50,25 @@ def test_smote_makes_features_between_two_of_a_class():
 
 
 def test_smote_needs_two_of_a_class():
-    with pytest.raises(ValueError, match="two examples of every class"):
+    with pytest.raises(ValueError, match=r"2 examples of every class.*1 of class 1$"):
         smote(np.zeros((3, 2)), np.array([0, 0, 1]), seed=0)
+
+
+def test_that_a_class_is_too_small_is_known_from_the_counts():
+    check_resampling("smote", [5, 2, 0])  # a class that is not there is not missed
+    check_resampling("oversampling", [5, 1])
+    with pytest.raises(ValueError, match=r"resampling=smote:neighbors=3 needs at least 2.*1 of class 1, and 1 more"):
+        check_resampling("smote:neighbors=3", [5, 1, 0, 1])
+
+
+def test_smote_s_neighbours_are_a_parameter():
+    """With one neighbour every new feature lies between 0 and 1 or between 9 and 10."""
+    features, labels = np.array([[0.0], [1], [9], [10], *[[5]] * 30], np.float32), np.repeat([0, 1], [4, 30])
+    (made, of), (wide, _) = (
+        member(RESAMPLING, how, what="resampling")(features, labels, seed=0) for how in ("smote:neighbors=1", "smote")
+    )
+    assert not ((made[of == 0] > 1) & (made[of == 0] < 9)).any()
+    assert ((wide[of == 0] > 1) & (wide[of == 0] < 9)).any()
 
 
 def test_without_imbalanced_learn_the_extra_is_named(monkeypatch):

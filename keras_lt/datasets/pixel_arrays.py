@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_lt.datasets.lists import read_class_names
+from keras_lt.datasets.image_lists import read_class_names
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, image_statistics
 
 FASHION_CLASSES = (

@@ -9,7 +9,7 @@ from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION, erase
 from keras_lt.preprocessing.decoding import decode
 from keras_lt.preprocessing.mixing import mix
-from keras_lt.preprocessing.randaugment import MAX_MAGNITUDE, randaugment
+from keras_lt.preprocessing.rand_augment import MAX_MAGNITUDE, randaugment
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 

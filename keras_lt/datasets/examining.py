@@ -1,0 +1,66 @@
+"""One encoded image, looked at as closely as training will."""
+
+import hashlib
+import io
+import re
+
+import PIL.ExifTags
+import PIL.Image
+import tensorflow as tf
+
+from keras_lt.preprocessing import decode
+
+MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
+PREPARE = "convert it by `python -m tools.prepare`"
+
+Examined = tuple[tuple[int, int], int, bytes]  # (height, width), EXIF's orientation, hash of 16 bytes
+
+
+def examine_encoded(encoded: bytes) -> Examined:
+    """Size, orientation and hash of a good image.
+
+    Raises:
+      ValueError: it does not decode as training decodes it, or to too many pixels.
+    """
+    if not encoded:
+        raise ValueError("empty")
+    try:
+        image = PIL.Image.open(io.BytesIO(encoded))  # reads the header only
+    except PIL.Image.DecompressionBombError:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
+    except Exception:  # a broken header raises nearly anything
+        raise ValueError(f"not a whole image of a known kind; it begins with {encoded[:16]!r}") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"more than {MOST_PIXELS:,} pixels: {image.width} x {image.height}")
+    if (image.format, image.mode) == ("BMP", "P"):
+        raise ValueError(f"BMP with a palette, of which TensorFlow takes the indices for grey: {PREPARE}")
+    try:
+        height, width, _ = decode(encoded).shape
+    except tf.errors.OpError as error:
+        raise ValueError(_why_not_decoded(image, error)) from None
+    return (height, width), _orientation(image), hash_of(encoded)
+
+
+def hash_of(content) -> bytes:
+    """Sixteen bytes that tell contents apart."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _why_not_decoded(image: PIL.Image.Image, error: tf.errors.OpError) -> str:
+    try:
+        image.load()
+    except Exception:  # a broken image raises nearly anything
+        return f"broken or cut short ({image.format})"
+    said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
+    return f"{image.format} of a kind that TensorFlow does not decode: {PREPARE}. It says: {said}"
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    """EXIF's, 2 to 8, or 1 for upright and for nonsense."""
+    if "exif" not in image.info:  # where it may still follow, as in PNG, Pillow would decode the whole image
+        return 1
+    try:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation)
+    except Exception:  # as broken headers
+        return 1
+    return orientation if orientation in range(2, 9) else 1

@@ -1,0 +1,276 @@
+"""Examples of a data set, whatever they are: pixels, image files, records in larger files, or feature vectors.
+
+What anybody needs to know of a kind is a fact of its class, so that a new kind is one class and nothing else.
+"""
+
+import abc
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lt.datasets.examining import Examined, examine_encoded, hash_of
+from keras_lt.preprocessing import decode
+
+ENCODED_IMAGE_SIZE = 224  # pixels
+CHUNK = 4096  # vectors looked at together
+
+Reader = Callable[[tf.Tensor], tf.Tensor]
+
+
+class Examples(abc.ABC):
+    """N examples without labels, in an order, of which any can be read at any time.
+
+    Attributes:
+      names: what messages call each example, str [N].
+      content: what the examples are made of: pixels, paths, vectors; else they themselves.
+      shape: of one example, (H, W, channels) or (D,); None for what differs.
+      encoded: whether `read` gives an encoded image, which may be missing or damaged, rather than an array.
+      in_batches: whether `reader` also takes row numbers [B]; otherwise rows are read one by one.
+      image_size: side of the images that networks see unless told otherwise, pixels; 0 where there are no images.
+    """
+
+    names: np.ndarray
+    content: object
+    shape: tuple[int | None, ...]
+    encoded = False
+    in_batches = True
+    image_size = 0
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """N."""
+
+    @abc.abstractmethod
+    def read(self, row: int) -> bytes | np.ndarray:
+        """The encoded image, the pixels or the vector of a row; called from several threads.
+
+        Raises:
+          OSError: it cannot be read.
+        """
+
+    @abc.abstractmethod
+    def subset(self, rows: np.ndarray) -> "Examples":
+        """The examples at `rows`, in that order."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> bytes | memoryview:
+        """Bytes that change with the examples or their order."""
+
+    @abc.abstractmethod
+    def reader(self) -> Reader:
+        """For `tf.data`: row -> what `read` gives, as a tensor; where `in_batches`, also rows [B] -> [B, ...]."""
+
+    @abc.abstractmethod
+    def examine(self, row: int) -> Examined:
+        """What is known of a good image; a ValueError or OSError says what is wrong with a bad one."""
+
+    @abc.abstractmethod
+    def request(self, rows: range) -> dict[str, tf.Tensor]:
+        """Neighbouring rows as a SavedModel is asked about them: {argument of its signature: batch}."""
+
+    def stamp(self, row: int) -> tuple[int, int]:
+        """Two numbers that change with an example that `fingerprint` does not look into."""
+        del row
+        return 0, 0
+
+
+class Pixels(Examples):
+    """Images in memory.
+
+    Args:
+      images: uint8 [N, H, W] or [N, H, W, 1 or 3].
+    """
+
+    def __init__(self, images: np.ndarray):
+        images = np.asanyarray(images)
+        if images.ndim == 3:
+            images = images[..., np.newaxis]  # grey images without a channel axis
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise ValueError(
+                "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or Examples. "
+                f"Received: dtype={images.dtype}, shape={images.shape}"
+            )
+        self.content, self.shape, self.image_size = images, images.shape[1:], images.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    @property
+    def names(self) -> np.ndarray:
+        """The numbers of the rows."""
+        return np.arange(len(self)).astype(str)
+
+    def read(self, row: int) -> np.ndarray:
+        """The pixels of a row, uint8 [H, W, 1 or 3]."""
+        return self.content[row]
+
+    def subset(self, rows: np.ndarray) -> "Pixels":
+        """The examples at `rows`, in that order."""
+        return Pixels(self.content[rows])
+
+    def fingerprint(self) -> memoryview:
+        """The pixels themselves."""
+        return np.ascontiguousarray(self.content).reshape(-1).data
+
+    def reader(self) -> Reader:
+        """Gathers pixels."""
+        images = on_host(self.content)
+        return lambda rows: tf.gather(images, rows)
+
+    def examine(self, row: int) -> Examined:
+        """Pixels are good as they are."""
+        return self.shape[:2], 1, hash_of(np.ascontiguousarray(self.content[row]))
+
+    def request(self, rows: range) -> dict[str, tf.Tensor]:
+        """RGB pixels."""
+        return {"images": decode(self.content[rows.start : rows.stop])}
+
+
+class Records(Examples):
+    """Encoded images, read one by one. A kind of records has `names`, `read`, `subset` and `fingerprint`."""
+
+    shape = (None, None, 3)
+    encoded = True
+    in_batches = False
+    image_size = ENCODED_IMAGE_SIZE
+
+    @property
+    def content(self) -> "Records":
+        """The records themselves."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def reader(self) -> Reader:
+        """Calls `read`."""
+        return lambda row: tf.ensure_shape(tf.numpy_function(self.read, [row], tf.string, stateful=False), ())
+
+    def examine(self, row: int) -> Examined:
+        """Decodes the image."""
+        return examine_encoded(self.read(row))
+
+    def request(self, rows: range) -> dict[str, tf.Tensor]:
+        """Encoded images."""
+        return {"image_bytes": tf.constant([self.read(row) for row in rows])}
+
+
+class ImageFiles(Records):
+    """Encoded images, a file each.
+
+    Args:
+      paths: str [N].
+    """
+
+    def __init__(self, paths: np.ndarray):
+        self.names = np.asarray(paths)
+
+    @property
+    def content(self) -> np.ndarray:
+        """The paths."""
+        return self.names
+
+    def read(self, row: int) -> bytes:
+        """The file of a row."""
+        path = self.names[row]
+        if os.path.exists(path) and not os.path.isfile(path):  # such as a pipe, which would be waited for
+            raise OSError("not a file")
+        return pathlib.Path(path).read_bytes()
+
+    def subset(self, rows: np.ndarray) -> "ImageFiles":
+        """The files at `rows`, in that order."""
+        return ImageFiles(self.names[rows])
+
+    def fingerprint(self) -> memoryview:
+        """The paths."""
+        return np.ascontiguousarray(self.names).view(np.uint8).data
+
+    def reader(self) -> Reader:
+        """Reads files without a call into Python."""
+        paths = on_host(self.names)
+        return lambda row: tf.io.read_file(paths[row])
+
+    def stamp(self, row: int) -> tuple[int, int]:
+        """Bytes and time of change of the file; zeros where there is none."""
+        try:
+            status = os.stat(self.names[row])
+        except OSError:
+            return 0, 0
+        return status.st_size, status.st_mtime_ns
+
+
+class FeatureVectors(Examples):
+    """Features that come from elsewhere, without images.
+
+    Args:
+      features: floating [M, D], in memory or memory-mapped; never copied as a whole.
+      rows: which of them are the examples, int64 [N]; None is all.
+    """
+
+    def __init__(self, features: np.ndarray, rows: np.ndarray | None = None):
+        if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
+            raise ValueError(
+                f"Features must be floating [N, D]. Received: dtype={features.dtype}, shape={features.shape}"
+            )
+        self.features, self.rows, self.shape = features, rows, features.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.features if self.rows is None else self.rows)
+
+    @property
+    def names(self) -> np.ndarray:
+        """The numbers of the rows in `features`."""
+        return (np.arange(len(self)) if self.rows is None else self.rows).astype(str)
+
+    @property
+    def content(self) -> np.ndarray:
+        """The vectors, [N, D]; a copy where they are some of `features`."""
+        return self.features if self.rows is None else self.features[self.rows]
+
+    def read(self, row: int) -> np.ndarray:
+        """The vector of a row, float32 [D]; of rows [B], [B, D]."""
+        return np.asarray(self.features[row if self.rows is None else self.rows[row]], np.float32)
+
+    def subset(self, rows: np.ndarray) -> "FeatureVectors":
+        """The examples at `rows`, by their numbers."""
+        return FeatureVectors(self.features, np.asarray(rows) if self.rows is None else self.rows[rows])
+
+    def fingerprint(self) -> bytes:
+        """A digest of the vectors, which are read in chunks."""
+        digest = hashlib.sha256(f"{self.features.dtype}{self.shape}".encode())
+        for start in range(0, len(self), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(self)))
+            digest.update(np.ascontiguousarray(self.features[rows if self.rows is None else self.rows[rows]]).data)
+        return digest.digest()
+
+    def reader(self) -> Reader:
+        """Calls `read`: NumPy reads a memory map without taking all of it into memory."""
+        return lambda rows: tf.ensure_shape(
+            tf.numpy_function(self.read, [rows], tf.float32, stateful=False), (*rows.shape, *self.shape)
+        )
+
+    def examine(self, row: int) -> Examined:
+        """A vector is one pixel high."""
+        return (1, *self.shape), 1, hash_of(self.read(row))
+
+    def request(self, rows: range) -> dict[str, tf.Tensor]:
+        """Vectors."""
+        return {"features": tf.constant(self.read(np.arange(rows.start, rows.stop)))}
+
+
+def examples_of(content: Examples | np.ndarray) -> Examples:
+    """Examples as they are; an array of paths as `ImageFiles`, any other as `Pixels`."""
+    if isinstance(content, Examples):
+        return content
+    array = np.asanyarray(content)
+    return ImageFiles(array) if array.dtype.kind == "U" else Pixels(array)
+
+
+def on_host(array: np.ndarray) -> tf.Tensor:
+    """A tensor in the host's memory."""
+    with tf.device("CPU:0"):  # a GPU has no place for the data set, nor for strings
+        return tf.constant(array)
