@@ -9,7 +9,8 @@ import typing
 
 from absl import flags
 
-from keras_lt.config.run_config import RunConfig
+from keras_lt.config.renamed import RENAMED, translated
+from keras_lt.config.run_config import TOPICS, RunConfig
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
@@ -27,16 +28,17 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         define(name=field.name, default=default, help=field.metadata["help"], **keywords)
         flag_values.register_key_flag_for_module(sys.argv[0], flag_values[field.name])  # --help lists these
+    for name, renamed in RENAMED.items():
+        flags.DEFINE_string(name, None, f"{renamed.instead} now.", flag_values=flag_values)
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     """What --help says: the command's own flags, then those of a run by their topic, each with its default."""
     fields = {field.name: field for field in dataclasses.fields(RunConfig)}
     own = [flag for flag in flag_values.get_key_flags_for_module(sys.argv[0]) if flag.name not in fields]
-    sections = {"Of this command": [(flag.name, flag.help, ()) for flag in own]}
+    sections = {"Of this command": [(flag.name, flag.help, ()) for flag in own], **{topic: [] for topic in TOPICS}}
     for name, field in fields.items():
-        entry = (name, field.metadata["help"], field.metadata["choices"])
-        sections.setdefault(field.metadata["topic"], []).append(entry)
+        sections[field.metadata["topic"]].append((name, field.metadata["help"], field.metadata["choices"]))
     width = min(shutil.get_terminal_size((100, 24)).columns, 100)
     lines = []
     for topic, entries in sections.items():
@@ -56,7 +58,8 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
     for field in dataclasses.fields(RunConfig):
         if isinstance(field.default, tuple):
             values[field.name] = _parse(field, values[field.name])
-    return RunConfig(**values)
+    old = {name: flag_values[name].value for name in RENAMED if flag_values[name].present}
+    return RunConfig(**translated(values, old))
 
 
 def _parse(field: dataclasses.Field, words: list[str]) -> tuple:

@@ -1,95 +1,131 @@
-"""Every choice of a run, as one frozen dataclass; a field is a flag of the same name."""
+"""Every choice of a run, as one frozen dataclass; a field is a flag of the same name.
+
+The fields of the recipe are flags, of both stages, and stand there. Keras is not imported before a `RunConfig` is made,
+so that --help can list the flags at once.
+"""
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterable
 
-from keras_lt import backbones, datasets
-from keras_lt.classifiers import CLASSIFIERS
-from keras_lt.datasets import PROFILES, LongTailed
-from keras_lt.distribution import STRATEGIES
-from keras_lt.features import FEATURE_DTYPES
-from keras_lt.files import atomic
-from keras_lt.inspection import ON_BAD_IMAGE, screen
-from keras_lt.losses import CLASS_WEIGHTS, COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LOSSES
-from keras_lt.methods import METHODS
-from keras_lt.metrics import SHOT_CUTS, check_cuts
-from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
-from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
-from keras_lt.resampling import ENGINES, RESAMPLING
-from keras_lt.samplers import SAMPLERS
-from keras_lt.serving import ON_BAD_REQUEST
-from keras_lt.stages import (
-    BATCH_NORMS,
-    HEADS,
-    PRECISIONS,
-    STAGE_TWO_INPUTS,
-    TAU_SPLITS,
-    TRAIN_PARTS,
-    check_stage_two,
-    choose_head,
-)
+from keras_lt import files
+from keras_lt.recipe import LOSSES, MACHINE, SAME, SAMPLING, STEPS, Recipe
+from keras_lt.registry import names_in
 
-HEADED_LOSSES = (*COSINE_HEAD, *FIRST_BIAS)
-_OF_LISTS = tuple(name for name, entry in RESAMPLING.items() if not entry.makes_features)
+DATA, RUN, NETWORK, AUGMENTATION = "Data", "The run", "Network", "Augmentation"
+SYSTEM, STAGE_TWO, EXPORT = "The system", "Stage two", "Export"
+TOPICS = (DATA, RUN, NETWORK, AUGMENTATION, SYSTEM, SAMPLING, LOSSES, STEPS, STAGE_TWO, MACHINE, EXPORT)
+STAGE_TWO_PREFIX = "classifier_"  # of stage two's own flags of the recipe
 
 
 def _flag(topic: str, default, help_text: str, *, choices: Iterable[str] = (), of_the_run: bool = True):
-    """A field that is a flag; `of_the_run` flags decide a run's numbers, so a work folder has one value of them."""
+    """A field that is a flag; `of_the_run` flags decide a run's numbers, so a work folder has one value of them.
+
+    Args:
+      choices: all that the value may be; a member of a family, which may have parameters, is checked elsewhere.
+    """
     metadata = {"topic": topic, "help": help_text, "choices": tuple(choices), "of_the_run": of_the_run}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_data = functools.partial(_flag, "Data")
-_run = functools.partial(_flag, "The run")
-_network = functools.partial(_flag, "Network")
-_augmentation = functools.partial(_flag, "Augmentation")
-_system = functools.partial(_flag, "System, sampling and losses of stage one")
-_optimizer = functools.partial(_flag, "Optimisation")
-_stage_two = functools.partial(_flag, "Stage two")
-_machine = functools.partial(_flag, "Precision and devices")
-_output = functools.partial(_flag, "Export")
+def _flag_of(field: dataclasses.Field, stage: str, **changes) -> tuple:
+    """Type and flag of a recipe's field, for one stage or both."""
+    settings = {"topic": field.metadata["topic"], "default": field.default, **changes}
+    text = field.metadata["help"].format(stage=stage, choices=", ".join(field.metadata["choices"]))
+    kind = str if isinstance(field.default, str) else field.type
+    return kind, _flag(settings["topic"], settings["default"], text)
+
+
+def _both_stages() -> Iterable[tuple]:
+    """The flags that are fields of the recipe: stage one's, then those that stage two has of its own."""
+    for field in dataclasses.fields(Recipe):
+        own, of_both = field.metadata["stage_two"], field.metadata["stage_two"] == SAME
+        yield field.name, *_flag_of(field, "both stages" if of_both else "stage one")
+        if own is not None and not of_both:
+            name = f"{STAGE_TWO_PREFIX}{field.name}"
+            yield name, *_flag_of(field, "stage two", topic=STAGE_TWO, default=own)
+
+
+_RecipeFlags = dataclasses.make_dataclass("_RecipeFlags", _both_stages(), frozen=True)
+
+_data = functools.partial(_flag, DATA)
+_run = functools.partial(_flag, RUN)
+_network = functools.partial(_flag, NETWORK)
+_augmentation = functools.partial(_flag, AUGMENTATION)
+_system = functools.partial(_flag, SYSTEM)
+_stage_two = functools.partial(_flag, STAGE_TWO)
+_machine = functools.partial(_flag, MACHINE)
+_export = functools.partial(_flag, EXPORT)
+
+
+def _listed(path: str, family: str, *more: str) -> str:
+    return ", ".join((*names_in(path, family), *more))
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(_RecipeFlags):
     """One run: the resolved flags.
 
     Raises:
-      ValueError: values that contradict one another.
+      ValueError: values that cannot be, or that contradict one another, as `check` says.
     """
 
-    dataset: str = _data("fashion_lt", f"Data set: {', '.join(datasets.DATASETS)}, or tfds:<name>.")
+    dataset: str = _data(
+        "fashion_lt", f"Data set: {_listed('datasets/__init__.py', 'DATASETS')}; tfds takes a name, tfds:<name>."
+    )
     data_dir: str = _data(
-        "", "Folder with the data set's lists, images or arrays, or with what tools.prepare made.", of_the_run=False
+        "",
+        "Folder with the data set's lists, images or arrays, or with what keras_lt.prepare made.",
+        of_the_run=False,
     )
     imbalance_ratio: float = _data(
         0.0, "Imposes a long tail: images of the largest class over the smallest's; 0 is the data set's own."
     )
-    profile: str = _data("auto", "Shape of an imposed long tail; auto is exponential.", choices=("auto", *PROFILES))
+    profile: str = _data(
+        "auto",
+        "Shape of an imposed long tail; auto is exponential.",
+        choices=("auto", *names_in("datasets/profiles.py", "PROFILES")),
+    )
     allow_modified_lists: bool = _data(False, "Only warn where lists are not those published.")
-    shot_cuts: str = _data("kang", "Paper whose cuts make classes many-, medium- and few-shot.", choices=SHOT_CUTS)
+    shot_cuts: str = _data(
+        "kang",
+        "Paper whose cuts make classes many-, medium- and few-shot.",
+        choices=names_in("metrics/shots.py", "SHOT_CUTS"),
+    )
     many_above: int = _data(0, "A many-shot class has more training images than this; 0 is that of --shot_cuts.")
     few_below: int = _data(0, "A few-shot class has fewer training images than this; 0 is that of --shot_cuts.")
     on_bad_image: str = _data(
-        "error", "What a missing or damaged image does: end the run, or be left out.", choices=ON_BAD_IMAGE
+        "error",
+        "What a missing or damaged image does: end the run, or be left out.",
+        choices=names_in("inspection.py", "ON_BAD_IMAGE"),
     )
 
     workdir: str = _run("", "Folder of the run; empty is runs/<dataset>.", of_the_run=False)
     overwrite: bool = _run(False, "Empty the work folder first.", of_the_run=False)
-    seed: int = _run(0, "Of initial weights, draws and augmentations.")
+    seed: int = _run(0, "Seed of initial weights, draws and augmentations.")
 
-    backbone: str = _network("resnet8", f"Network from images to features: {', '.join(backbones.NAMES)}.")
+    backbone: str = _network(
+        "resnet8",
+        "Network from images to features: "
+        f"{_listed('backbones/__init__.py', 'BACKBONES')}, keras_applications/<net>, keras_hub/<preset>, "
+        "keras_cv/<class or preset>.",
+    )
     pretrained: str = _network(
         "", "Weights to begin with: imagenet (or a preset's own), or a file; empty is from scratch."
     )
-    image_size: int = _network(0, "Side of the network's input, pixels; 0 is the data set's own.")
-    train_parts: str = _network("all", "What stage one trains; the rest is frozen.", choices=TRAIN_PARTS)
+    image_size: int = _network(0, "Side of the network's input in pixels; 0 is the data set's own.")
+    train_parts: str = _network(
+        "all",
+        "What stage one trains; the rest is frozen.",
+        choices=names_in("stages/representation.py", "TRAIN_PARTS"),
+    )
     backbone_lr_multiplier: float = _network(1.0, "The backbone's learning rate over the classifier's.")
 
     augmentation: str = _augmentation(
-        "auto", "Of training images; auto is the data set's own.", choices=("auto", *AUGMENTATIONS)
+        "auto",
+        "Augmentation of training images; auto is the data set's own.",
+        choices=("auto", *names_in("preprocessing/augmentations.py", "AUGMENTATIONS")),
     )
     randaugment: int = _augmentation(0, "RandAugment operations per image, in place of colour jitter; 0 is none.")
     randaugment_magnitude: float = _augmentation(9.0, "Largest strength of a RandAugment operation, 0 to 10.")
@@ -101,188 +137,116 @@ class RunConfig:
 
     method: str = _system(
         "decoupling",
-        "System; those other than decoupling bring a representation or a classifier of their own.",
-        choices=METHODS,
-    )
-    sampler: str = _system("instance_balanced", "Sampling of stage one.", choices=SAMPLERS)
-    engine: str = _system(
-        "auto",
-        "How indices are drawn; auto: instance for instance_balanced, stratified for class_balanced, else weighted.",
-        choices=("auto", *ENGINES),
+        "Method; those other than decoupling bring a representation or a classifier of their own: "
+        f"{_listed('methods/__init__.py', 'METHODS')}.",
     )
     head: str = _system(
-        "auto", "Classifier that stage one trains; auto is what the loss needs.", choices=("auto", *HEADS)
+        "auto",
+        "Classifier that stage one trains: "
+        f"{_listed('stages/representation.py', 'HEADS')}; auto is what the loss needs.",
     )
-    loss: str = _system("cross_entropy", "Loss of stage one.", choices=LOSSES)
-    focal_gamma: float = _system(2.0, "Of the focal losses: more gives well-classified examples less weight.")
-    feature_loss: str = _system(
-        "", "Loss on the features, added to --loss; empty is none.", choices=("", *FEATURE_LOSSES)
+    stage_one: str = _system(
+        "images",
+        "What stage one is trained on; features are extracted once, where nothing of the backbone is trained.",
+        choices=names_in("stages/representation.py", "STAGE_ONE_INPUTS"),
     )
-    feature_loss_weight: float = _system(1.0, "Factor on --feature_loss.")
-    class_weights: str = _system(
-        "none", "What an example of each class counts in stage one's loss.", choices=("none", *CLASS_WEIGHTS)
+    base_batch_size: int = _flag(
+        STEPS,
+        0,
+        "Batch size that --learning_rate is for; it is scaled by batch_size / base_batch_size. 0 does not scale.",
     )
-    class_weights_from: int = _system(
-        0, "Epochs before --class_weights set in; above 0 is deferred re-weighting (DRW)."
-    )
-    class_weights_beta: float = _system(0.9999, "Of --class_weights=effective_number, below 1.")
-    resampling: str = _system("none", "Balances stage one's training list itself, before any draw.", choices=_OF_LISTS)
-    label_smoothing: float = _system(0.0, "Of stage one's cross-entropy: share of the target spread over all classes.")
-
-    epochs: int = _optimizer(90, "Of stage one.")
-    steps_per_epoch: int = _optimizer(0, "Batches per epoch; 0 is training images // batch_size.")
-    batch_size: int = _optimizer(512, "Images per step, over all devices.")
-    accumulate_steps: int = _optimizer(1, "Passes of one step, each over batch_size / accumulate_steps images.")
-    base_batch_size: int = _optimizer(
-        0, "Batch size that --learning_rate is for; it is scaled by batch_size / base_batch_size. 0 does not scale."
-    )
-    learning_rate: float = _optimizer(0.2, "Of both stages, at its highest.")
-    schedule: str = _optimizer("cosine", "Learning rate of stage one, epoch by epoch.", choices=SCHEDULES)
-    warmup_epochs: int = _optimizer(0, "Stage one's first epochs, over which the learning rate rises.")
-    decay_epochs: tuple[int, ...] = _optimizer(
-        (), "Epochs after which --schedule=multistep lowers the learning rate, comma-separated."
-    )
-    decay_factor: float = _optimizer(0.1, "What multistep schedules multiply the learning rate by.")
-    weight_decay: float = _optimizer(5e-4, "Coupled, on every trainable weight.")
-    clip_norm: float = _optimizer(0.0, "Largest norm of all gradients together; 0 does not clip.")
-    ema_momentum: float = _optimizer(0.0, "Above 0, an exponential moving average of the weights is what is kept.")
 
     classifiers: tuple[str, ...] = _stage_two(
         ("joint", "ncm", "crt", "tau_norm", "lws"),
-        f"Classifiers of stage two, comma-separated: {', '.join(CLASSIFIERS)}.",
+        f"Classifiers, comma-separated: {_listed('classifiers/__init__.py', 'CLASSIFIERS')}; with parameters, their own "
+        "or stage two's, such as lws:epochs=5.",
         of_the_run=False,
     )
-    stage_two: str = _stage_two("features", "What stage two is trained on.", choices=STAGE_TWO_INPUTS)
-    classifier_epochs: int = _stage_two(10, "Of stage two.")
-    classifier_epochs_for: tuple[str, ...] = _stage_two(
-        (), "Classifiers with another number of epochs, comma-separated, such as lws:5."
+    stage_two: str = _stage_two(
+        "features",
+        "What stage two is trained on.",
+        choices=names_in("stages/classifier.py", "STAGE_TWO_INPUTS"),
     )
-    classifier_sampler: str = _stage_two("class_balanced", "Sampling of stage two.", choices=SAMPLERS)
-    classifier_class_weights: str = _stage_two(
-        "none", "What an example of each class counts in stage two's loss.", choices=("none", *CLASS_WEIGHTS)
+    tau_split: str = _stage_two(
+        "val",
+        "What tau is chosen on; test needs --i_know_this_is_test.",
+        choices=names_in("stages/classifier.py", "TAU_SPLITS"),
     )
-    classifier_resampling: str = _stage_two(
-        "none",
-        "Balances stage two's training list itself; smote makes new features.",
-        choices=RESAMPLING,
-    )
-    classifier_learning_rate: float = _stage_two(0.0, "Of stage two, at its highest; 0 is --learning_rate.")
-    classifier_schedule: str = _stage_two("cosine", "Learning rate of stage two.", choices=SCHEDULES)
-    classifier_decay_epochs: tuple[int, ...] = _stage_two(
-        (), "Epochs after which --classifier_schedule=multistep lowers the learning rate, comma-separated."
-    )
-    tau_split: str = _stage_two("val", "What tau is chosen on; test needs --i_know_this_is_test.", choices=TAU_SPLITS)
     i_know_this_is_test: bool = _stage_two(False, "Allows --tau_split=test; the results say so.")
     feature_views: int = _stage_two(
-        1, "Augmented views per training image that --stage_two=features draws from; 0 and 1 take the plain image."
+        1, "Augmented views per training image that features are extracted from; 0 and 1 take the plain image."
     )
     feature_dtype: str = _stage_two(
-        "float32", "How features are stored; float16 takes half the space.", choices=FEATURE_DTYPES
+        "float32",
+        "How features are stored; float16 takes half the space.",
+        choices=names_in("features.py", "FEATURE_DTYPES"),
     )
     batch_norm: str = _stage_two(
-        "frozen", "Statistics of batch norm in stage two; update takes --stage_two=images.", choices=BATCH_NORMS
+        "frozen",
+        "Statistics of batch norm in stage two; update takes --stage_two=images.",
+        choices=names_in("stages/classifier.py", "BATCH_NORMS"),
     )
 
-    precision: str = _machine("float32", "What the backbone computes in; classifiers are float32.", choices=PRECISIONS)
-    jit_compile: str = _machine(
-        "auto", "XLA; auto is Keras's choice, true gives up the same numbers on a GPU.", choices=JIT_COMPILE
+    precision: str = _machine(
+        "float32",
+        "What the backbone computes in; classifiers are float32.",
+        choices=names_in("stages/representation.py", "PRECISIONS"),
     )
-    steps_per_execution: int = _machine(1, "Passes that TensorFlow does between two looks at it from Python.")
     strategy: str = _machine(
         "auto",
         "Devices; auto mirrors where there are several GPUs, multi_host takes every host's, on JAX.",
-        choices=STRATEGIES,
+        choices=names_in("distribution.py", "STRATEGIES"),
     )
     devices: tuple[str, ...] = _machine(
         (), "What --strategy=mirrored mirrors on, such as GPU:0,GPU:1; empty is every GPU.", of_the_run=False
     )
 
-    export_classifier: str = _output("", "Classifier to export; empty is the best on val.", of_the_run=False)
-    target_prior: str = _output(
+    export_classifier: str = _export("", "Classifier to export; empty is the best on val.", of_the_run=False)
+    target_prior: str = _export(
         "",
         "Class distribution that the SavedModel is for: uniform, train, or a file of one probability per class; empty "
         "leaves logits as learned.",
         of_the_run=False,
     )
-    on_bad_request: str = _output(
+    on_bad_request: str = _export(
         "error",
         "What a damaged image does to a request of the SavedModel: refuse it, or get NaN and ok=false.",
-        choices=ON_BAD_REQUEST,
+        choices=names_in("serving/saved_model.py", "ON_BAD_REQUEST"),
         of_the_run=False,
     )
-    export_onnx: bool = _output(False, "Also write an ONNX model beside the SavedModel.", of_the_run=False)
+    export_onnx: bool = _export(False, "Also write an ONNX model beside the SavedModel.", of_the_run=False)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value, valid = getattr(self, field.name), field.metadata["choices"]
-            if valid and value not in valid:
-                raise ValueError(f"--{field.name} must be one of {', '.join(valid)}. Received: {value!r}")
-        unknown = [name for name in self.classifiers if name not in CLASSIFIERS]
-        if unknown or not self.systems:
-            raise ValueError(f"--classifiers must name some of {', '.join(CLASSIFIERS)}. Received: {unknown or 'none'}")
-        exportable = (*CLASSIFIERS, *METHODS)
-        if self.export_classifier and self.export_classifier not in exportable:
-            raise ValueError(
-                f"--export_classifier must be one of {', '.join(exportable)}. Received: {self.export_classifier!r}"
-            )
-        head = METHODS[self.method].head or HEADS[choose_head(self.head, self.loss)]
-        for name in self.classifiers if head is not HEADS["dense"] else ():
-            CLASSIFIERS[name](head(1, 2, seed=0), seed=0)  # refuses a head that it cannot start from
-        if METHODS[self.method].has_own_representation and (self.head != "auto" or self.loss in HEADED_LOSSES):
-            raise ValueError(
-                f"--method={self.method} has a classifier of its own: no --head, and no loss that needs one, as "
-                f"{', '.join(HEADED_LOSSES)} do. Received: --head={self.head}, --loss={self.loss}"
-            )
-        if RESAMPLING[self.classifier_resampling].makes_features and self.stage_two == "images":
-            raise ValueError(
-                "What makes features needs --stage_two=features. "
-                f"Received: --classifier_resampling={self.classifier_resampling}, --stage_two=images"
-            )
-        datasets.check(self.dataset, **self._data_options)
-        check_cuts(**self._cuts)
-        backbones.check(self.backbone, pretrained=self.pretrained)
-        check_stage_two(self.stage_two, self.batch_norm)
-        for name in ("image_size", "base_batch_size", "feature_views", "many_above", "few_below"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be at least 0. Received: {getattr(self, name)}")
-        if self.feature_views > 1 and self.stage_two == "images":
-            raise ValueError(
-                "--feature_views belong to --stage_two=features; images are augmented anew each time. "
-                f"Received: --feature_views={self.feature_views}, --stage_two=images"
-            )
-        if self.tau_split == "test" and not self.i_know_this_is_test:
-            raise ValueError(
-                "--tau_split=test chooses tau by the images that it is then scored on: the score is no estimate of "
-                "other images. Take --tau_split=val, or say --i_know_this_is_test. Received: --tau_split=test"
-            )
-        if self.devices and self.strategy != "mirrored":
-            raise ValueError(f"--devices belong to --strategy=mirrored. Received: --strategy={self.strategy}")
-        _ = self.recipes  # a recipe checks its own numbers, as preprocessing does
-        Preprocessing(image_size=self.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **self.augmentations)
+        from keras_lt.config.checks import check  # noqa: PLC0415 - imports Keras, for which --help does not wait
+
+        check(self)
 
     @property
     def folder(self) -> pathlib.Path:
         """The work folder."""
-        return pathlib.Path(self.workdir or f"runs/{self.dataset}")
+        return files.expanded(self.workdir or f"runs/{self.dataset}")
 
     @property
-    def _data_options(self) -> dict:
+    def data_options(self) -> dict:
+        """What the data set's function is told."""
         given = {"allow_modified_lists": self.allow_modified_lists, "imbalance_ratio": self.imbalance_ratio}
         given |= {"profile": "" if self.profile == "auto" else self.profile}
         return {name: value for name, value in given.items() if value}
 
     @property
-    def _cuts(self) -> dict[str, int]:
+    def cuts(self) -> dict[str, int]:
+        """Above and below which numbers of training images classes are many- and few-shot."""
+        from keras_lt.metrics import SHOT_CUTS  # noqa: PLC0415 - imports Keras
+
         many_above, few_below = SHOT_CUTS[self.shot_cuts]
         return {"many_above": self.many_above or many_above, "few_below": self.few_below or few_below}
 
-    def load_data(self) -> LongTailed:
-        """The data set, its images not looked at."""
-        return dataclasses.replace(datasets.load(self.dataset, self.data_dir, **self._data_options), **self._cuts)
+    def load_data(self):
+        """The data set, a `datasets.LongTailed`, its images not looked at."""
+        from keras_lt import datasets  # noqa: PLC0415 - imports Keras
 
-    def open_data(self) -> LongTailed:
-        """The data set, with every image on disk checked; the bad ones are listed in the work folder."""
-        return screen(self.load_data(), on_bad_image=self.on_bad_image, report=self.folder / "bad_images.txt")
+        folder = str(files.expanded(self.data_dir)) if self.data_dir else ""
+        return dataclasses.replace(datasets.load(self.dataset, folder, **self.data_options), **self.cuts)
 
     @property
     def augmentations(self) -> dict[str, float]:
@@ -290,55 +254,29 @@ class RunConfig:
         names = ("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix")
         return {name: getattr(self, name) for name in names}
 
-    @property
+    @functools.cached_property
     def stage_one_recipe(self) -> Recipe:
         """How the representation is trained."""
-        return Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self._scaled(self.learning_rate),
-            schedule=self.schedule,
-            warmup_epochs=self.warmup_epochs,
-            decay_epochs=self.decay_epochs,
-            decay_factor=self.decay_factor,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            ema_momentum=self.ema_momentum,
-            accumulate_steps=self.accumulate_steps,
-            steps_per_execution=self.steps_per_execution,
-            jit_compile=self.jit_compile,
-            steps_per_epoch=self.steps_per_epoch,
-            sampler=self.sampler,
-            engine=self.engine,
-            loss=self.loss,
-            label_smoothing=self.label_smoothing,
-            focal_gamma=self.focal_gamma,
-            class_weights=self.class_weights,
-            class_weights_from=self.class_weights_from,
-            class_weights_beta=self.class_weights_beta,
-            feature_loss=self.feature_loss,
-            feature_loss_weight=self.feature_loss_weight,
-            resampling=self.resampling,
-        )
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)}
+        return Recipe(**{**fields, "learning_rate": self._scaled(self.learning_rate)})
 
-    def stage_two_recipe(self, classifier: str) -> Recipe:
-        """How a classifier is trained."""
-        return dataclasses.replace(
-            self.stage_one_recipe,
-            epochs=self._classifier_epochs_for.get(classifier, self.classifier_epochs),
-            learning_rate=self._scaled(self.classifier_learning_rate or self.learning_rate),
-            schedule=self.classifier_schedule,
-            warmup_epochs=0,
-            decay_epochs=self.classifier_decay_epochs,
-            sampler=self.classifier_sampler,
-            engine="auto",
-            loss="cross_entropy",
-            label_smoothing=0.0,
-            class_weights=self.classifier_class_weights,
-            class_weights_from=0,
-            feature_loss="",
-            resampling=self.classifier_resampling,
-        )
+    @functools.cached_property
+    def _stage_two_recipe(self) -> Recipe:
+        """What stage two trains by, but for what a classifier changes of it."""
+        own = {}
+        for field in dataclasses.fields(Recipe):
+            if field.metadata["stage_two"] is None:
+                own[field.name] = field.default
+            elif field.metadata["stage_two"] != SAME:
+                own[field.name] = getattr(self, f"{STAGE_TWO_PREFIX}{field.name}")
+        rate = self._scaled(self.classifier_learning_rate or self.learning_rate)
+        return dataclasses.replace(self.stage_one_recipe, **{**own, "learning_rate": rate})
+
+    def stage_two_recipe(self, name: str) -> Recipe:
+        """How a classifier, or a method's own, is trained."""
+        from keras_lt.stages import classifier_entry  # noqa: PLC0415 - imports Keras
+
+        return self._stage_two_recipe if name == self.method else classifier_entry(name, self._stage_two_recipe)[1]
 
     def _scaled(self, learning_rate: float) -> float:
         return learning_rate * self.batch_size / (self.base_batch_size or self.batch_size)
@@ -349,23 +287,20 @@ class RunConfig:
         return [self.stage_one_recipe, *map(self.stage_two_recipe, self.systems)]
 
     @property
-    def systems(self) -> list[str]:
-        """What the run's table has a row for: the method's own classifier, where it has one, and `classifiers`."""
-        return [self.method] * (METHODS[self.method].learn_classifier is not None) + list(self.classifiers)
+    def method_entry(self):
+        """The entry of `method`, a `methods.MethodEntry`."""
+        from keras_lt.methods import method_entry  # noqa: PLC0415 - imports Keras
+
+        return method_entry(self.method)
 
     @property
-    def _classifier_epochs_for(self) -> dict[str, int]:
-        epochs = dict(entry.partition(":")[::2] for entry in self.classifier_epochs_for)
-        if not all(name in (*CLASSIFIERS, *METHODS) and number.isdecimal() for name, number in epochs.items()):
-            raise ValueError(
-                "--classifier_epochs_for must be classifier:epochs, comma-separated, of "
-                f"{', '.join(CLASSIFIERS)}. Received: {','.join(self.classifier_epochs_for)}"
-            )
-        return {name: int(number) for name, number in epochs.items()}
+    def systems(self) -> list[str]:
+        """What the run's table has a row for: the method's own classifier, where it has one, and `classifiers`."""
+        return [self.method] * self.method_entry.own_row + list(self.classifiers)
 
     def save(self, path: pathlib.Path):
         """Writes the resolved flags as a flag file that replays the run."""
-        with atomic(path) as scratch:
+        with files.atomic(path) as scratch:
             scratch.write_text("".join(f"--{name}={value}\n" for name, value in self.as_flags().items()), "utf-8")
 
     def as_flags(self) -> dict[str, str]:

@@ -20,11 +20,13 @@ class MethodEntry(Entry):
 
     Attributes:
       own_row: whether it has a classifier of its own beside those of `classifiers.CLASSIFIERS`.
+      takes: what of stage two's recipe that is trained by, beside epochs and learning rate.
       prior: the class distribution that its own classifier's logits take for granted, as `ClassifierEntry.prior`.
       stage_one_prior: the one that stage one's classifier does: that which its "recipe" leaves, or "uniform".
     """
 
     own_row: bool = dataclasses.field(default=True, kw_only=True)
+    takes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="uniform", kw_only=True)
     stage_one_prior: Literal["recipe", "uniform"] = dataclasses.field(default="recipe", kw_only=True)
 
@@ -32,8 +34,10 @@ class MethodEntry(Entry):
 METHODS: dict[str, MethodEntry] = {
     "decoupling": MethodEntry(lambda: DECOUPLING, label="Decoupling", own_row=False),
     "bbn": MethodEntry(bbn.hooks, label="BBN", prior="stage_one", stage_one_prior="uniform"),
-    "oltr": MethodEntry(oltr.hooks, label="OLTR", prior="stage_two"),
-    "fslwf": MethodEntry(fslwf.hooks, label="FSLwF"),
+    "oltr": MethodEntry(
+        oltr.hooks, label="OLTR", takes=("sampler", "loss", "class_weights", "resampling"), prior="stage_two"
+    ),
+    "fslwf": MethodEntry(fslwf.hooks, label="FSLwF", takes=("loss",)),
 }
 
 

@@ -131,7 +131,7 @@ def erase(image: tf.Tensor, seed: tf.Tensor, *, probability: float) -> tf.Tensor
 
 
 AUGMENTATIONS = {
-    NO_AUGMENTATION: _no_augmentation,
+    "none": _no_augmentation,
     "crop": _crop,
     "crop_flip": _crop_flip,
     "resized_crop_flip": _resized_crop_flip,

@@ -1,0 +1,153 @@
+"""What is asked of a run before any work: flags against one another, against the data set, against the machine."""
+
+import dataclasses
+
+from keras_lt import backbones, datasets
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.config.run_config import RunConfig
+from keras_lt.datasets import LongTailed
+from keras_lt.distribution import Strategy, check_replicas
+from keras_lt.methods import METHODS
+from keras_lt.metrics import check_cuts
+from keras_lt.optimization import check_optimizer
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.recipe import Recipe
+from keras_lt.registry import split
+from keras_lt.resampling import check_resampling, resampled_counts
+from keras_lt.stages import (
+    check_hosts,
+    check_stage_one,
+    check_stage_two,
+    classifier_entry,
+    head_entry,
+    trains_on_images,
+)
+
+
+def check(config: RunConfig):
+    """Raises ValueError for flags that cannot be, that contradict one another, or of which one would do nothing."""
+    for field in dataclasses.fields(config):
+        value, valid = getattr(config, field.name), field.metadata["choices"]
+        if valid and value not in valid:
+            raise ValueError(f"--{field.name} must be one of {', '.join(valid)}. Received: {value!r}")
+    for name in ("seed", "image_size", "base_batch_size", "feature_views", "many_above", "few_below"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"--{name} must be at least 0. Received: {getattr(config, name)}")
+    datasets.check(config.dataset, **config.data_options)
+    check_cuts(**config.cuts)
+    backbones.check(config.backbone, pretrained=config.pretrained)
+    _check_names(config)
+    _check_stage_one(config)
+    _check_stage_two(config)
+    _check_unused(config)
+    if config.tau_split == "test" and not config.i_know_this_is_test:
+        raise ValueError(
+            "--tau_split=test chooses tau by the images that it is then scored on: the score is no estimate of "
+            "other images. Take --tau_split=val, or say --i_know_this_is_test. Received: --tau_split=test"
+        )
+    if config.devices and config.strategy != "mirrored":
+        raise ValueError(f"--devices belong to --strategy=mirrored. Received: --strategy={config.strategy}")
+
+
+def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
+    """Raises ValueError for what of a run does not fit its data set or the machine."""
+    config.method_entry().data(data)  # a method may need classes of some size
+    check_hosts(strategy, config.stage_one_recipe)
+    for recipe in config.recipes:
+        check_resampling(recipe.resampling, data.class_counts)
+        recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
+        check_replicas(
+            strategy,
+            batch_size=recipe.batch_size,
+            accumulate_steps=recipe.accumulate_steps,
+            steps_per_execution=recipe.steps_per_execution,
+            jit_compile=recipe.jit_compile == "true",
+        )
+
+
+def _check_names(config: RunConfig):
+    """The classifiers, and the one to export."""
+    unknown = [name for name in config.classifiers if split(name)[0] not in CLASSIFIERS]
+    if unknown or not config.systems:
+        raise ValueError(f"--classifiers must name some of {', '.join(CLASSIFIERS)}. Received: {unknown or 'none'}")
+    twice = {name for name in config.classifiers if config.classifiers.count(name) > 1}
+    if twice:
+        raise ValueError(f"--classifiers must name each once. Received: {', '.join(sorted(twice))} twice")
+    exportable = (*CLASSIFIERS, *METHODS)
+    if config.export_classifier and split(config.export_classifier)[0] not in exportable:
+        raise ValueError(
+            f"--export_classifier must be one of {', '.join(exportable)}. Received: {config.export_classifier!r}"
+        )
+
+
+def _check_stage_one(config: RunConfig):
+    hooks = config.method_entry()
+    check_stage_one(
+        config.stage_one_recipe,
+        hooks,
+        head=config.head,
+        pretrained=config.pretrained,
+        train_parts=config.train_parts,
+        backbone_lr_multiplier=config.backbone_lr_multiplier,
+        precision=config.precision,
+        stage_one=config.stage_one,
+        **config.augmentations,
+    )
+    Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
+    head = (hooks.head or head_entry(config.head, config.stage_one_recipe))(1, 2, seed=0)
+    for name in config.classifiers:
+        classifier_entry(name)[0](head, seed=0)  # refuses a head that it cannot start from
+
+
+def _check_stage_two(config: RunConfig):
+    check_optimizer(config.stage_one_recipe)
+    if config.feature_views > 1 and config.stage_two == "images":
+        raise ValueError(
+            "--feature_views belong to --stage_two=features; images are augmented anew each time. "
+            f"Received: --feature_views={config.feature_views}, --stage_two=images"
+        )
+    for name in config.classifiers:
+        check_stage_two(
+            name,
+            config.stage_two_recipe(name),
+            stage_two=config.stage_two,
+            batch_norm=config.batch_norm,
+            tau_split=config.tau_split,
+            mixes=bool(config.mixup or config.cutmix),
+        )
+    _ = config.recipes  # a recipe checks its own numbers
+
+
+def _check_unused(config: RunConfig):
+    """Refuses flags that nothing of the run would take, where they have another value than their default."""
+    entries = [classifier_entry(name)[0] for name in config.classifiers]
+    trained = [entry for entry in entries if entry.trained]
+    on_features = [entry for entry in trained if not trains_on_images(entry, config.stage_two)]
+    own = config.method_entry.takes
+    makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
+    views = config.feature_views > 1
+    for name, used, why in (
+        ("classifier_class_weights", trained or "class_weights" in own, "no classifier of it is trained with them"),
+        ("classifier_resampling", trained or "resampling" in own, "no classifier of it is trained on such a list"),
+        ("classifier_loss", trained or "loss" in own, "no classifier of it is trained by a loss"),
+        ("tau_split", any(entry.tau_split for entry in entries), "no classifier of it chooses tau"),
+        ("i_know_this_is_test", config.tau_split == "test", "it belongs to --tau_split=test"),
+        ("batch_norm", len(on_features) < len(trained), "no classifier of it is trained on images"),
+        (
+            "feature_views",
+            config.stage_one == "features" or (on_features and not makes_features),
+            "nothing of it is trained on features of images",
+        ),
+        ("feature_loss_weight", config.feature_loss, "it belongs to --feature_loss"),
+        ("decay_factor", config.decay_epochs or config.classifier_decay_epochs, "it belongs to multistep schedules"),
+        ("randaugment_magnitude", config.randaugment, "it belongs to --randaugment"),
+        ("backbone_lr_multiplier", config.train_parts != "classifier", "nothing of the backbone is trained"),
+        ("randaugment", config.stage_one == "images" or views, "no image of it is augmented"),
+        ("random_erasing", config.stage_one == "images" or views, "no image of it is augmented"),
+        ("augmentation", config.stage_one == "images" or views, "no image of it is augmented"),
+    ):
+        if not used and getattr(config, name) != getattr(RunConfig, name):
+            raise ValueError(
+                f"--{name} would do nothing in this run: {why}. "
+                f"Received: --{name}={getattr(config, name)}, --classifiers={','.join(config.classifiers)}"
+            )

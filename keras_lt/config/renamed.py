@@ -1,0 +1,89 @@
+"""Flags of version 0.1 that have another name since, for one release: what they said is said by the new ones."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+
+Values = dict[str, object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """A flag that was renamed.
+
+    Attributes:
+      default: what it was when nobody gave it.
+      instead: what says it now.
+      translate: (values of all flags, its value) -> those that change.
+    """
+
+    default: str
+    instead: str
+    translate: Callable[[Values, str], Values]
+
+
+def _gamma(values: Values, gamma: str) -> Values:
+    loss = str(values["loss"])
+    default = {"focal": "2.0", "sigmoid_focal": "0.5"}.get(loss)
+    return {"loss": _told(loss, "gamma", gamma, default=default)} if default else {}
+
+
+def _label_smoothing(values: Values, share: str) -> Values:
+    loss = str(values["loss"])
+    return {"loss": _told(loss, "label_smoothing", share, default="0.0")} if loss == "cross_entropy" else {}
+
+
+def _beta(values: Values, beta: str) -> Values:
+    names = ("class_weights", "classifier_class_weights")
+    return {
+        name: _told("effective_number", "beta", beta, default="0.9999")
+        for name in names
+        if values[name] == "effective_number"
+    }
+
+
+def _epochs_for(values: Values, epochs: str) -> Values:
+    given = dict(entry.split(":") for entry in epochs.split(",") if entry.count(":") == 1)
+    return {"classifiers": tuple(_told(name, "epochs", given.get(name, "")) for name in values["classifiers"])}
+
+
+def _told(name: str, parameter: str, value: str, *, default: str = "") -> str:
+    return name if value == default else f"{name}:{parameter}={value}"
+
+
+RENAMED: dict[str, Renamed] = {
+    "focal_gamma": Renamed("2.0", "--loss=focal:gamma=2", _gamma),
+    "label_smoothing": Renamed("0.0", "--loss=cross_entropy:label_smoothing=0.1", _label_smoothing),
+    "class_weights_beta": Renamed("0.9999", "--class_weights=effective_number:beta=0.999", _beta),
+    "classifier_epochs_for": Renamed("", "--classifiers=lws:epochs=5", _epochs_for),
+}
+# Values that were renamed: flag -> old value -> new one.
+RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "method": {"oltr_frozen": "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"},
+}
+
+
+def translated(values: Values, old: dict[str, str]) -> Values:
+    """The values of all flags, with what old flags and old values say in the words of today; it is warned of.
+
+    Args:
+      values: flag -> value.
+      old: those of `RENAMED` that were given -> value.
+    Raises:
+      ValueError: an old flag that would do nothing.
+    """
+    values = dict(values)
+    for flag, value in old.items():
+        renamed = RENAMED[flag]
+        changes = renamed.translate(values, value)
+        if not changes and value != renamed.default:
+            raise ValueError(f"--{flag} would do nothing in this run; it is {renamed.instead} now. Received: {value}")
+        if value != renamed.default:
+            warnings.warn(f"--{flag}={value} is {renamed.instead} now, and goes with the next release.", stacklevel=2)
+        values |= changes
+    for flag, names in RENAMED_VALUES.items():
+        if values[flag] in names:
+            new = names[values[flag]]
+            warnings.warn(f"--{flag}={values[flag]} is --{flag}={new} now.", stacklevel=2)
+            values[flag] = new
+    return values
