@@ -12,9 +12,9 @@ import numpy as np
 import PIL.Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_lt.files import atomic
 from keras_lt.datasets import Examples, LongTailed
 from keras_lt.datasets.examining import Examined, hash_of
+from keras_lt.files import atomic
 
 ON_BAD_IMAGE = ("error", "skip")
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes

@@ -98,7 +98,7 @@ class Recipe:
     resampling: str = _field(
         SAMPLING,
         "none",
-        "Balances the training list of {stage} itself before any draw: {choices}; smote makes new features, in stage two.",
+        "Balances the training list of {stage} before any draw: {choices}; smote makes new features, in stage two.",
         stage_two="none",
         choices=names_in("resampling/lists.py", "RESAMPLING"),
     )

@@ -50,6 +50,7 @@ class ClassifierEntry(Entry):
       prior: the class distribution that its logits take for granted: that of the training of "stage_one", or of
         "stage_two", or "uniform" where it is made to treat classes alike.
       tau_split: whether `--tau_split` says which split its choice is made on; else it is val.
+      baseline: whether tables give the others' differences to it.
     """
 
     starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
@@ -59,10 +60,13 @@ class ClassifierEntry(Entry):
     recipe: Mapping[str, object] = dataclasses.field(default_factory=dict, kw_only=True)
     prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="stage_two", kw_only=True)
     tau_split: bool = dataclasses.field(default=False, kw_only=True)
+    baseline: bool = dataclasses.field(default=False, kw_only=True)
 
 
 CLASSIFIERS: dict[str, ClassifierEntry] = {
-    "joint": ClassifierEntry(dense.joint, label="Joint", starts_from="head", trained=False, prior="stage_one"),
+    "joint": ClassifierEntry(
+        dense.joint, label="Joint", starts_from="head", trained=False, prior="stage_one", baseline=True
+    ),
     "ncm": ClassifierEntry(ncm.candidates, label="NCM", trained=False, prior="uniform"),
     "crt": ClassifierEntry(dense.crt, label="cRT"),
     "crt_last_block": ClassifierEntry(dense.crt, label="cRT + last block", train_parts="last_block"),

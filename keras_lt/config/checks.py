@@ -11,7 +11,6 @@ from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.recipe import Recipe
 from keras_lt.registry import split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.stages import (

@@ -158,8 +158,8 @@ class RunConfig(_RecipeFlags):
 
     classifiers: tuple[str, ...] = _stage_two(
         ("joint", "ncm", "crt", "tau_norm", "lws"),
-        f"Classifiers, comma-separated: {_listed('classifiers/__init__.py', 'CLASSIFIERS')}; with parameters, their own "
-        "or stage two's, such as lws:epochs=5.",
+        f"Classifiers, comma-separated: {_listed('classifiers/__init__.py', 'CLASSIFIERS')}; with parameters, their "
+        "own or those of stage two's recipe, such as lws:epochs=5.",
         of_the_run=False,
     )
     stage_two: str = _stage_two(

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 
-from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.datasets.examples import Examples, examples_of
+from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
 

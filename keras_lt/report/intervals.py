@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lt.metrics import ShotGroups
 from keras_lt.report.details import Scored
+from keras_lt.report.systems import BASELINE
 from keras_lt.significance import interval, stratified_bootstrap
 
 RESAMPLES = 1000  # seconds for 36,500 images of 365 classes and ten classifiers
@@ -47,8 +48,8 @@ def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, res
         ends = interval(of)
         return {name: dict(zip(SCORES, ends[:, :, k].T, strict=True)) for k, name in enumerate(names)}
 
-    joint = [names.index("joint")] if "joint" in names else []
-    return Intervals(by_name(estimates), by_name(estimates - estimates[:, :, joint]) if joint else {})
+    baseline = [names.index(BASELINE)] if BASELINE in names else []
+    return Intervals(by_name(estimates), by_name(estimates - estimates[:, :, baseline]) if baseline else {})
 
 
 def _weights(labels: np.ndarray, groups: ShotGroups) -> np.ndarray:

@@ -6,7 +6,7 @@ from keras_lt.datasets import LongTailed
 from keras_lt.report.figures import Plot
 from keras_lt.report.plots import draw_class_counts, draw_tau_curve
 from keras_lt.report.ranks import Ranks
-from keras_lt.report.style import RC, STYLES
+from keras_lt.report.style import RC, styles_for
 from keras_lt.stages import Classifier
 
 
@@ -36,4 +36,6 @@ def plot_tau_curve(classifier: Classifier) -> Plot:
         raise ValueError(f"The classifier must have chosen a tau, as tau_norm does. Received: {classifier.chosen}")
     name = "tau_norm"
     with matplotlib.rc_context(RC):
-        return draw_tau_curve(name, classifier.candidates, style=STYLES[name], chosen_tau=classifier.chosen["tau"])
+        return draw_tau_curve(
+            name, classifier.candidates, style=styles_for([name])[name], chosen_tau=classifier.chosen["tau"]
+        )

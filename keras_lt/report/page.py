@@ -12,6 +12,7 @@ from keras_lt.report.figures import Plot
 from keras_lt.report.intervals import Ends, Intervals
 from keras_lt.report.published import Comparison
 from keras_lt.report.style import DARK_COLORS
+from keras_lt.report.systems import BASELINE
 
 GAINS = {"few": "Δ few", "all": "Δ all"}
 
@@ -72,7 +73,7 @@ def _rows(results: Mapping, intervals: Intervals, comparison: Comparison) -> lis
             )
             for score, label in tables.SCORES.items()
         }
-        if name != "joint":
+        if name != BASELINE:
             gains = intervals.gains.get(name)
             below |= {label: (_range(gains, score, tables.points), "") for score, label in GAINS.items()}
         rows.append([(cell, *below.get(label, ("", ""))) for label, cell in zip(tables.HEADER, row, strict=True)])

@@ -12,6 +12,7 @@ from keras_lt.report.intervals import Ends
 from keras_lt.report.ranks import Ranks
 from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
+from keras_lt.report.systems import BASELINE
 from keras_lt.report.tables import as_number, best_classifier, display_name, percent
 
 
@@ -45,7 +46,9 @@ def draw_plots(
             plots.append(draw_tau_curve(name, curve, style=styles[name], chosen_tau=chosen.get("tau")))
         if details.weight_norms:
             plots.append(draw_weight_norms(ranks, details.weight_norms, styles=styles))
-        shown = dict.fromkeys(n for n in ("joint", details.exported or best_classifier(results)) if n in details.scores)
+        shown = dict.fromkeys(
+            n for n in (BASELINE, details.exported or best_classifier(results)) if n in details.scores
+        )
         if shown:
             plots.append(draw_reliability({n: details.scores[n].reliability for n in shown}, styles=styles))
     return plots

@@ -7,27 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from keras_lt.metrics import SHOT_CUTS, ShotGroups
-
-# The plain stage one, which all classifiers of `Published.scores` are learned on.
-PLAIN = {
-    "sampler": "instance_balanced",
-    "loss": "cross_entropy",
-    "feature_loss": "",
-    "class_weights": "none",
-    "resampling": "none",
-}
-# Systems that are another stage one: its own classifier, which a run calls Joint. Name -> what differs from `PLAIN`.
-STAGE_ONES = {
-    "focal": {"loss": "focal"},
-    "range": {"feature_loss": "range"},
-    "lifted": {"feature_loss": "lifted"},
-    "cb_focal": {"loss": "sigmoid_focal", "class_weights": "effective_number"},
-    "ldam": {"loss": "ldam"},
-    "ldam_drw": {"loss": "ldam", "class_weights": "effective_number", "deferred": True},
-    "balanced_softmax": {"loss": "balanced_softmax"},
-    "logit_adjustment": {"loss": "logit_adjustment"},
-}
-
+from keras_lt.report.systems import system_of
 
 GROUPS = ("many", "medium", "few", "all")
 
@@ -116,7 +96,7 @@ class Published:
       backbone: the network as papers write it.
       epochs: of stage one.
       source: where the scores are printed.
-      scores: classifier, method or one of `STAGE_ONES` -> score -> percent.
+      scores: system, as `systems.system_of` names it -> score -> percent.
     """
 
     dataset: str
@@ -227,21 +207,3 @@ def compare(results: Mapping, *, groups: ShotGroups) -> Comparison:
         ours={name: table.fractions(system) for name, system in systems.items() if system in table.scores},
         others={system: table.fractions(system) for system in table.scores if system not in systems.values()},
     )
-
-
-def system_of(classifier: str, *, method: str, recipe: Mapping[str, object]) -> str:
-    """What `Published.scores` calls a classifier of a run; empty where papers have nothing of its kind.
-
-    Args:
-      method: of the run.
-      recipe: of its stage one, with the fields of `optimization.Recipe`; one that is missing is plain.
-    """
-    if method != "decoupling":
-        return classifier.removesuffix("_frozen") if classifier == method else ""
-    changes = {field: recipe[field] for field, plain in PLAIN.items() if recipe.get(field, plain) != plain}
-    if recipe.get("class_weights_from"):
-        changes["deferred"] = True
-    if not changes:
-        return classifier
-    names = [name for name, stage_one in STAGE_ONES.items() if stage_one == changes]
-    return names[0] if names and classifier == "joint" else ""

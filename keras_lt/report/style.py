@@ -1,7 +1,12 @@
 """How plots look: one color, marker and line per classifier, as color alone must not tell two apart."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
+
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.methods import METHODS
+from keras_lt.registry import split
 
 INK, PAPER = "#222222", "#ffffff"
 BARS = "#808080"  # seen on both papers
@@ -43,40 +48,40 @@ class Style:
     dashes: str | tuple
 
 
-# Kin have kindred colors: the cRTs are blue, what has a τ is brown, what learns scales is green.
-STYLES = {
-    "joint": Style(INK, DARK_INK, "o", "-"),
-    "ncm": Style("#d650b8", "#eb63a5", "s", ":"),
-    "crt": Style("#0a4a9c", "#3f8fee", "^", "--"),
-    "crt_last_block": Style("#2f7fd6", "#7db4f5", "<", (0, (5, 1))),
-    "crt_all": Style("#1d8aa5", "#5cc8e0", ">", (0, (3, 1))),
-    "crt_all_tenth": Style("#5b6ee0", "#9aa8ff", "X", (0, (1, 1))),
-    "fine_tune": Style("#6a4fb3", "#b5a3f0", "*", (0, (8, 2))),
-    "tau_norm": Style("#a8430a", "#c9743a", "D", "-"),
-    "tau_search": Style("#d9731a", "#f0a060", "d", (0, (4, 1, 1, 1))),
-    "tau_learned": Style("#8a5a00", "#d0a050", "p", (0, (2, 1))),
-    "lws": Style("#35a07c", "#5eecaa", "v", "-."),
-    "lws_tau_norm": Style("#1f6b3a", "#7fd08f", "h", (0, (5, 2, 1, 2))),
-    "cosine": Style("#b5881a", "#dcb93c", "P", (0, (6, 1, 1, 1))),
-    "bbn": Style("#a3253a", "#f08a9b", "8", "-"),
-    "oltr": Style("#7f4b28", "#cf9f7c", "H", "--"),
-    "oltr_frozen": Style("#5f6b2a", "#b9c770", "x", "-."),
-    "fslwf": Style("#00828a", "#3fd0d8", "+", ":"),
-}
+# Of the classifiers in the order of their family, then of the methods that have a row of their own. Kin have kindred
+# colors: the cRTs are blue, what has a τ is brown, what learns scales is green.
+PALETTE = [
+    Style(INK, DARK_INK, "o", "-"),
+    Style("#d650b8", "#eb63a5", "s", ":"),
+    Style("#0a4a9c", "#3f8fee", "^", "--"),
+    Style("#2f7fd6", "#7db4f5", "<", (0, (5, 1))),
+    Style("#1d8aa5", "#5cc8e0", ">", (0, (3, 1))),
+    Style("#5b6ee0", "#9aa8ff", "X", (0, (1, 1))),
+    Style("#6a4fb3", "#b5a3f0", "*", (0, (8, 2))),
+    Style("#a8430a", "#c9743a", "D", "-"),
+    Style("#d9731a", "#f0a060", "d", (0, (4, 1, 1, 1))),
+    Style("#8a5a00", "#d0a050", "p", (0, (2, 1))),
+    Style("#35a07c", "#5eecaa", "v", "-."),
+    Style("#1f6b3a", "#7fd08f", "h", (0, (5, 2, 1, 2))),
+    Style("#b5881a", "#dcb93c", "P", (0, (6, 1, 1, 1))),
+    Style("#a3253a", "#f08a9b", "8", "-"),
+    Style("#7f4b28", "#cf9f7c", "H", "--"),
+    Style("#00828a", "#3fd0d8", "+", ":"),
+]
 SPARE_STYLES = [
+    Style("#5f6b2a", "#b9c770", "x", "-."),
     Style("#6b6f76", "#b4b9c1", "1", (0, (8, 2))),
     Style("#b0508f", "#e79fcf", "2", (0, (3, 1))),
     Style("#4f8f1f", "#a5dd72", "3", (0, (1, 1))),
 ]
-DARK_COLORS = {INK: DARK_INK, PAPER: DARK_PAPER} | {
-    style.color: style.dark for style in [*STYLES.values(), *SPARE_STYLES]
-}
+DARK_COLORS = {INK: DARK_INK, PAPER: DARK_PAPER} | {style.color: style.dark for style in [*PALETTE, *SPARE_STYLES]}
+OWNERS = [*CLASSIFIERS, *(name for name, method in METHODS.items() if method.own_row)]
 
 
 def styles_for(classifiers: Iterable[str]) -> dict[str, Style]:
-    """The style of every classifier; those without one of their own take turns with the spare ones."""
-    styles = {}
+    """The style of every classifier; those beyond the palette, or with parameters, take turns with the spare ones."""
+    own, styles, spare = dict(zip(OWNERS, PALETTE, strict=False)), {}, itertools.cycle(SPARE_STYLES)
     for name in classifiers:
-        spare = SPARE_STYLES[len(styles.keys() - STYLES.keys()) % len(SPARE_STYLES)]
-        styles[name] = STYLES.get(name, spare)
+        style = own.pop(split(name)[0], None)  # of several with other parameters the first has it
+        styles[name] = style or next(spare)
     return styles

@@ -8,35 +8,11 @@ import rich.box
 import rich.table
 import rich.text
 
-DISPLAY_NAMES = {
-    "joint": "Joint",
-    "ncm": "NCM",
-    "crt": "cRT",
-    "crt_last_block": "cRT + last block",
-    "crt_all": "cRT + backbone",
-    "crt_all_tenth": "cRT + backbone, 0.1 lr",
-    "fine_tune": "Fine-tuned",
-    "tau_norm": "τ-normalized",
-    "tau_search": "τ searched",
-    "tau_learned": "τ learned",
-    "lws": "LWS",
-    "lws_tau_norm": "LWS from τ-norm",
-    "cosine": "Cosine",
-    "bbn": "BBN",
-    "oltr": "OLTR",
-    "oltr_frozen": "OLTR, frozen",
-    "oltr_decoupled": "OLTR, decoupled",
-    "fslwf": "FSLwF",
-    # What is only published, or is a run's Joint with another loss.
-    "focal": "Focal",
-    "range": "Range",
-    "lifted": "Lifted",
-    "cb_focal": "CB-Focal",
-    "ldam": "LDAM",
-    "ldam_drw": "LDAM + DRW",
-    "balanced_softmax": "Balanced softmax",
-    "logit_adjustment": "Logit adjustment",
-}
+from keras_lt.methods import METHODS
+from keras_lt.recipe import Recipe
+from keras_lt.registry import split
+from keras_lt.report.systems import BASELINE, FIELDS, display_name
+
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
 NUMERIC = range(1, 8)  # the columns of HEADER that align right
@@ -48,11 +24,6 @@ class Cell(NamedTuple):
 
     text: str
     best: bool = False
-
-
-def display_name(name: str) -> str:
-    """The paper's way to write a classifier's name; unknown names stay as they are."""
-    return DISPLAY_NAMES.get(name, name)
 
 
 def as_number(value: float | None) -> float:
@@ -97,7 +68,7 @@ def score_rows(results: Mapping) -> list[list[Cell]]:
     The best of a column is marked as printed, so scores that print alike are marked alike.
     """
     classifiers = results["classifiers"]
-    joint = classifiers.get("joint", {"test": {}})["test"]
+    joint = classifiers.get(BASELINE, {"test": {}})["test"]
     highest = {score: _highest([c["test"].get(score) for c in classifiers.values()]) for score in SCORES}
 
     rows = []
@@ -108,7 +79,7 @@ def score_rows(results: Mapping) -> list[list[Cell]]:
             [
                 Cell(display_name(name)),
                 *(Cell(text, best=text != DASH and text == highest[score]) for score, text in texts.items()),
-                *(Cell(DASH if name == "joint" else _gain(test, joint, score)) for score in ("few", "all")),
+                *(Cell(DASH if name == BASELINE else _gain(test, joint, score)) for score in ("few", "all")),
                 Cell(_chosen(classifier.get("chosen") or {})),
                 Cell(duration(classifier.get("seconds"))),
             ]
@@ -139,9 +110,9 @@ def headline(results: Mapping) -> str:
 
     test = classifiers[best]["test"]
     sentence = f"{display_name(best)} was best on val and reaches {_reach(test)} on test."
-    if best == "joint" or "joint" not in classifiers:
+    if best == BASELINE or BASELINE not in classifiers:
         return sentence
-    joint = classifiers["joint"]["test"]
+    joint = classifiers[BASELINE]["test"]
     gains = [f"{_gain(test, joint, 'all')} points over all images"]
     if _gain(test, joint, "few") != DASH:
         gains.append(f"{_gain(test, joint, 'few')} on few-shot classes")
@@ -169,20 +140,22 @@ def facts(results: Mapping) -> str:
 def _what_was_trained(results: Mapping) -> list[str]:
     """Backbone, and what differs from plain cross-entropy on images as they come."""
     recipe = results["stage_one"].get("recipe") or {}
+    changed = {
+        field: recipe[field] for field in FIELDS if recipe.get(field, getattr(Recipe, field)) != getattr(Recipe, field)
+    }
     words = [results.get("backbone", "")]
-    if results.get("method", "decoupling") != "decoupling":
+    if METHODS[split(results.get("method", "decoupling"))[0]].own_row:
         words.append(display_name(results["method"]))
-    if recipe.get("sampler", "instance_balanced") != "instance_balanced":
-        words.append(f"{recipe['sampler'].replace('_', '-')} sampling")
-    if recipe.get("resampling", "none") != "none":
-        words.append(f"{recipe['resampling']} of the training list")
-    if recipe.get("loss", "cross_entropy") != "cross_entropy":
-        words.append(f"{recipe['loss']} loss")
-    if recipe.get("feature_loss"):
-        words.append(f"{recipe['feature_loss']} loss on features")
-    if recipe.get("class_weights", "none") != "none":
-        after = f" after epoch {recipe['class_weights_from']}" if recipe.get("class_weights_from") else ""
-        words.append(f"class weights by {recipe['class_weights'].replace('_', ' ')}{after}")
+    said = {
+        "sampler": "{} sampling",
+        "resampling": "{} of the training list",
+        "loss": "{} loss",
+        "feature_loss": "{} loss on features",
+        "class_weights": "class weights by {}",
+    }
+    words += [text.format(str(changed[field]).replace("_", " ")) for field, text in said.items() if field in changed]
+    if recipe.get("class_weights_from"):
+        words[-1] += f" after epoch {recipe['class_weights_from']}"
     return [word for word in words if word]
 
 

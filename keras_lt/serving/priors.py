@@ -10,8 +10,7 @@ import pathlib
 import numpy as np
 import numpy.typing as npt
 
-from keras_lt.losses import PRIOR_CORRECTED, class_weight_table
-from keras_lt.optimization import Recipe
+from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
 
 TOLERANCE = 1e-3  # of a prior's sum: 365 probabilities written with six digits
@@ -52,17 +51,10 @@ def trained_prior(recipe: Recipe, class_counts: npt.ArrayLike) -> np.ndarray:
     """
     counts = np.asarray(class_counts, np.float64)
     prior = probability_table(recipe.sampler, counts, recipe.epochs)[-1]
-    weights = class_weight_table(
-        recipe.class_weights,
-        counts,
-        epochs=recipe.epochs,
-        first_epoch=recipe.class_weights_from,
-        beta=recipe.class_weights_beta,
-    )
+    weights = recipe.weight_table(counts)
     if weights is not None:
         prior = prior * weights[-1]
-    if recipe.loss in PRIOR_CORRECTED:
-        prior = prior / counts
+    prior = prior / recipe.loss_entry.prior_beside(counts)
     return prior / prior.sum()
 
 

@@ -150,9 +150,7 @@ PLANS = {
             "cb_focal": Run(
                 {
                     "loss": "sigmoid_focal",
-                    "focal_gamma": 0.5,
-                    "class_weights": "effective_number",
-                    "class_weights_beta": 0.999,
+                    "class_weights": "effective_number:beta=0.999",
                 }
             ),
             "ldam": Run({"loss": "ldam"}),
@@ -160,7 +158,6 @@ PLANS = {
                 {
                     "loss": "ldam",
                     "class_weights": "effective_number",
-                    "class_weights_beta": 0.9999,
                     "class_weights_from": Fraction(160, 200),
                 }
             ),

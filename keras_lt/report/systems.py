@@ -1,0 +1,68 @@
+"""What tables call the rows of a run, and which system of a paper a row is."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.losses import FEATURE_LOSSES, LOSSES
+from keras_lt.methods import METHODS
+from keras_lt.recipe import Recipe
+from keras_lt.registry import Entry, split
+
+BASELINE = next(name for name, entry in CLASSIFIERS.items() if entry.baseline)  # differences are to its scores
+# Fields of stage one's recipe that make its own classifier another system than the plain one.
+FIELDS = ("sampler", "loss", "feature_loss", "class_weights", "resampling")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageOne:
+    """A system that is stage one's own classifier, by a recipe that differs in several fields.
+
+    Attributes:
+      label: as papers write it.
+      changes: field of the recipe -> member.
+      deferred: whether the class weights set in later.
+    """
+
+    label: str
+    changes: Mapping[str, str]
+    deferred: bool = False
+
+
+# Those that differ in one field are called as its member is.
+STAGE_ONE_SYSTEMS = {
+    "cb_focal": StageOne("CB-Focal", {"loss": "sigmoid_focal", "class_weights": "effective_number"}),
+    "ldam_drw": StageOne("LDAM + DRW", {"loss": "ldam", "class_weights": "effective_number"}, deferred=True),
+}
+OLTR_DECOUPLED = "oltr_decoupled"  # Kang et al.'s OLTR**, on their own stage one
+
+
+def display_name(name: str) -> str:
+    """The papers' way to write the name of a classifier, method or system, with its parameters; unknown ones as is."""
+    base, *parameters = name.split(":")
+    known: dict[str, Entry | StageOne] = {**LOSSES, **FEATURE_LOSSES, **STAGE_ONE_SYSTEMS, **METHODS, **CLASSIFIERS}
+    label = "OLTR, decoupled" if base == OLTR_DECOUPLED else known[base].label if base in known else base
+    return ", ".join((label or base, *(word.replace("=", " ") for word in parameters)))
+
+
+def system_of(classifier: str, *, method: str, recipe: Mapping[str, object]) -> str:
+    """What `Published.scores` calls a classifier of a run; empty where papers have nothing of its kind.
+
+    Args:
+      method: of the run.
+      recipe: of its stage one, with the fields of `recipe.Recipe`; one that is missing is plain.
+    """
+    name, method = split(classifier)[0], split(method)[0]
+    if METHODS[method].own_row:
+        return name if name == method else ""
+    members = {field: split(str(recipe.get(field, getattr(Recipe, field))))[0] for field in FIELDS}
+    changes = {field: member for field, member in members.items() if member != getattr(Recipe, field)}
+    deferred = bool(recipe.get("class_weights_from"))
+    if not changes:
+        return name
+    if name != BASELINE:
+        return ""
+    if len(changes) == 1 and not deferred and changes.keys() <= {"loss", "feature_loss"}:
+        return next(iter(changes.values()))
+    found = (key for key, of in STAGE_ONE_SYSTEMS.items() if (of.changes, of.deferred) == (changes, deferred))
+    return next(found, "")
