@@ -25,7 +25,7 @@ ON_BAD_IMAGE = ("error", "skip")
 MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
 SHOWN_IN_ERROR, SHOWN_IN_SKIP = 5, 20
-PREPARE = "convert it by `python -m tools.prepare`"
+PREPARE = "convert it by `python -m keras_lt.prepare`"
 ROW = np.dtype([("stamp", np.int64, 2), ("size", np.int32, 2), ("orientation", np.uint8), ("hash", "S16")])
 
 
@@ -103,7 +103,7 @@ def screen(
         raise ValueError(
             f"Every listed image must be readable. Received: data set '{data.name}' with bad images, {counts}:\n"
             + _first(bad, SHOWN_IN_ERROR, report)
-            + "\nMend or convert them (`python -m tools.prepare`), or leave them out by --on_bad_image=skip."
+            + "\nMend or convert them (`python -m keras_lt.prepare`), or leave them out by --on_bad_image=skip."
             + (f"\nThe images: {data.source}" if data.source else "")
         )
     print("Left out:\n" + _first(bad, SHOWN_IN_SKIP, report))
@@ -129,7 +129,7 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
     if rotated:
         print(
             f"{len(rotated)} images are to be turned when shown (EXIF orientation), but training takes them as they "
-            f"are stored; `python -m tools.prepare` turns them. The first: {rotated[0]}"
+            f"are stored; `python -m keras_lt.prepare` turns them. The first: {rotated[0]}"
         )
 
 

@@ -10,8 +10,8 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.datasets import PROFILES, LongTailed
 from keras_lt.distribution import STRATEGIES
 from keras_lt.features import FEATURE_DTYPES
-from keras_lt.files import atomic
-from keras_lt.inspection import ON_BAD_IMAGE, screen
+from keras_lt.files import atomic, expanded
+from keras_lt.inspection import ON_BAD_IMAGE
 from keras_lt.losses import CLASS_WEIGHTS, COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LOSSES
 from keras_lt.methods import METHODS
 from keras_lt.optimization import JIT_COMPILE, SCHEDULES, Recipe
@@ -61,7 +61,7 @@ class RunConfig:
 
     dataset: str = _data("fashion_lt", f"Data set: {', '.join(datasets.DATASETS)}, or tfds:<name>.")
     data_dir: str = _data(
-        "", "Folder with the data set's lists, images or arrays, or with what tools.prepare made.", of_the_run=False
+        "", "Folder with the data set's lists, images or arrays, or with what keras_lt.prepare made.", of_the_run=False
     )
     imbalance_ratio: float = _data(
         0.0, "Imposes a long tail: images of the largest class over the smallest's; 0 is the data set's own."
@@ -258,7 +258,7 @@ class RunConfig:
     @property
     def folder(self) -> pathlib.Path:
         """The work folder."""
-        return pathlib.Path(self.workdir or f"runs/{self.dataset}")
+        return expanded(self.workdir or f"runs/{self.dataset}")
 
     @property
     def _data_options(self) -> dict:
@@ -268,11 +268,7 @@ class RunConfig:
 
     def load_data(self) -> LongTailed:
         """The data set, its images not looked at."""
-        return datasets.load(self.dataset, self.data_dir, **self._data_options)
-
-    def open_data(self) -> LongTailed:
-        """The data set, with every image on disk checked; the bad ones are listed in the work folder."""
-        return screen(self.load_data(), on_bad_image=self.on_bad_image, report=self.folder / "bad_images.txt")
+        return datasets.load(self.dataset, str(expanded(self.data_dir)) if self.data_dir else "", **self._data_options)
 
     @property
     def augmentations(self) -> dict[str, float]:
