@@ -30,8 +30,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["keras_lt", "keras_lt.*"]),
-    package_data={"keras_lt": ["data/*", "templates/*"]},
+    packages=[*find_packages(include=["keras_lt", "keras_lt.*"]), "keras_lt.flags"],
+    package_dir={"keras_lt.flags": "flags"},
+    package_data={"keras_lt": ["data/*", "templates/*"], "keras_lt.flags": ["*.cfg"]},
+    entry_points={"console_scripts": ["keras-lt=keras_lt.__main__:main"]},
     install_requires=[
         "absl-py>=2.1",
         "filelock>=3.12",

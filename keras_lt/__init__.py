@@ -28,6 +28,7 @@ _HOME = {
     "LongTailed": "datasets.LongTailed",
     "Recipe": "optimization.Recipe",
     "Representation": "stages.Representation",
+    "Run": "run.Run",
     "ShotAccuracy": "metrics.ShotAccuracy",
     "ShotGroups": "metrics.ShotGroups",
     "Split": "datasets.Split",

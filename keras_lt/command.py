@@ -2,13 +2,17 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, logging
+
+FLAG_FILE = ("--flagfile", "-flagfile")
+COMMENT = ("#", "//")
 
 
 @contextlib.contextmanager
@@ -51,6 +55,38 @@ def part(title: str) -> Iterator[None]:
     print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
 
 
+def find_flag_file(path: str) -> pathlib.Path | None:
+    """A flag file; one below `flags/` is the package's where there is none below the current folder. Or None."""
+    here, package = pathlib.Path(os.path.expanduser(path)), pathlib.Path(__file__).parent
+    places = [here]
+    if here.parts[:1] == ("flags",):
+        places += [package / here, package.parent / here]  # an installed package, a checkout
+    return next((place for place in places if place.is_file()), None)
+
+
+def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = ()) -> list[str]:
+    """The arguments with every `--flagfile` replaced by what is in it, as absl does, once `find_flag_file` finds it.
+
+    Args:
+      inside: the files whose content this is; one that names itself again is read once.
+    """
+    read, rest = [], iter(arguments)
+    for argument in rest:
+        flag, equals, name = argument.partition("=")
+        if flag not in FLAG_FILE:
+            read.append(argument)
+            continue
+        name = name if equals else next(rest, "")
+        path = find_flag_file(name.strip())
+        if path is None:
+            read.append(f"{flag}={name}")  # absl says that it is not there
+        elif path not in inside:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            flags = [line for line in lines if line and not line.startswith(COMMENT)]
+            read += with_flag_files(flags, (*inside, path))
+    return read
+
+
 def launch(main: Callable[[], None], help_text: Callable[[], str]):
     """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line.
 
@@ -73,4 +109,4 @@ def launch(main: Callable[[], None], help_text: Callable[[], str]):
         except KeyboardInterrupt:
             sys.exit("\nStopped. The same command goes on from the last finished part or epoch.")
 
-    app.run(run)
+    app.run(run, argv=[sys.argv[0], *with_flag_files(sys.argv[1:])])

@@ -11,13 +11,15 @@ without labels, for which predictions are written alone.
 """
 
 import csv
+import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from keras_lt.command import launch, part, plain_errors, quietly
 
 with quietly():
+    import keras
     import numpy as np
     import rich
     import rich.box
@@ -29,12 +31,13 @@ with quietly():
     from keras_lt.config import EvaluateOptions
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.own_images import labelled_images
-    from keras_lt.evaluation import ScoredModel, Scores, load_model, load_run, score
-    from keras_lt.files import atomic, read_json
+    from keras_lt.evaluation import ScoredModel, Scores, load_model, logits_in_chunks, score
+    from keras_lt.files import atomic
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent
+    from keras_lt.run import Run
 
 COLUMNS = ("model", "image", "label", "predicted", "confidence", "top_5")
 
@@ -42,8 +45,9 @@ COLUMNS = ("model", "image", "label", "predicted", "confidence", "top_5")
 def run(options: EvaluateOptions) -> dict[str, Scores]:
     """Scores what was asked for, prints the table and writes the predictions; returns the scores by model."""
     with plain_errors():
-        models = open_models(options)
-        data = open_data(options)
+        of_run = Run(**options.run) if options.run is not None else None
+        models = open_models(options, of_run)
+        data = open_data(options, of_run)
         class_names = agreed_names(models, data)
         split = labelled_images(options.images, class_names) if options.images else data.splits[options.split]
         open_set = data.open_set if options.split == "test" and not options.images else None
@@ -67,20 +71,38 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
     return scores
 
 
-def open_models(options: EvaluateOptions) -> list[ScoredModel]:
+def open_models(options: EvaluateOptions, of_run: Run | None) -> list[ScoredModel]:
     """The model that was asked for, or classifiers of the run."""
     if options.model:
-        return [load_model(options.model, run=options.run.folder if options.run else "")]
-    folder = options.run.folder
-    names = options.classifiers or read_json(folder / "results.json")["classifiers"]
-    return load_run(folder, names, feature_dtype=options.run.feature_dtype)
+        return [load_model(options.model, preprocessing=of_run.preprocessing if of_run else None)]
+    return run_models(of_run, options.classifiers or list(of_run.results["classifiers"]))
 
 
-def open_data(options: EvaluateOptions) -> LongTailed | None:
+def run_models(of_run: Run, names: Sequence[str]) -> list[ScoredModel]:
+    """The classifiers of those names of a run.
+
+    Raises:
+      ValueError: a classifier is not there.
+    """
+
+    @functools.cache  # classifiers on one backbone share its features
+    def features(backbone: keras.Model, examples: Split) -> np.ndarray:
+        return of_run.extract(backbone, examples).features
+
+    def logits(name: str, examples: Split) -> Iterator[np.ndarray]:
+        classifier = of_run.classifier(name)
+        return logits_in_chunks(classifier.model, features(classifier.backbone, examples))
+
+    of_run.check_finished(names)
+    return [ScoredModel(name, functools.partial(logits, name)) for name in names]
+
+
+def open_data(options: EvaluateOptions, of_run: Run | None) -> LongTailed | None:
     """The data set, its images looked at where they are what is scored; None where nothing says which it is."""
-    if options.data is None:
+    source = of_run if options.data is None else Run.of(options.data)
+    if source is None:
         return None
-    return options.data.load_data() if options.images else options.data.open_data()
+    return source.listed_data if options.images else source.data
 
 
 def agreed_names(models: Sequence[ScoredModel], data: LongTailed | None) -> tuple[str, ...]:

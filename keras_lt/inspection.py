@@ -94,7 +94,7 @@ def screen(
         raise ValueError(
             f"Every listed image must be readable. Received: data set '{data.name}' with bad images, {counts}:\n"
             + _first(bad, SHOWN_IN_ERROR, report)
-            + "\nMend or convert them (`python -m tools.prepare`), or leave them out by --on_bad_image=skip."
+            + "\nMend or convert them (`python -m keras_lt.prepare`), or leave them out by --on_bad_image=skip."
             + (f"\nThe images: {data.source}" if data.source else "")
         )
     print("Left out:\n" + _first(bad, SHOWN_IN_SKIP, report))
@@ -120,7 +120,7 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
     if rotated:
         print(
             f"{len(rotated)} images are to be turned when shown (EXIF orientation), but training takes them as they "
-            f"are stored; `python -m tools.prepare` turns them. The first: {rotated[0]}"
+            f"are stored; `python -m keras_lt.prepare` turns them. The first: {rotated[0]}"
         )
 
 

@@ -8,8 +8,6 @@ Finished parts are kept in the work folder and skipped when the same command is 
 import contextlib
 import dataclasses
 import functools
-import pathlib
-import shutil
 import time
 
 from keras_lt.command import launch, part, plain_errors, quietly
@@ -20,152 +18,111 @@ with quietly():
     import rich
     import tensorflow as tf
 
-    from keras_lt import config, distribution, export
-    from keras_lt.classifiers import CLASSIFIERS, fold
+    from keras_lt import config, distribution
+    from keras_lt.classifiers import fold
     from keras_lt.config import RunConfig
+    from keras_lt.config.checks import check_with_data
     from keras_lt.datasets import LongTailed
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
-    from keras_lt.evaluation import Scores, evaluate_classifier, thumbnails
-    from keras_lt.features import Features, extract_features
-    from keras_lt.files import read_json, sweep, write_json
+    from keras_lt.evaluation import thumbnails
+    from keras_lt.features import FeatureSet
     from keras_lt.logs import log_file
-    from keras_lt.methods import METHODS
     from keras_lt.report import RunDetails, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
-    from keras_lt.serving import read_prior
-    from keras_lt.stages import (
-        CHOSEN_BY,
-        Representation,
-        learn_classifier,
-    )
-
-
-REPRESENTATION = "representation"  # its folder in the work folder
+    from keras_lt.run import Run
+    from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
 
 
 def run(run_config: RunConfig) -> dict:
     """Does what is missing of a run, and returns its results."""
-    folder = run_config.folder
-    with plain_errors():
-        strategy = make_strategy(run_config.strategy, run_config.devices)
-        data = run_config.open_data()
-        read_prior(run_config.target_prior, data.class_counts)  # refuses one that does not fit
-        for recipe in run_config.recipes:
-            # Refuses a batch that the images do not fill.
-            recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
-        with first_ahead(strategy) as first:
-            if first:
-                open_folder(run_config, data)
-    with log_file(folder / "train.log") if is_first(strategy) else contextlib.nullcontext():
-        return do_parts(run_config, data, strategy)
+    this_run = Run.of(run_config)
+    with contextlib.ExitStack() as held:
+        with plain_errors():
+            strategy = make_strategy(run_config.strategy, run_config.devices)
+            data = this_run.data
+            check_with_data(run_config, data, strategy)
+            with first_ahead(strategy) as first:
+                if first:
+                    open_folder(this_run, held)
+                    held.enter_context(log_file(this_run.log_file))
+        return do_parts(this_run, strategy)
 
 
-def do_parts(run_config: RunConfig, data: LongTailed, strategy: Strategy) -> dict:
+def do_parts(run: Run, strategy: Strategy) -> dict:
     """Does what is missing of a run in its work folder, and returns its results."""
-    folder = run_config.folder
-    if run_config.jit_compile != "true":  # Keras does not compile with XLA where ops must be deterministic
+    if run.config.jit_compile != "true":  # Keras does not compile with XLA where ops must be deterministic
         tf.config.experimental.enable_op_determinism()
-    describe(data)
-    print(f"On {distribution.describe(strategy, run_config.batch_size)}")
+    describe(run.data)
+    print(f"On {distribution.describe(strategy, run.config.batch_size)}")
 
     with part("Stage one: the representation"):
-        representation = stage_one(run_config, data, strategy, folder / REPRESENTATION)
+        stage_one(run, strategy)
     with part("Features of every split"), first_ahead(strategy):
-        features = {
-            split: extract_features(
-                representation.backbone,
-                examples,
-                representation.preprocessing,
-                dtype=run_config.feature_dtype,
-                views=run_config.feature_views if split == "train" else 1,
-                seed=run_config.seed,
-                folder=folder / "features" / split,
-            )
-            for split, examples in data.all_splits.items()
-        }
-    for name in run_config.systems:
+        features = {split: run.features(split) for split in run.data.all_splits}
+    for name in run.config.systems:
         with part(f"Stage two: {name}"):
-            stage_two(
-                name,
-                run_config,
-                data,
-                representation=representation,
-                features=features,
-                strategy=strategy,
-                folder=folder / "classifiers" / name,
-            )
+            stage_two(name, run, features, strategy)
 
     with first_ahead(strategy) as first:
-        return finish(run_config, data, representation) if first else read_json(folder / "results.json")
+        return finish(run) if first else run.results
 
 
-def finish(run_config: RunConfig, data: LongTailed, representation: Representation) -> dict:
+def finish(run: Run) -> dict:
     """Writes results, report and SavedModel of what is in the work folder; returns the results."""
-    folder = run_config.folder
-    files = {name: folder / "classifiers" / name / "scores.json" for name in (*METHODS, *CLASSIFIERS)}
-    scores = {name: read_json(path) for name, path in files.items() if path.exists()}
-    results = assemble(run_config, data, representation, scores)
-    chosen = run_config.export_classifier or results["best"]
+    outcomes = {name: run.outcome(name) for name in run.classifiers}
+    results = assemble(run, outcomes)
+    chosen = run.config.export_classifier or results["best"]
     with part("Report"):
-        write_report(folder, results, report_details(run_config, data, scores, exported=chosen))
+        written = write_report(run.folder, results, report_details(run, outcomes, exported=chosen))
     if keras.backend.backend() == "tensorflow":
         with part(f"SavedModel of {chosen}"):
-            exported = export.latest_version(folder, chosen) or export.export_version(
-                folder,
-                chosen,
-                data,
-                target_prior=run_config.target_prior,
-                on_bad_request=run_config.on_bad_request,
-                onnx=run_config.export_onnx,
-            )
+            exported = run.latest_export(chosen) or run.export(chosen)
     else:
-        exported = f"KERAS_BACKEND=tensorflow python -m keras_lt.export --workdir={folder} writes it"
-    write_json(folder / "results.json", results)  # at the end, since a folder that has it is a finished run
+        exported = f"KERAS_BACKEND=tensorflow python -m keras_lt.export --workdir={run.folder} writes it"
+    run.save_results(results)  # at the end, since a folder that has them is a finished run
     rich.print(terminal_table(results))
     print(
-        f"Best on val: {results['best']}\nReport:      {folder / 'report.html'}\n"
-        f"Results:     {folder / 'results.json'}, {folder / 'results.md'}\nSavedModel:  {exported}"
+        f"Best on val: {results['best']}\nReport:      {written['report.html']}\n"
+        f"Results:     {run.results_file}, {written['results.md']}\nSavedModel:  {exported}"
     )
     return results
 
 
-def open_folder(run_config: RunConfig, data: LongTailed) -> pathlib.Path:
-    """The work folder, made or found again.
+def open_folder(run: Run, held: contextlib.ExitStack):
+    """Makes the work folder or finds it again, and holds it, so that no other training comes in between.
 
     Raises:
-      ValueError: it was made with other flags; they are named. Or it holds an imported representation of other classes.
+      ValueError: another training has it. It was made with other flags; they are named. Or it holds an imported
+        representation of other classes.
       OSError: it cannot be written.
     """
-    folder = run_config.folder
-    saved = folder / "flags.cfg"
     try:
-        if run_config.overwrite and folder.exists():
-            shutil.rmtree(folder)
-        differences = config.read_flag_file(saved).differences(run_config) if saved.exists() else []
-        if not saved.exists() and (folder / REPRESENTATION / "model.keras").exists():
-            check_imported(folder / REPRESENTATION, data)
+        held.enter_context(run.locked())
+        if run.config.overwrite:
+            run.empty()
+        differences = run.differences(run.config)
+        if not run.flags_file.exists() and run.has_representation:
+            check_imported(run)
         if not differences:
-            dataclasses.replace(run_config, overwrite=False).save(saved)  # a replay must not empty the folder
-            sweep(folder)
+            run.save_config()
     except OSError as error:
         raise OSError(
-            f"--workdir must be a folder that can be read and written. Received: {folder}: {error}"
+            f"--workdir must be a folder that can be read and written. Received: {run.folder}: {error}"
         ) from error
     if differences:
         raise ValueError(
-            f"{folder} holds a run with other flags: {'; '.join(differences)}. "
+            f"{run.folder} holds a run with other flags: {'; '.join(differences)}. "
             "Give another --workdir, or --overwrite to start afresh"
         )
-    return folder
 
 
-def check_imported(folder: pathlib.Path, data: LongTailed):
+def check_imported(run: Run):
     """Raises ValueError where a representation that came from elsewhere knows another number of classes."""
-    classes = Representation.load(folder).model.output_shape[-1]
-    if classes != len(data.class_names):
+    classes = run.representation.model.output_shape[-1]
+    if classes != len(run.data.class_names):
         raise ValueError(
-            f"{data.name} needs a representation of its {len(data.class_names)} classes. "
-            f"Received: one of {classes} in {folder}"
+            f"{run.data.name} needs a representation of its {len(run.data.class_names)} classes. "
+            f"Received: one of {classes} in {run.representation_folder}"
         )
 
 
@@ -182,86 +139,72 @@ def describe(data: LongTailed):
         print(note)
 
 
-def stage_one(run_config: RunConfig, data: LongTailed, strategy: Strategy, folder: pathlib.Path) -> Representation:
-    """The representation, learned or found again in `folder`."""
-    if (folder / "model.keras").exists():
-        print(f"found in {folder}")
-        return Representation.load(folder)
-    recipe = run_config.stage_one_recipe
-    passes = f" in {recipe.accumulate_steps} passes" if recipe.accumulate_steps > 1 else ""
-    print(f"{recipe.batch_size} images per step{passes}, learning rate {recipe.learning_rate:g}", flush=True)
-    representation = METHODS[run_config.method].learn_representation(
-        data,
-        backbone=run_config.backbone,
+def stage_one(run: Run, strategy: Strategy):
+    """Leaves the representation in the run, unless it is there."""
+    if run.has_representation:
+        print(f"found in {run.representation_folder}")
+        return
+    config, recipe = run.config, run.config.stage_one_recipe
+    parts = f" in {recipe.accumulate_steps} micro-batches" if recipe.accumulate_steps > 1 else ""
+    print(f"{recipe.batch_size} images per step{parts}, peak learning rate {recipe.learning_rate:g}", flush=True)
+    representation = learn_representation(
+        run.data,
+        backbone=config.backbone,
         recipe=recipe,
-        head=run_config.head,
-        image_size=run_config.image_size,
-        augmentation=run_config.augmentation,
-        pretrained=run_config.pretrained,
-        train_parts=run_config.train_parts,
-        backbone_lr_multiplier=run_config.backbone_lr_multiplier,
-        precision=run_config.precision,
-        seed=run_config.seed,
+        head=config.head,
+        image_size=config.image_size,
+        augmentation=config.augmentation,
+        pretrained=config.pretrained,
+        train_parts=config.train_parts,
+        backbone_lr_multiplier=config.backbone_lr_multiplier,
+        precision=config.precision,
+        hooks=config.method_entry(),
+        stage_one=config.stage_one,
+        extract=run.features_of,
+        seed=config.seed,
         strategy=strategy,
-        folder=folder,
-        **run_config.augmentations,
+        folder=run.representation_folder,
+        **config.augmentations,
     )
     if is_first(strategy):
-        representation.save(folder)
-    return representation
+        representation.save(run.representation_folder)
+    run.representation = representation  # as it is in memory; it need not be read
 
 
-def stage_two(
-    name: str,
-    run_config: RunConfig,
-    data: LongTailed,
-    *,
-    representation: Representation,
-    features: dict[str, Features],
-    strategy: Strategy,
-    folder: pathlib.Path,
-):
-    """Leaves a learned and scored classifier in `folder`, unless it is there."""
-    if (folder / "scores.json").exists():
+def stage_two(name: str, run: Run, features: dict[str, FeatureSet], strategy: Strategy):
+    """Leaves a learned and scored classifier in the run, unless it is there."""
+    folder = run.classifier_folder(name)
+    if name in run.classifiers:
         print(f"found in {folder}")
         return
     start = time.monotonic()
-    common = {
-        "features": features,
-        "recipe": run_config.stage_two_recipe(name),
-        "seed": run_config.seed,
-        "strategy": strategy,
-        "folder": folder,
-    }
-    if name in METHODS:
-        classifier = METHODS[name].learn_classifier(representation, data, **common)
+    config = run.config
+    common = {"features": features, "seed": config.seed, "strategy": strategy, "folder": folder}
+    if name == config.method:
+        own = config.method_entry().classifier
+        classifier = own(run.representation, run.data, recipe=config.stage_two_recipe(name), **common)
     else:
         classifier = learn_classifier(
             name,
-            representation,
-            data,
-            stage_two=run_config.stage_two,
-            batch_norm=run_config.batch_norm,
-            tau_split=run_config.tau_split,
+            run.representation,
+            run.data,
+            recipe=config.stage_two_recipe(name),
+            stage_two=config.stage_two,
+            batch_norm=config.batch_norm,
+            tau_split=config.tau_split,
             **common,
         )
     seconds = time.monotonic() - start
     if not is_first(strategy):
         return
-    classifier.save(folder, representation)
-
-    def of(split: str) -> Features | None:
-        if classifier.backbone is representation.backbone or split not in features:
-            return features.get(split)
-        return extract_features(classifier.backbone, data.all_splits[split], representation.preprocessing)
-
-    scores = evaluate_classifier(classifier.model, of("test"), data.groups, open_features=of("open_set"))
-    scores.save(folder / "predictions.npz")
+    run.keep(name, classifier)
+    scores = run.evaluate(name, "test")
     dense = fold(classifier.model.layers[-1])
-    write_json(
-        folder / "scores.json",
+    run.save_scores(
+        name,
+        scores,
         {
-            "val": evaluate_classifier(classifier.model, of("val"), data.groups).summary,
+            "val": run.evaluate(name, "val").summary,
             "test": scores.summary,
             "chosen": classifier.chosen,
             "seconds": seconds,
@@ -272,56 +215,52 @@ def stage_two(
     )
 
 
-def assemble(run_config: RunConfig, data: LongTailed, representation: Representation, scores: dict) -> dict:
+def assemble(run: Run, outcomes: dict) -> dict:
     """The content of results.json; "best" is the classifier that is best on val."""
-    seconds = sum(row["seconds"] for row in representation.history)
-    recipe = run_config.stage_one_recipe
-    method = METHODS[run_config.method]
+    data, history, recipe = run.data, run.representation.history, run.config.stage_one_recipe
+    seconds = sum(row["seconds"] for row in history)
     steps = recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
-    images = len(representation.history) * steps * recipe.batch_size
+    hooks = run.config.method_entry()
+    plain = (hooks.data, hooks.batches) == (DECOUPLING.data, DECOUPLING.batches)  # others see other images
+    images = len(history) * steps * recipe.batch_size
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
         "groups": data.groups.sizes,
         "train_images": len(data.train),
-        "backbone": run_config.backbone,
-        "method": run_config.method,
+        "backbone": run.config.backbone,
+        "method": run.config.method,
         "stage_one": {  # an imported representation has no recipe and took no epochs
-            "recipe": dataclasses.asdict(recipe) if representation.history else None,
-            "epochs": len(representation.history),
+            "recipe": dataclasses.asdict(recipe) if history else None,
+            "epochs": len(history),
             "seconds": seconds,
-            "images_per_second": images / seconds if seconds and not method.has_own_representation else None,
+            "images_per_second": images / seconds if seconds and plain else None,
         },
         "classifiers": {
-            name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
+            name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in outcomes.items()
         },
-        "best": max(scores, key=lambda name: scores[name]["val"][CHOSEN_BY]),
-        "notes": [
-            *data.notes,
-            *cut_notes(data.groups),
-            *(["tau was chosen on test."] if run_config.tau_split == "test" else []),
-        ],
+        "best": max(outcomes, key=lambda name: outcomes[name]["val"][CHOSEN_BY]),
+        "notes": [*data.notes, *(["tau was chosen on test."] if run.config.tau_split == "test" else [])],
     }
 
 
-def report_details(run_config: RunConfig, data: LongTailed, scores: dict, *, exported: str) -> RunDetails:
+def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
     """What the report draws beyond the results."""
-    files = {name: run_config.folder / "classifiers" / name / "predictions.npz" for name in scores}
     return RunDetails(
-        class_names=data.class_names,
-        class_counts=data.class_counts,
-        groups=data.groups,
-        per_class={name: np.array(s["per_class"], np.float64) for name, s in scores.items()},
+        class_names=run.data.class_names,
+        class_counts=run.data.class_counts,
+        groups=run.data.groups,
+        per_class={name: np.array(row["per_class"], np.float64) for name, row in outcomes.items()},
         curves={
-            name: sorted(s["candidates"], key=lambda candidate: candidate["tau"])
-            for name, s in scores.items()
-            if "tau" in s["chosen"] and len(s["candidates"]) > 1
+            name: sorted(row["candidates"], key=lambda candidate: candidate["tau"])
+            for name, row in outcomes.items()
+            if "tau" in row["chosen"] and len(row["candidates"]) > 1
         },
-        weight_norms={name: np.array(s["weight_norms"]) for name, s in scores.items() if s["weight_norms"]},
-        flags=run_config.as_flags(),
-        scores={name: Scores.load(path) for name, path in files.items() if path.exists()},
+        weight_norms={name: np.array(row["weight_norms"]) for name, row in outcomes.items() if row["weight_norms"]},
+        flags=run.config.as_flags(),
+        scores={name: run.scores(name) for name in outcomes},
         exported=exported,
-        thumbnails=functools.partial(thumbnails, data.test),
+        thumbnails=functools.partial(thumbnails, run.data.test),
     )
 
 

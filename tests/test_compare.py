@@ -4,10 +4,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from keras_lt.compare import FinishedRun, group_seeds, label, main, table_of
+from keras_lt.comparison.dots import draw_dots
 from keras_lt.config import RunConfig
 from keras_lt.files import write_json
-from tools.compare import FinishedRun, group_seeds, label, main, table_of
-from tools.dots import draw_dots
 
 GROUPS = ("many", "medium", "few", "all")
 

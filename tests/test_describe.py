@@ -10,9 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.datasets import LongTailed, Split
-from keras_lt.inspection import Inspection, inspect
-from keras_lt.preprocessing import Preprocessing
-from tools.describe import (
+from keras_lt.describe import (
     describe,
     draw_augmented,
     draw_sizes,
@@ -24,6 +22,8 @@ from tools.describe import (
     to_pixels,
     views,
 )
+from keras_lt.inspection import Inspection, inspect
+from keras_lt.preprocessing import Preprocessing
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPEC = Preprocessing(4, (0.2, 0.4, 0.6), (0.1, 0.2, 0.3), augmentation="crop_flip")
@@ -130,7 +130,7 @@ def test_bad_images_are_listed_and_must_not_be_all(tmp_path):
 
 
 def test_the_command_describes_a_folder_of_arrays(arrays_dir, tmp_path):
-    command = [sys.executable, "-m", "tools.describe", "--dataset=arrays", f"--data_dir={arrays_dir}"]
+    command = [sys.executable, "-m", "keras_lt.describe", "--dataset=arrays", f"--data_dir={arrays_dir}"]
     done = subprocess.run(
         [*command, f"--output_dir={tmp_path}/d"], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -12,10 +12,10 @@ import keras_lt
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
-    {"registry"},
+    {"registry", "files"},
     {
         *("samplers", "backbones", "classifiers", "losses", "metrics", "significance"),
-        *("preprocessing", "command"),
+        *("preprocessing", "command", "work_folder"),
     },
     {"resampling"},
     {"datasets", "optimization", "checkpoints", "distribution"},
@@ -26,8 +26,9 @@ ROWS = [
     {"methods"},
     {"evaluation", "report", "serving"},
     {"config"},
-    {"export"},
-    {"train", "evaluate"},
+    {"run"},
+    {"preparing", "comparison"},
+    {"train", "evaluate", "export", "prepare", "describe", "repeat", "compare", "import_checkpoint", "__main__"},
 ]
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
 TENSORFLOW_FREE = (

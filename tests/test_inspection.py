@@ -54,7 +54,7 @@ BAD = {  # file -> content, what is said of it
     "huge.png": (huge_png(), "more than 100,000,000 pixels"),
     "x.tiff": (
         encoded("TIFF"),
-        r"TIFF of a kind that TensorFlow does not decode: convert it by `python -m tools.prepa",
+        r"TIFF of a kind that TensorFlow does not decode: convert it by `python -m keras_lt.prepa",
     ),
     "palette.bmp": (encoded("BMP", mode="P"), "BMP with a palette"),
 }
@@ -212,7 +212,7 @@ def test_rotated_images_are_counted_and_the_first_is_named(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 images are to be turned" in said
     assert said.count("right.jpg") == 1
-    assert "tools.prepare" in said
+    assert "keras_lt.prepare" in said
     assert not (tmp_path / "bad.txt").exists()
 
 

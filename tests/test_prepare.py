@@ -16,15 +16,15 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_lt import datasets
+from keras_lt import prepare as command
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.input_pipeline import training_batches
 from keras_lt.optimization import Recipe
+from keras_lt.prepare import prepare, verify
+from keras_lt.preparing import shards
+from keras_lt.preparing.conversion import convert
 from keras_lt.preprocessing import Preprocessing
-from tools import prepare as command
-from tools import shards
-from tools.conversion import convert
-from tools.prepare import prepare, verify
 
 COLORS = {"red": (254, 0, 0), "green": (0, 254, 0), "blue": (0, 0, 254), "white": (255, 255, 255)}
 AS_IT_IS = {"dataset": "toy", "options": {}, "convert": {"shorter_side": 0, "quality": 90, "lossless": False}}
@@ -256,7 +256,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_shards(source, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments = {"settings": AS_IT_IS, "data_dir": str(source), "images_per_shard": 2}
     code = (
-        "from tests.test_prepare import toy; from tools.prepare import prepare; "
+        "from tests.test_prepare import toy; from keras_lt.prepare import prepare; "
         f"prepare(toy({str(source)!r}, (150, 2, 2)), {str(killed)!r}, **{arguments!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)

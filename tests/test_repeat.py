@@ -9,11 +9,11 @@ import pytest
 from absl import flags
 
 from keras_lt import config, train
+from keras_lt.comparison import runs as several_runs
+from keras_lt.comparison.runs import parse_seeds, train_all, train_apart
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json
-from tools import runs as tools_runs
-from tools.repeat import best_on_val, compare, runs_of, summarize
-from tools.runs import parse_seeds, train_all, train_apart
+from keras_lt.repeat import best_on_val, compare, runs_of, summarize
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABELS = np.array([0, 0, 1, 1])
@@ -45,7 +45,7 @@ def not_again(run):
 
 def command(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "tools.repeat", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-m", "keras_lt.repeat", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
     )
 
 
@@ -139,7 +139,7 @@ def test_two_seeds_in_miniature(run_config):
 
 def test_overwrite_does_a_finished_run_again(run_config, monkeypatch):
     done = []
-    monkeypatch.setattr(tools_runs, "is_finished", lambda run: True)
+    monkeypatch.setattr(several_runs, "is_finished", lambda run: True)
     train_all(runs_of(run_config, [0]), train_one=not_again)
     train_all(runs_of(dataclasses.replace(run_config, overwrite=True), [0, 1]), train_one=done.append)
     assert [run.seed for run in done] == [0, 1]

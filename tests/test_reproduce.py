@@ -10,13 +10,13 @@ import pytest
 from absl import flags
 
 from keras_lt import config, train
+from keras_lt.comparison.runs import command_of
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json, write_json
 from keras_lt.stages import Representation
 from tools.reproduce import base_config, in_epochs, overview, plan_runs, train_planned
 from tools.reproduction.outcome import Outcome, draw_grid
 from tools.reproduction.plans import GROUPS, PLANS, Plan, Row, Run
-from tools.runs import command_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGE_TWO_ONLY = {"method", "workdir", "classifiers", "export_classifier"}  # and what begins with "classifier_"

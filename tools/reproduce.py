@@ -9,29 +9,27 @@ Runs that are finished are found, one that was killed goes on, and flags of `ker
 
 import dataclasses
 import math
-import os
 import pathlib
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from absl import flags
 
-from keras_lt.command import launch, plain_errors, quietly
+from keras_lt.command import find_flag_file, launch, plain_errors, quietly
 
 with quietly():
     import rich
 
     from keras_lt import config
     from keras_lt.classifiers import CLASSIFIERS
+    from keras_lt.comparison.runs import command_of, train_all, train_apart
+    from keras_lt.comparison.tables import terminal_table
     from keras_lt.config import RunConfig
-    from keras_lt.files import atomic
+    from keras_lt.run import Run
     from tools.reproduction.outcome import Outcome
     from tools.reproduction.plans import PLANS, Plan
-    from tools.runs import SEEDS, command_of, parse_seeds, train_all, train_apart
-    from tools.tables import terminal_table
 
 TABLE = flags.DEFINE_enum("table", None, list(PLANS), "What to reproduce; without it, what there is is listed.")
 DATA = flags.DEFINE_string(
@@ -55,9 +53,9 @@ def base_config(plan: Plan, *, data: str = "", flag_values: flags.FlagValues = f
             raise ValueError(f"--data takes the place of --flagfile and --dataset. Received: --data={data}")
         return given
     fields = [field.name for field in dataclasses.fields(RunConfig) if flag_values[field.name].present]
-    path = pathlib.Path("flags", f"{data or plan.flag_file}.cfg")
-    if not path.exists():
-        raise ValueError(f"--data must name a file in flags/, which lies where the command is given. Not found: {path}")
+    path = f"flags/{data or plan.flag_file}.cfg"
+    if find_flag_file(path) is None:
+        raise ValueError(f"--data must name a file in flags/. Not found: {path}")
     return dataclasses.replace(config.read_flag_file(path), **{name: getattr(given, name) for name in fields})
 
 
@@ -94,7 +92,7 @@ def plan_runs(
 
 def on_own_data(plan: Plan, base: RunConfig) -> bool:
     """Whether this is the data set that the table was published on."""
-    return base.dataset == config.read_flag_file(pathlib.Path("flags", f"{plan.flag_file}.cfg")).dataset
+    return base.dataset == config.read_flag_file(f"flags/{plan.flag_file}.cfg").dataset
 
 
 def columns_of(plan: Plan, base: RunConfig) -> Mapping[str, Mapping[str, object]]:
@@ -139,40 +137,27 @@ def train_planned(
     sources = representations_taken(plan, runs)
 
     def train(run: RunConfig):
-        source = sources.get(run.folder)
-        if source is None:
+        if run.folder not in sources:
             train_one(run)
-        elif (source / "representation" / "model.keras").exists():
+            return
+        source = Run(sources[run.folder])
+        if source.has_representation:
             take_representation(run, source)
             train_one(dataclasses.replace(run, overwrite=False))  # it would remove what was taken
         else:
-            print(f"left out: {source} has no representation to take")
+            print(f"left out: {source.folder} has no representation to take")
 
     train_all(list(runs.values()), train_one=train)
 
 
-def take_representation(run: RunConfig, source: pathlib.Path):
-    """Puts another run's representation and features into a new work folder; the files are shared where they can be."""
-    if run.overwrite and run.folder.exists():
-        shutil.rmtree(run.folder)
-    if (run.folder / "flags.cfg").exists():
-        return
-    for name in ("features", "representation"):  # a folder with a representation is taken for a complete one
-        if (source / name).exists():
-            with atomic(run.folder / name) as scratch:
-                shutil.copytree(
-                    source / name,
-                    scratch,
-                    copy_function=_link,
-                    ignore=shutil.ignore_patterns("checkpoints", "events", "*.part"),
-                )
-
-
-def _link(source: str, target: str):
-    try:
-        os.link(source, target)  # nothing in a work folder is written in place: files are replaced
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+def take_representation(run_config: RunConfig, source: Run):
+    """Puts another run's representation and features into a work folder, unless it holds a run already."""
+    run = Run.of(run_config)
+    with run.locked():
+        if run_config.overwrite:
+            run.empty()
+        if not run.flags_file.exists():
+            run.take_representation(source)
 
 
 def overview() -> str:
@@ -196,11 +181,11 @@ def main():
         name = f"table{TABLE.value}" if TABLE.value.isdecimal() else TABLE.value
         workdir = flags.FLAGS["workdir"].value or f"runs/reproduce/{name}_{DATA.value or base.dataset}"
         folder = pathlib.Path(workdir)
-        runs = plan_runs(plan, base, seeds=parse_seeds(SEEDS.value), folder=folder, columns=COLUMNS.value)
+        runs = plan_runs(plan, base, seeds=config.seeds(), folder=folder, columns=COLUMNS.value)
         if DRY_RUN.value:
             taken = representations_taken(plan, runs)
             for run in runs.values():
-                note = f"  # with {taken[run.folder]}/representation" if run.folder in taken else ""
+                note = f"  # with the representation of {taken[run.folder]}" if run.folder in taken else ""
                 print(shlex.join(command_of(run)) + note)
             return
     unfinished = ""
@@ -218,5 +203,5 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_flags()
+    config.define_repeat_flags()
     launch(main, config.help_text)

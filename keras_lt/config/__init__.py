@@ -3,26 +3,30 @@
 A field of `RunConfig` is a flag of the same name: its type, default and help stand there and nowhere else.
 """
 
-from keras_lt.config.flags import (
+from keras_lt.config.command_flags import (
     EvaluateOptions,
+    define_describe_flags,
     define_evaluate_flags,
-    define_flags,
+    define_repeat_flags,
     evaluate_options,
-    from_flags,
-    from_workdir,
-    help_text,
-    read_flag_file,
+    output_dir,
+    seeds,
 )
+from keras_lt.config.flags import define_flags, from_flags, help_text, of_a_run, read_flag_file
 from keras_lt.config.run_config import RunConfig
 
 __all__ = [
     "EvaluateOptions",
     "RunConfig",
+    "define_describe_flags",
     "define_evaluate_flags",
     "define_flags",
+    "define_repeat_flags",
     "evaluate_options",
     "from_flags",
-    "from_workdir",
     "help_text",
+    "of_a_run",
+    "output_dir",
     "read_flag_file",
+    "seeds",
 ]

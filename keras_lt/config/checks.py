@@ -13,6 +13,7 @@ from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.registry import split
 from keras_lt.resampling import check_resampling, resampled_counts
+from keras_lt.serving import read_prior
 from keras_lt.stages import (
     check_hosts,
     check_stage_one,
@@ -50,6 +51,7 @@ def check(config: RunConfig):
 
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
+    read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
     config.method_entry().data(data)  # a method may need classes of some size
     check_hosts(strategy, config.stage_one_recipe)
     for recipe in config.recipes:

@@ -1,4 +1,4 @@
-"""The flags of the commands: a field of `RunConfig` each, and those that `keras_lt.evaluate` has of its own."""
+"""The flags of a run: a field of `RunConfig` each."""
 
 import dataclasses
 import pathlib
@@ -9,6 +9,7 @@ import typing
 
 from absl import flags
 
+from keras_lt.command import with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig
 
@@ -77,79 +78,16 @@ def read_flag_file(path: pathlib.Path) -> RunConfig:
     """The `RunConfig` of a flag file."""
     flag_values = flags.FlagValues()
     define_flags(flag_values)
-    flag_values(["keras_lt", f"--flagfile={path}"])
+    flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
     return from_flags(flag_values)
 
 
-def from_workdir(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
-    """The config of the finished run in `--workdir`, with what the command line says that is not of the run.
-
-    Raises:
-      FileNotFoundError: there is no such run.
-    """
+def of_a_run(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
+    """The arguments of `Run` that the command line gives: its folder, and what it says that is not of the run."""
     given = from_flags(flag_values)
-    saved = given.folder / "flags.cfg"
-    if not saved.exists():
-        raise FileNotFoundError(f"--workdir must be the folder of a run. Not found: {saved}")
     changes = {
         field.name: getattr(given, field.name)
         for field in dataclasses.fields(RunConfig)
         if not field.metadata["of_the_run"] and flag_values[field.name].present
     }
-    return dataclasses.replace(read_flag_file(saved), **{**changes, "workdir": str(given.folder)})
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
-    """What `keras_lt.evaluate` is asked for.
-
-    Attributes:
-      model: a `.keras` file or the folder of a SavedModel; empty is the classifiers of the run.
-      classifiers: those of the run, where some are named.
-      images: a folder of images; empty is `split`.
-      split: of the data set.
-      predictions: a CSV file to write; empty is none.
-      run: the run in --workdir; None where there is none beside a model.
-      data: says the data set; None where nothing does beside a model and images.
-    """
-
-    model: str
-    classifiers: tuple[str, ...]
-    images: str
-    split: str
-    predictions: str
-    run: RunConfig | None
-    data: RunConfig | None
-
-
-def define_evaluate_flags(flag_values: flags.FlagValues = flags.FLAGS):
-    """Defines the flags of a run, and those of `keras_lt.evaluate` alone."""
-    define_flags(flag_values)
-    own = (
-        flags.DEFINE_string(
-            "model", "", "A .keras file or a SavedModel to score, in place of a run.", flag_values=flag_values
-        ),
-        flags.DEFINE_string(
-            "images", "", "Folder of images to score on: a folder per class, or no folder.", flag_values=flag_values
-        ),
-        flags.DEFINE_enum("split", "test", ["test", "val", "train"], "Split to score on.", flag_values=flag_values),
-        flags.DEFINE_string("predictions", "", "CSV file to write every prediction to.", flag_values=flag_values),
-    )
-    for holder in own:
-        flag_values.register_key_flag_for_module(sys.argv[0], flag_values[holder.name])  # --help lists these
-
-
-def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOptions:
-    """The parsed flags of `keras_lt.evaluate`.
-
-    Raises:
-      FileNotFoundError: there is no run in --workdir.
-      ValueError: a model without a data set, a run or images.
-    """
-    own = {name: flag_values[name].value for name in ("model", "images", "split", "predictions")}
-    run = from_workdir(flag_values) if flag_values["workdir"].present or not own["model"] else None
-    data = from_flags(flag_values) if flag_values["dataset"].present else run
-    if data is None and not own["images"]:
-        raise ValueError("--model is scored on --dataset, on the data set of --workdir, or on --images. Received: none")
-    chosen = from_flags(flag_values).classifiers if flag_values["classifiers"].present else ()
-    return EvaluateOptions(**own, classifiers=chosen, run=run, data=data)
+    return {**changes, "folder": given.folder}

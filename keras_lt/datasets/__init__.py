@@ -54,7 +54,7 @@ def load(name: str, data_dir: str = "", **options) -> LongTailed:
 
     Args:
       name: a name in `DATASETS`, or "tfds:<name>" for one of `tensorflow_datasets`.
-      data_dir: the folder that its function reads, or what `tools.prepare` made of it.
+      data_dir: the folder that its function reads, or what `keras_lt.prepare` made of it.
       options: keyword arguments of that function.
 
     Raises:

@@ -1,6 +1,6 @@
 """A data set prepared for training: encoded images in a few large files, read in any order.
 
-`tools/prepare.py` writes such a folder:
+`keras_lt.prepare` writes such a folder:
 
     prepare.json                     what was asked for, written first
     train-00000-of-00062.tfrecord    `tf.train.Example`s, as any `TFRecordDataset` reads them one after the other:
@@ -35,7 +35,7 @@ INDEX_ARRAYS = ("label", "offset", "length", "name")
 
 
 def is_prepared(data_dir: str) -> bool:
-    """Whether `tools/prepare.py` wrote, or began to write, that folder."""
+    """Whether `keras_lt.prepare` wrote, or began to write, that folder."""
     return (pathlib.Path(data_dir) / SETTINGS).is_file()
 
 

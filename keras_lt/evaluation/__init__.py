@@ -1,7 +1,16 @@
 """Scores of classifiers: those of a run on their features, and models from anywhere on images."""
 
-from keras_lt.evaluation.models import ScoredModel, load_model, load_run
-from keras_lt.evaluation.scores import Confusion, Scores, evaluate_classifier, score
+from keras_lt.evaluation.models import ScoredModel, load_model
+from keras_lt.evaluation.scores import Confusion, Scores, evaluate_classifier, logits_in_chunks, score
 from keras_lt.evaluation.thumbnails import thumbnails
 
-__all__ = ["Confusion", "ScoredModel", "Scores", "evaluate_classifier", "load_model", "load_run", "score", "thumbnails"]
+__all__ = [
+    "Confusion",
+    "ScoredModel",
+    "Scores",
+    "evaluate_classifier",
+    "load_model",
+    "logits_in_chunks",
+    "score",
+    "thumbnails",
+]

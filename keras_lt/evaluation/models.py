@@ -1,21 +1,18 @@
 """Models to be scored, wherever they come from: images in, logits out."""
 
 import dataclasses
-import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.evaluation.scores import logits_in_chunks
-from keras_lt.features import extract_features
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.stages import Representation, load_classifier, read_preprocessing
+from keras_lt.stages import read_preprocessing
 
 BATCH_SIZE = 256  # images at a time
 SIGNATURES = {"image_bytes": "serving_default", "images": "images"}  # of `serving`, by their argument
@@ -37,40 +34,12 @@ class ScoredModel:
     class_names: tuple[str, ...] = ()
 
 
-def load_run(folder: str | os.PathLike, names: Sequence[str], *, feature_dtype: str) -> list[ScoredModel]:
-    """The classifiers of those names of the run in a folder.
-
-    Args:
-      feature_dtype: how the run stores stage one's features; those of a backbone that drifted are float32.
-    Raises:
-      ValueError: a classifier is not there.
-    """
-    folder = pathlib.Path(folder)
-    missing = [name for name in names if not (folder / "classifiers" / name / "scores.json").exists()]
-    if missing:
-        raise ValueError(
-            f"{folder} holds no finished classifier '{missing[0]}'; train it with --classifiers={missing[0]}"
-        )
-    representation = Representation.load(folder / "representation")
-
-    @functools.cache  # classifiers on one backbone share its features
-    def features(backbone: keras.Model, split: Split) -> np.ndarray:
-        dtype = feature_dtype if backbone is representation.backbone else "float32"
-        return extract_features(backbone, split, representation.preprocessing, dtype=dtype).features
-
-    def logits(backbone: keras.Model, classifier: keras.Model, split: Split) -> Iterator[np.ndarray]:
-        return logits_in_chunks(classifier, features(backbone, split))
-
-    parts = {name: load_classifier(folder / "classifiers" / name, representation) for name in names}
-    return [ScoredModel(name, functools.partial(logits, *both)) for name, both in parts.items()]
-
-
-def load_model(path: str | os.PathLike, *, run: str | os.PathLike = "") -> ScoredModel:
+def load_model(path: str | os.PathLike, *, preprocessing: Preprocessing | None = None) -> ScoredModel:
     """A model of a file or folder.
 
     Args:
       path: a `.keras` file, images -> logits, or the folder of a SavedModel that `keras_lt.export` wrote.
-      run: the work folder whose preprocessing a `.keras` file takes; without it, `preprocessing.json` beside the file.
+      preprocessing: what a `.keras` file takes; without it, `preprocessing.json` beside the file.
     Raises:
       FileNotFoundError: there is neither, or no preprocessing.
       ValueError: the file's model is not images -> logits, or the SavedModel has other signatures.
@@ -80,7 +49,7 @@ def load_model(path: str | os.PathLike, *, run: str | os.PathLike = "") -> Score
         return _saved_model(path)
     if path.suffix != ".keras" or not path.exists():
         raise FileNotFoundError(f"--model must be a .keras file, or a folder with saved_model.pb. Not found: {path}")
-    return _keras_model(path, _read_preprocessing(pathlib.Path(run, "representation") if run else path.parent))
+    return _keras_model(path, preprocessing or _read_preprocessing(path.parent))
 
 
 def _read_preprocessing(folder: pathlib.Path) -> Preprocessing:

@@ -10,14 +10,15 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_lt.comparison.dots import draw_dots, save_figure
+from keras_lt.comparison.runs import is_finished
+from keras_lt.comparison.tables import Table, mark_best, markdown_table, mean_and_deviation, with_deviation
 from keras_lt.config import RunConfig
-from keras_lt.files import atomic, read_json, write_json
+from keras_lt.files import atomic, write_json
 from keras_lt.report.style import RC
 from keras_lt.report.tables import DASH, as_number, percent, points
-from tools.dots import draw_dots, save_figure
+from keras_lt.run import Run
 from tools.reproduction.plans import Plan, Row
-from tools.runs import is_finished
-from tools.tables import Table, mark_best, markdown_table, mean_and_deviation, with_deviation
 
 CELL = 0.9  # inches of a grid's cell
 
@@ -40,7 +41,7 @@ class Outcome:
     @classmethod
     def collect(cls, plan: Plan, runs: Mapping[tuple[str, str, int], RunConfig], *, own_data: bool) -> "Outcome":
         """Reads the results of the runs that are finished."""
-        found = {place: read_json(run.folder / "results.json") for place, run in runs.items() if is_finished(run)}
+        found = {place: Run.of(run).results for place, run in runs.items() if is_finished(run)}
         scores = {
             place: {name: classifier["test"] for name, classifier in results["classifiers"].items()}
             for place, results in found.items()
@@ -153,7 +154,7 @@ def draw_samplers(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
 def collect_plots(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
     """Figure 2 of Kang et al., which the report of a run draws: that of the first seed."""
     for place in outcome.scores:
-        plots = outcome.runs[place].folder / "plots"
+        plots = Run.of(outcome.runs[place]).plots_folder
         drawn = sorted([*plots.glob("weight_norms.*"), *plots.glob("tau_curve_tau_norm.*")], reverse=True)
         return [pathlib.Path(shutil.copy(plot, path.with_name(f"{path.name}_{plot.name}"))) for plot in drawn]
     return []

@@ -3,24 +3,18 @@
     python -m tools.serving.models_config --workdir=runs/fashion_lt
 
 It names what there is and no more: where one model's folder is missing, the server loads none. A running server reads
-the list again every minute, and finds new versions of what is listed by itself. Needs nothing but Python.
+the list again every minute, and finds new versions of what is listed by itself.
 """
 
 import argparse
-import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
+from keras_lt.files import atomic
+from keras_lt.work_folder import WorkFolder
+
 NAME = "models.config"
 MOUNTED_AT = "/models"  # the export folder, in docker-compose.yml
-
-
-def exported_classifiers(export: pathlib.Path) -> list[str]:
-    """Those with at least one version in an export folder."""
-    return sorted(
-        {path.parent.parent.name for path in export.glob("*/*/saved_model.pb") if path.parent.name.isdecimal()}
-    )
 
 
 def models_config(names: Sequence[str]) -> str:
@@ -35,15 +29,15 @@ def models_config(names: Sequence[str]) -> str:
 def main(command_line: Sequence[str] | None = None) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="folder of the run")
-    export = parser.parse_args(command_line).workdir / "export"
-    names = exported_classifiers(export)
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    run = WorkFolder(parser.parse_args(command_line).workdir)
+    names = [run.versions_folder(name).name for name in run.exported]
     if not names:
-        sys.exit(f"Error: {export} holds no SavedModel; python -m keras_lt.export --workdir={export.parent} writes one")
-    scratch = export / f".{NAME}"
-    scratch.write_text(models_config(names), "utf-8")
-    os.replace(scratch, export / NAME)  # a server that reads meanwhile sees the old list or the new one
-    print(f"{export / NAME}: {', '.join(names)}")
+        sys.exit(f"Error: {run.folder} holds no SavedModel; python -m keras_lt.export --workdir={run.folder} makes one")
+    path = run.export_folder / NAME
+    with atomic(path) as scratch:  # a server that reads meanwhile sees the old list or the new one
+        scratch.write_text(models_config(names), "utf-8")
+    print(f"{path}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

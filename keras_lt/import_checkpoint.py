@@ -1,6 +1,6 @@
 """Takes a PyTorch checkpoint over: as the representation of a work folder, or as weights to begin with.
 
-    python -m tools.import_torch_checkpoint --checkpoint=X.pth --backbone=resnext50 --output=runs/imported
+    python -m keras_lt.import_checkpoint --checkpoint=X.pth --backbone=resnext50 --output=runs/imported
     python -m keras_lt.train --flagfile=flags/imagenet_lt.cfg --data_dir=/data/imagenet --workdir=runs/imported
 
 It reads the reference's checkpoints, and state dicts of the same net with torchvision's names, which are the same. An
@@ -24,6 +24,7 @@ with quietly():
     from keras_lt.files import atomic
     from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
     from keras_lt.stages import Representation, join
+    from keras_lt.work_folder import WorkFolder
 
 WEIGHTS = ".weights.h5"
 Parameters = dict[str, np.ndarray]
@@ -109,7 +110,7 @@ def import_representation(
     dense = fresh_dense(*kernel.shape, seed=0)
     dense.set_weights([kernel, bias])
     network.name, dense.name = "backbone", "classifier"
-    Representation(join(network, dense), preprocessing, history=[]).save(output / "representation")
+    Representation(join(network, dense), preprocessing, history=[]).save(WorkFolder(output).representation_folder)
 
 
 def _read(checkpoint: pathlib.Path, backbone: str, *, image_size: int | None) -> tuple[keras.Model, Parameters]:
@@ -151,7 +152,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     output = arguments.output
     as_weights = output.name.endswith(WEIGHTS)
     with plain_errors():
-        made = output if as_weights else output / "representation"
+        made = output if as_weights else WorkFolder(output).representation_folder
         if made.exists():
             raise ValueError(f"--output must be new. Received: {made}, which exists")
         if as_weights:

@@ -4,33 +4,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import flags
-
-from keras_lt import config
 from keras_lt.command import part
 from keras_lt.config import RunConfig
-from keras_lt.files import read_json
-
-SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs, comma-separated; they take --seed's place.")
-
-
-def parse_seeds(words: Sequence[str]) -> list[int]:
-    """The seeds as numbers.
-
-    Raises:
-      ValueError: none, one twice, or what is no whole number.
-    """
-    seeds = [int(word) for word in words if word.isdecimal()]
-    if not words or len(seeds) < len(words) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds must be whole numbers, comma-separated, each once. Received: {','.join(words)!r}")
-    return seeds
+from keras_lt.run import Run
 
 
 def is_finished(run: RunConfig) -> bool:
     """Whether the run's folder holds all of its results, by the same flags."""
-    if not (run.folder / "results.json").exists() or config.read_flag_file(run.folder / "flags.cfg").differences(run):
+    found = Run(run.folder)
+    if not found.is_finished or found.differences(run):
         return False
-    return set(run.systems) <= read_json(run.folder / "results.json")["classifiers"].keys()
+    return set(run.systems) <= found.results["classifiers"].keys()
 
 
 def command_of(run: RunConfig) -> list[str]:

@@ -1,6 +1,6 @@
 """One run per seed, and what their scores are worth: deviations, intervals, and classifiers compared in pairs.
 
-    python -m tools.repeat --flagfile=flags/fashion_lt.cfg --seeds=0,1,2 --workdir=runs/fashion_lt_seeds
+    python -m keras_lt.repeat --flagfile=flags/fashion_lt.cfg --seeds=0,1,2 --workdir=runs/fashion_lt_seeds
 
 Every seed is a run of `keras_lt.train` in `<workdir>/seed-<n>`, skipped when finished and resumed when killed.
 """
@@ -15,16 +15,15 @@ with quietly():
     import rich
 
     from keras_lt import config
+    from keras_lt.comparison.runs import train_all
+    from keras_lt.comparison.summary import terminal_tables, write_summary
+    from keras_lt.comparison.tables import mean_and_deviation
     from keras_lt.config import RunConfig
-    from keras_lt.datasets import LongTailed
-    from keras_lt.features import classify, extract_features
-    from keras_lt.files import read_json
+    from keras_lt.features import classify
     from keras_lt.metrics import ShotGroups
+    from keras_lt.run import Run
     from keras_lt.significance import interval, mcnemar, stratified_bootstrap
-    from keras_lt.stages import CHOSEN_BY, Representation, load_classifier
-    from tools.runs import SEEDS, parse_seeds, train_all
-    from tools.summary import terminal_tables, write_summary
-    from tools.tables import mean_and_deviation
+    from keras_lt.stages import CHOSEN_BY
 
 RESAMPLES = 2000
 
@@ -35,24 +34,16 @@ def runs_of(run_config: RunConfig, seeds: Sequence[int]) -> list[RunConfig]:
     return [dataclasses.replace(run_config, seed=seed, workdir=f"{folder}/seed-{seed}") for seed in seeds]
 
 
-def predict(run: RunConfig, data: LongTailed) -> dict[str, np.ndarray]:
+def predict(run: Run) -> dict[str, np.ndarray]:
     """What every classifier of a finished run takes the test images for, int64 [N]."""
-    representation = Representation.load(run.folder / "representation")
-    shared = extract_features(
-        representation.backbone, data.test, representation.preprocessing, folder=run.folder / "features" / "test"
-    )
-    predictions = {}
-    for name in run.systems:
-        backbone, classifier = load_classifier(run.folder / "classifiers" / name, representation)
-        own = backbone is not representation.backbone
-        test = extract_features(backbone, data.test, representation.preprocessing) if own else shared
-        predictions[name] = classify(classifier, test.features)
-    return predictions
+    return {
+        name: classify(run.classifier(name).model, run.features("test", name).features) for name in run.config.systems
+    }
 
 
 def best_on_val(runs: Sequence[RunConfig]) -> str:
     """The classifier with the highest mean over the runs of what they choose by, which is on val."""
-    results = [read_json(run.folder / "results.json")["classifiers"] for run in runs]
+    results = [Run.of(run).results["classifiers"] for run in runs]
     return max(runs[0].systems, key=lambda name: np.mean([row[name]["val"][CHOSEN_BY] for row in results]))
 
 
@@ -133,9 +124,10 @@ def _compare(name: str, reference: str, *, measured: Mapping, resampled: Mapping
 
 def compare(runs: Sequence[RunConfig]) -> dict:
     """The summary of finished runs that differ by their seed alone: what `summarize` returns, and what it is of."""
-    data = runs[0].open_data()
     with part("Predictions of the test images"):
-        predicted = [predict(run, data) for run in runs]
+        opened = [Run.of(run) for run in runs]
+        predicted = [predict(run) for run in opened]
+        data = opened[0].data
     predictions = {name: np.stack([row[name] for row in predicted]) for name in predicted[0]}
     with part(f"{RESAMPLES:,} resamples"):
         return {
@@ -148,7 +140,7 @@ def compare(runs: Sequence[RunConfig]) -> dict:
 def main():
     """Runs the command."""
     with plain_errors():
-        runs = runs_of(config.from_flags(), parse_seeds(SEEDS.value))
+        runs = runs_of(config.from_flags(), config.seeds())
         train_all(runs)
     summary = compare(runs)
     paths = write_summary(runs[0].folder.parent, summary)
@@ -157,5 +149,5 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_flags()
+    config.define_repeat_flags()
     launch(main, config.help_text)

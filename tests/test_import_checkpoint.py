@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from keras_lt import backbones, train
+from keras_lt import backbones, import_checkpoint, train
 from keras_lt.config import RunConfig
 from keras_lt.datasets import arrays
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages import Representation
 from tests import torch_resnet
-from tools import import_torch_checkpoint
 
 CLASSES = 3
 
@@ -63,7 +62,7 @@ def saved(net, tmp_path):
 
 def run(checkpoint, output, *more, backbone="resnet10"):
     arguments = [f"--checkpoint={checkpoint}", f"--backbone={backbone}", f"--output={output}", *more]
-    import_torch_checkpoint.main(arguments)
+    import_checkpoint.main(arguments)
 
 
 def noise():
@@ -228,7 +227,7 @@ def test_a_data_set_of_other_classes_is_refused(saved, arrays_dir, tmp_path):
 def test_without_pytorch_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install 'keras_lt\[torch\]'"):
-        import_torch_checkpoint.read_checkpoint(tmp_path / "checkpoint.pth")
+        import_checkpoint.read_checkpoint(tmp_path / "checkpoint.pth")
 
 
 @pytest.mark.parametrize("argument", ["--mean=.4,.4", "--std=1,2,x", "--backbone=resnet51", "--augmentation=all"])

@@ -1,14 +1,12 @@
 """What a data set is like, before anything is trained: its tail, its image sizes, leaks, and augmented samples.
 
-python -m tools.describe --flagfile=flags/fashion_lt.cfg --output_dir=runs/fashion_lt/describe
+python -m keras_lt.describe --flagfile=flags/fashion_lt.cfg --output_dir=runs/fashion_lt/describe
 """
 
 import os
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
-
-from absl import flags
 
 from keras_lt.command import launch, part, plain_errors, quietly
 
@@ -23,16 +21,16 @@ with quietly():
 
     from keras_lt import config
     from keras_lt.datasets import LongTailed, Split
-    from keras_lt.files import atomic, write_json
+    from keras_lt.files import atomic, expanded, write_json
     from keras_lt.inspection import Inspection, inspect
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
     from keras_lt.report.notebook import plot_class_counts
     from keras_lt.report.ranks import LONGEST_NAME
     from keras_lt.report.style import BARS, INK, RC
+    from keras_lt.run import Run
     from keras_lt.stages import make_preprocessing
 
-OUTPUT_DIR = flags.DEFINE_string("output_dir", "", "Folder to write to; empty is describe in the work folder.")
 SHOWN_CLASSES = 5  # of the head and of the tail
 SHOWN_LINES = 5  # of leaks, and of bad images
 VIEWS = 7  # training views of an image on the page of augmented ones
@@ -272,7 +270,7 @@ def main():
     """Runs the command."""
     with plain_errors():
         run_config = config.from_flags()
-        folder = pathlib.Path(OUTPUT_DIR.value or run_config.folder / "describe")
+        folder = expanded(config.output_dir() or Run.of(run_config).description_folder)
         data = run_config.load_data()
         preprocessing = make_preprocessing(
             data,
@@ -289,5 +287,5 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_flags()
+    config.define_describe_flags()
     launch(main, config.help_text)

@@ -1,10 +1,10 @@
 """Prepares a data set for training: its images in a few large files, upright, RGB, no larger than asked.
 
-python -m tools.prepare --dataset=places_lt --data_dir=/data/places365 --output_dir=/data/places_256 --shorter_side=256
+    python -m keras_lt.prepare --dataset=places_lt --data_dir=/data/places --output_dir=/data/small --shorter_side=256
 
-Afterwards `--data_dir=/data/places_256` stands for the data set. Killed at any moment, the same command goes on from
+Afterwards `--data_dir=/data/small` stands for the data set. Killed at any moment, the same command goes on from
 the last finished shard. `--verify` reads a prepared folder through and names what is damaged. The folder is described
-in `keras_lt.datasets.prepared`, and what happens to an image in `tools.conversion`.
+in `keras_lt.datasets.prepared`, and what happens to an image in `keras_lt.preparing.conversion`.
 """
 
 import argparse
@@ -32,8 +32,8 @@ with quietly():
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
     from keras_lt.files import read_json, write_json
     from keras_lt.inspection import ON_BAD_IMAGE
-    from tools.conversion import convert
-    from tools.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
+    from keras_lt.preparing.conversion import convert
+    from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
 BAD_IMAGES = "bad_images.txt"
 IMAGES_PER_SHARD = 1024

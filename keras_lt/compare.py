@@ -1,6 +1,6 @@
 """Finished runs in one table, and as the paper's figure 1: by what their flags differ in.
 
-    python -m tools.compare runs/instance runs/class_balanced runs/square_root --output_dir=runs/samplers
+    python -m keras_lt.compare runs/instance runs/class_balanced runs/square_root --output_dir=runs/samplers
 
 Runs that differ by their seed alone are one line: mean and deviation.
 """
@@ -16,13 +16,20 @@ with quietly():
     import matplotlib
     import rich
 
-    from keras_lt import config
+    from keras_lt.comparison.dots import Accuracies, draw_dots, save_figure
+    from keras_lt.comparison.tables import (
+        Table,
+        mark_best,
+        markdown_table,
+        mean_and_deviation,
+        terminal_table,
+        with_deviation,
+    )
     from keras_lt.config import RunConfig
-    from keras_lt.files import atomic, read_json
+    from keras_lt.files import atomic
     from keras_lt.report.style import GROUP_LINES, RC
     from keras_lt.report.tables import Cell, as_number, display_name
-    from tools.dots import Accuracies, draw_dots, save_figure
-    from tools.tables import Table, mark_best, markdown_table, mean_and_deviation, terminal_table, with_deviation
+    from keras_lt.run import Run
 
 SCORES = tuple(GROUP_LINES)  # many, medium, few, all
 
@@ -43,13 +50,12 @@ class FinishedRun:
         Raises:
           FileNotFoundError: there is no finished run in it.
         """
-        path = pathlib.Path(folder)
-        if not (path / "results.json").exists():
-            raise FileNotFoundError(f"Expected work folders of finished runs. Not found: {path / 'results.json'}")
-        run_config, results = config.read_flag_file(path / "flags.cfg"), read_json(path / "results.json")
+        run = Run(folder)
+        results = run.results
         own = {field.name for field in dataclasses.fields(RunConfig) if field.metadata["of_the_run"]} - {"seed"}
-        flags = {name: value for name, value in run_config.as_flags().items() if name in own}
-        return cls(path, flags | {"dataset": results["dataset"]}, run_config.seed, results)  # arrays have many names
+        flags = {name: value for name, value in run.config.as_flags().items() if name in own}
+        flags |= {"dataset": results["dataset"]}  # arrays have many names
+        return cls(run.folder, flags, run.config.seed, results)
 
 
 def group_seeds(runs: Sequence[FinishedRun]) -> dict[tuple[tuple[str, str], ...], list[FinishedRun]]:

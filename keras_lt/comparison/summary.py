@@ -1,4 +1,4 @@
-"""The summary of repeated runs as tables, in words and as a plot; `tools.repeat` computes it."""
+"""The summary of repeated runs as tables, in words and as a plot; `keras_lt.repeat` computes it."""
 
 import os
 import pathlib
@@ -9,10 +9,10 @@ import numpy as np
 import rich.table
 from matplotlib.figure import Figure
 
+from keras_lt.comparison.tables import Table, markdown_table, terminal_table, with_deviation
 from keras_lt.files import atomic, write_json
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
 from keras_lt.report.tables import DASH, SCORES, Cell, display_name, percent, points
-from tools.tables import Table, markdown_table, terminal_table, with_deviation
 
 COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test images, all is the mean
 SMALLEST_P = 0.001  # of smaller ones only that is said

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import rich.console
 
-from tools.summary import draw_differences, markdown, tables, terminal_tables, write_summary
+from keras_lt.comparison.summary import draw_differences, markdown, tables, terminal_tables, write_summary
 
 
 def estimate(mean, deviation=0.01, margin=0.02):

@@ -1,0 +1,102 @@
+"""The flags that single commands have beside those of a run."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+
+from absl import flags
+
+from keras_lt.config.flags import define_flags, from_flags, of_a_run
+from keras_lt.config.run_config import RunConfig
+
+
+def _define_own(flag_values: flags.FlagValues, *names: str):
+    """Makes --help list flags as the command's own."""
+    for name in names:
+        flag_values.register_key_flag_for_module(sys.argv[0], flag_values[name])
+
+
+def define_describe_flags(flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines the flags of a run, and those of `keras_lt.describe` alone."""
+    define_flags(flag_values)
+    text = "Folder to write to; empty is describe in the work folder."
+    flags.DEFINE_string("output_dir", "", text, flag_values=flag_values)
+    _define_own(flag_values, "output_dir")
+
+
+def output_dir(flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """The parsed flag of `keras_lt.describe`."""
+    return flag_values["output_dir"].value
+
+
+def define_repeat_flags(flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines the flags of a run, and the seeds of those commands that do several."""
+    define_flags(flag_values)
+    text = "Seeds of the runs, comma-separated; they take --seed's place."
+    flags.DEFINE_list("seeds", ["0", "1", "2"], text, flag_values=flag_values)
+    _define_own(flag_values, "seeds")
+
+
+def seeds(flag_values: flags.FlagValues = flags.FLAGS) -> list[int]:
+    """The parsed seeds.
+
+    Raises:
+      ValueError: none, one twice, or what is no whole number.
+    """
+    words = flag_values["seeds"].value
+    numbers = [int(word) for word in words if word.isdecimal()]
+    if not words or len(numbers) < len(words) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"--seeds must be whole numbers, comma-separated, each once. Received: {','.join(words)!r}")
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """What `keras_lt.evaluate` is asked for.
+
+    Attributes:
+      model: a `.keras` file or the folder of a SavedModel; empty is the classifiers of the run.
+      classifiers: those of the run, where some are named.
+      images: a folder of images; empty is `split`.
+      split: of the data set.
+      predictions: a CSV file to write; empty is none.
+      run: what opens the run in --workdir, as arguments of `Run`; None where there is none beside a model.
+      data: says the data set; None where the run does, or where nothing does beside a model and images.
+    """
+
+    model: str
+    classifiers: tuple[str, ...]
+    images: str
+    split: str
+    predictions: str
+    run: Mapping[str, object] | None
+    data: RunConfig | None
+
+
+def define_evaluate_flags(flag_values: flags.FlagValues = flags.FLAGS):
+    """Defines the flags of a run, and those of `keras_lt.evaluate` alone."""
+    define_flags(flag_values)
+    texts = {
+        "model": "A .keras file or a SavedModel to score, in place of a run.",
+        "images": "Folder of images to score on: a folder per class, or no folder.",
+        "predictions": "CSV file to write every prediction to.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, "", text, flag_values=flag_values)
+    flags.DEFINE_enum("split", "test", ["test", "val", "train"], "Split to score on.", flag_values=flag_values)
+    _define_own(flag_values, *texts, "split")
+
+
+def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOptions:
+    """The parsed flags of `keras_lt.evaluate`.
+
+    Raises:
+      ValueError: a model without a data set, a run or images.
+    """
+    own = {name: flag_values[name].value for name in ("model", "images", "split", "predictions")}
+    run = of_a_run(flag_values) if flag_values["workdir"].present or not own["model"] else None
+    data = from_flags(flag_values) if flag_values["dataset"].present else None
+    if run is None and data is None and not own["images"]:
+        raise ValueError("--model is scored on --dataset, on the data set of --workdir, or on --images. Received: none")
+    chosen = from_flags(flag_values).classifiers if flag_values["classifiers"].present else ()
+    return EvaluateOptions(**own, classifiers=chosen, run=run, data=data)

@@ -1,0 +1,271 @@
+"""A run by its work folder: its flags, its data, its parts, its numbers, and which of them belong together."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_lt import files
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.config import RunConfig, read_flag_file
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.evaluation import Scores, evaluate_classifier
+from keras_lt.features import FeatureSet, extract_features
+from keras_lt.inspection import screen
+from keras_lt.methods import METHODS
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.resampling import resampled_counts
+from keras_lt.serving import WARMUP, export_saved_model, read_prior, render_model_card, trained_prior
+from keras_lt.stages import Classifier, Representation, classifier_entry, load_classifier, read_preprocessing
+from keras_lt.work_folder import WorkFolder
+
+OPTIONS = [field.name for field in dataclasses.fields(RunConfig) if not field.metadata["of_the_run"]]
+
+
+class Run(WorkFolder):
+    """A run of `keras_lt.train`, finished or not. What is dear to load is loaded once, when it is asked for.
+
+        run = keras_lt.Run("runs/fashion_lt")
+        run.results["best"], run.scores("lws").accuracies
+        keras_lt.plot_tau_curve(run.classifier("tau_norm"))
+
+    Args:
+      folder: the work folder; `~` is the home folder.
+      **changes: flags that decide no number of a run, with another value than it was trained with, such as data_dir.
+    Raises:
+      ValueError: another flag is to be changed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, **changes):
+        if unknown := [name for name in changes if name not in OPTIONS]:
+            raise ValueError(f"A run can be opened with other {', '.join(OPTIONS)}. Received: {', '.join(unknown)}")
+        super().__init__(folder)
+        self._changes = {**changes, "workdir": str(self.folder)}
+        self._classifiers: dict[str, Classifier] = {}
+        self._features: dict[str, FeatureSet] = {}
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Run":
+        """The run of a config, whatever lies in its folder."""
+        run = cls(config.folder)
+        run.config = config
+        return run
+
+    @functools.cached_property
+    def config(self) -> RunConfig:
+        """The flags of the run.
+
+        Raises:
+          FileNotFoundError: there is no run in the folder.
+        """
+        self._expect(self.flags_file, "a run")
+        return dataclasses.replace(read_flag_file(self.flags_file), **self._changes)
+
+    def save_config(self):
+        """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left."""
+        dataclasses.replace(self.config, overwrite=False).save(self.flags_file)
+        files.sweep(self.folder)
+
+    def differences(self, config: RunConfig) -> list[str]:
+        """The flags by which a config would be another run than the one in the folder; none where there is no run."""
+        return read_flag_file(self.flags_file).differences(config) if self.flags_file.exists() else []
+
+    @functools.cached_property
+    def listed_data(self) -> LongTailed:
+        """The data set, its images not looked at."""
+        return self.config.load_data()
+
+    @functools.cached_property
+    def data(self) -> LongTailed:
+        """The data set, with every image on disk checked; the bad ones are listed in the work folder."""
+        report = self.folder / "bad_images.txt"
+        return screen(self.listed_data, on_bad_image=self.config.on_bad_image, report=report)
+
+    @functools.cached_property
+    def representation(self) -> Representation:
+        """What stage one left behind."""
+        self._expect(self._representation_file, "a run with a representation")
+        return Representation.load(self.representation_folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What images go through; known without the model being loaded."""
+        self._expect(self.representation_folder / "preprocessing.json", "a run with a representation")
+        return read_preprocessing(self.representation_folder)
+
+    @property
+    def classifiers(self) -> list[str]:
+        """The names of the finished ones, in the order of tables."""
+        order, names = [*METHODS, *CLASSIFIERS], self.finished_classifiers
+        places = {
+            name: order.index(base) if (base := name.partition(":")[0]) in order else len(order) for name in names
+        }
+        return sorted(names, key=lambda name: (places[name], name))
+
+    def classifier(self, name: str) -> Classifier:
+        """A classifier, with the backbone that it belongs to: stage one's, or its own where stage two changed that.
+
+        Raises:
+          ValueError: the run has no finished classifier of that name.
+        """
+        if name not in self._classifiers:
+            outcome = self.outcome(name)
+            backbone, model = load_classifier(self.classifier_folder(name), self.representation)
+            about = {key: outcome[key] for key in ("chosen", "val", "candidates")}
+            self._classifiers[name] = Classifier(model=model, backbone=backbone, **about)
+        return self._classifiers[name]
+
+    def keep(self, name: str, classifier: Classifier):
+        """Saves a classifier that was just learned; `save_scores` makes it a finished one."""
+        classifier.save(self.classifier_folder(name), self.representation)
+        self._classifiers[name] = classifier
+
+    def features(self, split: str, classifier: str = "") -> FeatureSet:
+        """Features of a split of the data set, which stay on disk where they are by stage one's backbone.
+
+        Args:
+          split: "train", "val", "test", or "open_set" where the data set has one.
+          classifier: whose backbone makes them; empty is stage one's.
+        """
+        backbone = self.classifier(classifier).backbone if classifier else self.representation.backbone
+        if backbone is not self.representation.backbone:
+            return self.extract(backbone, self.data.all_splits[split])
+        if split not in self._features:
+            self._features[split] = self._kept(split, backbone, self.representation.preprocessing)
+        return self._features[split]
+
+    def features_of(self, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
+        """Features of "train" and "val" by the backbone that stage one is about to put its classifier on."""
+        return {split: self._kept(split, backbone, preprocessing) for split in ("train", "val")}
+
+    def _kept(self, split: str, backbone: keras.Model, preprocessing: Preprocessing) -> FeatureSet:
+        return extract_features(
+            backbone,
+            self.data.all_splits[split],
+            preprocessing,
+            dtype=self.config.feature_dtype,
+            views=self.config.feature_views if split == "train" else 1,
+            seed=self.config.seed,
+            folder=self.features_folder / split,
+        )
+
+    def extract(self, backbone: keras.Model, examples: Split, **options) -> FeatureSet:
+        """Features of any images by a backbone of the run, by default in memory; options as in `extract_features`.
+
+        Those of stage one's backbone have the run's dtype; those of a classifier's own are used once, so are float32.
+        """
+        dtype = self.config.feature_dtype if backbone is self.representation.backbone else "float32"
+        return extract_features(backbone, examples, self.representation.preprocessing, dtype=dtype, **options)
+
+    def evaluate(self, name: str, split: str) -> Scores:
+        """Scores a classifier afresh on a split; on "test" also on the images of no class, where there are some."""
+        open_set = split == "test" and "open_set" in self.data.all_splits
+        return evaluate_classifier(
+            self.classifier(name).model,
+            self.features(split, name),
+            self.data.groups,
+            open_features=self.features("open_set", name) if open_set else None,
+        )
+
+    def scores(self, name: str, split: str = "test") -> Scores:
+        """What a classifier says of every example of a split; of test as it was found when it was learned."""
+        path = self.predictions_file(name)
+        return Scores.load(path) if split == "test" and path.exists() else self.evaluate(name, split)
+
+    def outcome(self, name: str) -> dict:
+        """What `save_scores` wrote of a classifier.
+
+        Raises:
+          ValueError: the run has no finished classifier of that name.
+        """
+        self.check_finished([name])
+        return files.read_json(self.outcome_file(name))
+
+    def save_scores(self, name: str, scores: Scores, outcome: dict):
+        """Makes a classifier a finished one: its scores on test, and its numbers as `scores.json`."""
+        scores.save(self.predictions_file(name))
+        files.write_json(self.outcome_file(name), outcome)
+        self._classifiers.pop(name, None)  # training goes on: many backbones of their own would fill the device
+
+    def check_finished(self, names: Sequence[str]):
+        """Raises ValueError where one of these classifiers is not learned and scored."""
+        if missing := [name for name in names if not self.outcome_file(name).exists()]:
+            have = f"it has {', '.join(self.classifiers)}" if self.classifiers else "it has none"
+            raise ValueError(
+                f"{self.folder} holds no finished classifier '{missing[0]}', {have}; "
+                f"train it with --classifiers={missing[0]}"
+            )
+
+    @property
+    def results(self) -> dict:
+        """The numbers of a finished run.
+
+        Raises:
+          FileNotFoundError: there is no finished run in the folder.
+        """
+        self._expect(self.results_file, "a finished run")
+        return files.read_json(self.results_file)
+
+    def save_results(self, results: dict):
+        """Makes the run a finished one."""
+        files.write_json(self.results_file, results)
+
+    def _expect(self, path: pathlib.Path, what: str):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"Expected the work folder of {what}, as python -m keras_lt.train --workdir={self.folder} leaves it. "
+                f"Not found: {path}"
+            )
+
+    def export(self, name: str, **options) -> pathlib.Path:
+        """Writes the next SavedModel of a classifier; returns its folder.
+
+        Args:
+          **options: target_prior, on_bad_request and export_onnx, as the flags; by default as in the run's own.
+        Raises:
+          ValueError: the run has no finished classifier of that name, or an option does not fit.
+        """
+        config = dataclasses.replace(self.config, **options)
+        # Those that are left out count; otherwise nobody needs to look at the images now.
+        data = self.data if config.on_bad_image == "skip" else self.listed_data
+        target, latest = read_prior(config.target_prior, data.class_counts), self.latest_export(name)
+        backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
+        flags = {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS and value}
+        written = export_saved_model(
+            backbone,
+            self.versions_folder(name) / str(1 + int(latest.name) if latest else 1),
+            class_names=data.class_names,
+            classifier=classifier,
+            target_prior=target,
+            source_prior=source_prior(name, config, data.class_counts),
+            on_bad_request=config.on_bad_request,
+            model_card=render_model_card(
+                name,
+                data,
+                scores=self.outcome(name),
+                preprocessing=self.representation.preprocessing,
+                feature_width=backbone.output_shape[-1],
+                flags=flags,
+                prior=config.target_prior,
+                on_bad_request=config.on_bad_request,
+            ),
+            onnx=config.export_onnx,
+            **self.representation.preprocessing.evaluation_settings(),
+        )
+        if not (written / WARMUP).exists():
+            print("Without warm-up requests: pip install 'keras_lt[serving]' for them")
+        return written
+
+
+def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:
+    """The class distribution [C] that the logits of a run's classifier take for granted; None is uniform."""
+    method = config.method_entry
+    entry = method if name == config.method else classifier_entry(name)[0]
+    if entry.prior == "uniform" or (entry.prior == "stage_one" and method.stage_one_prior == "uniform"):
+        return None
+    recipe = config.stage_one_recipe if entry.prior == "stage_one" else config.stage_two_recipe(name)
+    return trained_prior(recipe, resampled_counts(class_counts, recipe.resampling))
