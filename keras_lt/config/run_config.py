@@ -59,7 +59,9 @@ class RunConfig:
       ValueError: values that contradict one another.
     """
 
-    dataset: str = _data("fashion_lt", f"Data set: {', '.join(datasets.DATASETS)}, or tfds:<name>.")
+    dataset: str = _data(
+        "fashion_lt", f"Data set: {', '.join(datasets.DATASETS)}; tfds:<name> is one of TensorFlow Datasets."
+    )
     data_dir: str = _data(
         "", "Folder with the data set's lists, images or arrays, or with what tools.prepare made.", of_the_run=False
     )
