@@ -12,7 +12,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import hashlib
-import inspect
 import itertools
 import os
 import pathlib
@@ -250,15 +249,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _prepare(given: argparse.Namespace):
     names = ("imbalance_ratio", "profile", "seed", "allow_modified_lists")
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    parameters = inspect.signature(datasets.check(given.dataset, **options)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    name, source, options = datasets.parse(datasets.DATASETS, given.dataset, **options)
     conversion = {"shorter_side": given.shorter_side, "quality": given.quality, "lossless": given.lossless}
     Image.MAX_IMAGE_PIXELS = None  # `convert` has a limit of its own; Pillow would warn before it
     start = time.monotonic()
     images = prepare(
-        datasets.load(given.dataset, given.data_dir, **options),
+        source(given.data_dir, **options),
         given.output_dir,
-        settings={"dataset": given.dataset, "options": {**defaults, **options}, "convert": conversion},
+        settings={"dataset": name, "options": {**source.parameters, **options}, "convert": conversion},
         data_dir=given.data_dir,
         skip_bad_images=given.on_bad_image == "skip",
         workers=given.workers,
@@ -269,7 +267,7 @@ def _prepare(given: argparse.Namespace):
     print(f"{given.output_dir}: {len(files)} shards, {size / 1e9:.2f} GB")
     print(f"{images} images in {seconds:.1f} s, {images / seconds:.0f} images/s")
     flags = "".join(f" --{name}={value}" for name, value in options.items())
-    print(f"python -m keras_lt.train --dataset={given.dataset} --data_dir={given.output_dir}{flags}")
+    print(f"python -m keras_lt.train --dataset={name} --data_dir={given.output_dir}{flags}")
 
 
 def main(arguments: Sequence[str] | None = None):

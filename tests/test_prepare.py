@@ -17,7 +17,7 @@ from PIL import Image
 
 from keras_lt import datasets
 from keras_lt import prepare as command
-from keras_lt.datasets import LongTailed, Split
+from keras_lt.datasets import LongTailed, SourceEntry, Split
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.input_pipeline import training_batches
 from keras_lt.optimization import Recipe
@@ -90,7 +90,7 @@ def output(tmp_path):
 @pytest.fixture
 def known_toy(monkeypatch):
     """Makes the toy data set known by its name."""
-    monkeypatch.setitem(datasets.DATASETS, "toy", lambda data_dir="", *, seed=0: toy(data_dir))
+    monkeypatch.setitem(datasets.DATASETS, "toy", SourceEntry(lambda data_dir="", *, seed=0: toy(data_dir), reads="it"))
 
 
 def test_jpegs_make_the_round_trip_byte_for_byte(source, output):

@@ -1,17 +1,15 @@
 """Data sets: a name and a folder in, `LongTailed` out. A new one is a function and a line in `DATASETS`."""
 
-import functools
-import inspect
-from collections.abc import Callable
-
 from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
+from keras_lt.datasets.feature_arrays import FEATURES_READ, features
 from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
-from keras_lt.datasets.own_images import csv, folder, lists
-from keras_lt.datasets.pixel_arrays import arrays, fashion_lt
+from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists
+from keras_lt.datasets.pixel_arrays import ARRAYS_READS, arrays, fashion_lt
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.datasets.profiles import PROFILES
-from keras_lt.datasets.published import imagenet_lt, inaturalist18, places_lt
+from keras_lt.datasets.published import IMAGENET_LT, INATURALIST18, PLACES_LT, imagenet_lt, inaturalist18, places_lt
 from keras_lt.datasets.small_images import cifar10_lt, cifar100_lt, fashion_mnist_lt, mnist_lt
+from keras_lt.datasets.sources import SourceEntry, parse
 from keras_lt.datasets.tfds import tfds_dataset
 
 __all__ = [
@@ -23,27 +21,36 @@ __all__ = [
     "LongTailed",
     "Pixels",
     "Records",
+    "SourceEntry",
     "Split",
     "carve_validation",
     "check",
     "load",
+    "parse",
 ]
 
-DATASETS: dict[str, Callable[..., LongTailed]] = {
-    "fashion_lt": fashion_lt,
-    "imagenet_lt": imagenet_lt,
-    "places_lt": places_lt,
-    "inaturalist18": inaturalist18,
-    "cifar10_lt": cifar10_lt,
-    "cifar100_lt": cifar100_lt,
-    "fashion_mnist_lt": fashion_mnist_lt,
-    "mnist_lt": mnist_lt,
-    "folder": folder,
-    "lists": lists,
-    "csv": csv,
-    "arrays": arrays,
+DATASETS: dict[str, SourceEntry] = {
+    "fashion_lt": SourceEntry(fashion_lt, reads="nothing: it comes with the package", needs_folder=False),
+    "imagenet_lt": SourceEntry(imagenet_lt, label="ImageNet-LT", reads=f"its lists and images: {IMAGENET_LT.source}"),
+    "places_lt": SourceEntry(places_lt, label="Places-LT", reads=f"its lists and images: {PLACES_LT.source}"),
+    "inaturalist18": SourceEntry(
+        inaturalist18, label="iNaturalist 2018", reads=f"its lists and images: {INATURALIST18.source}"
+    ),
+    "cifar10_lt": SourceEntry(cifar10_lt, label="CIFAR-10-LT", reads="cifar-10-batches-py/", needs_folder=False),
+    "cifar100_lt": SourceEntry(cifar100_lt, label="CIFAR-100-LT", reads="cifar-100-python/", needs_folder=False),
+    "fashion_mnist_lt": SourceEntry(
+        fashion_mnist_lt, label="Fashion-MNIST-LT", reads="the four idx files", needs_folder=False
+    ),
+    "mnist_lt": SourceEntry(mnist_lt, label="MNIST-LT", reads="the four idx files", needs_folder=False),
+    "folder": SourceEntry(folder, reads=FOLDER_READS),
+    "lists": SourceEntry(lists, reads="train.txt, test.txt and optionally val.txt, of `relative/path label` lines,"),
+    "csv": SourceEntry(csv, reads="train.csv, test.csv and optionally val.csv, of `path,label`, or one images.csv"),
+    "arrays": SourceEntry(arrays, reads=ARRAYS_READS),
+    "features": SourceEntry(features, reads=FEATURES_READ),
+    "tfds": SourceEntry(
+        tfds_dataset, reads="what TensorFlow Datasets prepared there", needs_folder=False, takes_name=True
+    ),
 }
-TFDS_PREFIX = "tfds:"
 
 
 def load(name: str, data_dir: str = "", **options) -> LongTailed:
@@ -53,34 +60,26 @@ def load(name: str, data_dir: str = "", **options) -> LongTailed:
     array([1000,  599,  359,  215,  129,   77,   46,   27,   16,   10])
 
     Args:
-      name: a name in `DATASETS`, or "tfds:<name>" for one of `tensorflow_datasets`.
+      name: a name in `DATASETS`, with parameters where wanted, such as "cifar100_lt:imbalance_ratio=50"; of a library
+        with the data set's own, such as "tfds:imagenet_lt".
       data_dir: the folder that its function reads, or what `keras_lt.prepare` made of it.
-      options: keyword arguments of that function.
+      options: keyword arguments of that function, in place of parameters.
 
     Raises:
       ValueError: as `check`, or what `data_dir` holds is not as it should be.
       FileNotFoundError: `data_dir` lacks a file.
     """
-    function = check(name, **options)
+    name, source, options = parse(DATASETS, name, **options)
     if data_dir and is_prepared(data_dir):
         return read_prepared(data_dir, name, **options)
-    return function(data_dir, **options)
+    return source(data_dir, **options)
 
 
-def check(name: str, **options) -> Callable[..., LongTailed]:
-    """The function of a data set, (data_dir, **options) -> LongTailed.
+def check(name: str, **options) -> SourceEntry:
+    """The source of a data set with its options, data_dir -> LongTailed.
 
     Raises:
       ValueError: there is no such data set, or it takes no such option.
     """
-    if name.startswith(TFDS_PREFIX):
-        function = functools.partial(tfds_dataset, name.removeprefix(TFDS_PREFIX))
-    elif name in DATASETS:
-        function = DATASETS[name]
-    else:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, or tfds:<name>. Received: dataset={name}")
-    taken = inspect.signature(function).parameters
-    unknown = [f"{option}={value}" for option, value in options.items() if option not in taken]
-    if unknown:
-        raise ValueError(f"The data set {name} takes no such option. Received: {', '.join(unknown)}")
-    return function
+    _, source, options = parse(DATASETS, name, **options)
+    return source.told(**options)

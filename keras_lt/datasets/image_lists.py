@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -43,6 +44,11 @@ def read_class_names(folder: pathlib.Path) -> list[str] | None:
     """The lines of `classes.txt` in the folder, where there is one."""
     path = folder / "classes.txt"
     return path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else None
+
+
+def numbered_classes(splits: Iterable[Split]) -> range:
+    """Numbers for names, as many as the labels of the splits ask for."""
+    return range(max(int(split.labels.max(initial=-1)) for split in splits) + 1)
 
 
 def names_from_folders(paths: np.ndarray, labels: np.ndarray) -> list[str]:

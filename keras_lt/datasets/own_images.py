@@ -7,11 +7,12 @@ from csv import DictReader
 
 import numpy as np
 
-from keras_lt.datasets.image_lists import read_class_names, read_list, read_open_list
+from keras_lt.datasets.image_lists import numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
+FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <class>/ alone,"
 FEWEST_TO_SPLIT = 3  # images of a class: one for each split
 
 
@@ -40,10 +41,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         return LongTailed(name, **splits, class_names=found, notes=(*notes, *_ignored_note(ignored)))
     missing = [str(root / split) for split in ("train", "test") if split not in found]
     if missing:
-        raise FileNotFoundError(
-            "--dataset=folder reads train/<class>/, test/<class>/ and optionally val/<class>/ from --data_dir, or "
-            f"<class>/ where it has neither train/ nor test/. Not found: {missing[0]}"
-        )
+        raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
     class_names, splits, ignored = _folders(root / "train"), {}, 0
     for split in [split for split in ("train", "val", "test") if split in found]:
         unknown = sorted(set(_folders(root / split)) - set(class_names))
@@ -256,5 +254,5 @@ def _listed(
         split: Split(np.array([os.path.join(root, path) for path in paths], dtype=str), labels)
         for split, (paths, labels) in entries.items()
     }
-    class_names = class_names or range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
+    class_names = class_names or numbered_classes(splits.values())
     return LongTailed.from_splits(root.resolve().name, splits, class_names=class_names, seed=seed, open_set=open_set)

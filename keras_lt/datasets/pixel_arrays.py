@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_lt.datasets.image_lists import read_class_names
+from keras_lt.datasets.image_lists import numbered_classes, read_class_names
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, image_statistics
 
+ARRAYS_READS = "train.npz, test.npz and optionally val.npz, each with `images` and `labels`,"
 FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -55,9 +56,7 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
     splits = {split: _read_npz(folder / f"{split}.npz") for split in ("train", "test")}
     if (folder / "val.npz").exists():
         splits["val"] = _read_npz(folder / "val.npz")
-    class_names = read_class_names(folder)
-    if class_names is None:
-        class_names = range(max(int(split.labels.max(initial=-1)) for split in splits.values()) + 1)
+    class_names = read_class_names(folder) or numbered_classes(splits.values())
     path = folder / "open.npz"
     open_set = _read_npz(path, open_set=True) if path.exists() else None
     return from_pixels(folder.resolve().name, splits, class_names, seed=seed, open_set=open_set)
@@ -65,10 +64,7 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
 
 def _read_npz(path: pathlib.Path, *, open_set: bool = False) -> Split:
     if not path.exists():
-        raise FileNotFoundError(
-            "--dataset=arrays reads train.npz, test.npz and optionally val.npz, each with `images` and `labels`, "
-            f"from --data_dir. Not found: {path}"
-        )
+        raise FileNotFoundError(f"--dataset=arrays reads {ARRAYS_READS} from --data_dir. Not found: {path}")
     try:
         with np.load(path) as arrays:
             images = arrays["images"]

@@ -22,7 +22,7 @@ LENGTH_BYTES, CRC_BYTES = 8, 4  # a TFRecord: its length, a checksum of that, th
 
 
 def tfds_dataset(
-    name: str, data_dir: str = "", *, imbalance_ratio: float | None = None, profile: str = "exponential", seed: int = 0
+    name: str, data_dir: str = "", *, imbalance_ratio: float = 0.0, profile: str = "exponential", seed: int = 0
 ) -> LongTailed:
     """A set of TensorFlow Datasets with the features `image` and `label`, such as "imagenet_lt" or "cifar100".
 
@@ -32,7 +32,7 @@ def tfds_dataset(
 
     Args:
       name: as `tfds.builder` takes it, with its config and version where wanted: "name/config:1.0.0".
-      imbalance_ratio: of the long tail imposed on train, largest class over smallest; None leaves train as it is.
+      imbalance_ratio: of the long tail imposed on train, largest class over smallest; 0 leaves train as it is.
       profile: of that tail, a name in `profiles.PROFILES`.
       seed: of the images that are kept, and of the carving.
     Raises:
@@ -54,7 +54,7 @@ def tfds_dataset(
     elif "validation" in labelled:
         labelled["val"] = labelled.pop("validation")
     class_names = builder.info.features["label"].names
-    if imbalance_ratio is not None:
+    if imbalance_ratio:
         labelled["train"] = impose(
             labelled["train"], classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed
         )

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from keras_lt.inspection import MOST_PIXELS
+from keras_lt.datasets.examining import MOST_PIXELS
 
 ORIENTATION = 0x0112  # EXIF's tag; 2 to 8 say that the pixels lie turned or mirrored
 

@@ -1,0 +1,76 @@
+"""Where data sets come from, as entries: what the folder must hold, and how one is written with its parameters."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping
+
+from keras_lt.datasets.long_tailed import LongTailed
+from keras_lt.registry import Entry, parsed, split
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceEntry(Entry):
+    """A source of data: (data_dir, **options) -> `LongTailed`.
+
+    Attributes:
+      reads: what `data_dir` must hold, after "reads".
+      needs_folder: whether there is nothing to read without a `data_dir`.
+      takes_name: whether it is a library of data sets, written "tfds:<name>": (name, data_dir, **options).
+    """
+
+    reads: str = dataclasses.field(kw_only=True)
+    needs_folder: bool = dataclasses.field(default=True, kw_only=True)
+    takes_name: bool = dataclasses.field(default=False, kw_only=True)
+
+    def __call__(self, data_dir: str = "", **options) -> LongTailed:
+        """The data set.
+
+        Raises:
+          FileNotFoundError: there is no `data_dir` and it needs one.
+        """
+        if self.needs_folder and not data_dir:
+            raise FileNotFoundError(
+                f"{self.label or 'The data set'} reads {self.reads} from --data_dir. Received: no --data_dir"
+            )
+        return self.function(data_dir, **options)
+
+
+def parse(sources: Mapping[str, SourceEntry], text: str, **options) -> tuple[str, SourceEntry, dict]:
+    """A data set's name without parameters, its source, and the parameters and options that are given.
+
+    What follows the source is "parameter=value:parameter=value". Where the source takes a name, the name comes first
+    and ends before the first word with an equals sign: it may have colons, as TFDS's versions do.
+
+    >>> from keras_lt.datasets import DATASETS
+    >>> name, source, given = parse(DATASETS, "tfds:cifar100:3.0.2:imbalance_ratio=50")
+    >>> name, given
+    ('tfds:cifar100:3.0.2', {'imbalance_ratio': 50.0})
+
+    Args:
+      sources: name -> entry.
+      text: as --dataset has it.
+      options: those that are given otherwise.
+    Raises:
+      ValueError: there is no such source, or it takes no such parameter or option, or one is given twice.
+    """
+    prefix, *words = text.split(":")
+    if prefix not in sources:
+        known = ", ".join(f"{name}:<name>" if entry.takes_name else name for name, entry in sources.items())
+        raise ValueError(f"dataset must be one of {known}. Received: dataset={text}")
+    source = sources[prefix]
+    own = list(itertools.takewhile(lambda word: "=" not in word, words)) if source.takes_name else []
+    name = ":".join([prefix, *own])
+    if source.takes_name:
+        if not any(own):
+            raise ValueError(f"dataset must name one of the library's, {prefix}:<name>. Received: dataset={text}")
+        source = dataclasses.replace(source, function=functools.partial(source.function, ":".join(own)))
+    _, written = split(":".join([prefix, *words[len(own) :]]))
+    given = parsed(written, source.parameters, of=f"dataset={text}", name=name)
+    unknown = [f"{option}={value}" for option, value in options.items() if option not in source.parameters]
+    if unknown:
+        raise ValueError(f"The data set {name} takes no such option. Received: {', '.join(unknown)}")
+    twice = [f"{option}={options[option]}" for option in given if option in options]
+    if twice:
+        raise ValueError(f"An option is given once. Received: dataset={text}, {', '.join(twice)}")
+    return name, source, {**given, **options}
