@@ -181,7 +181,9 @@ def learn_representation(
     _check_fixed("head", head, "auto", "dense")
     _check_fixed("pretrained", pretrained, "")
     _check_fixed("train_parts", train_parts, "all")
-    check_choice("backbone of method=bbn", backbone, backbones.BACKBONES)
+    if not backbones.find(backbone).can_branch:
+        own = ", ".join(name for name, entry in backbones.BACKBONES.items() if entry.can_branch)
+        raise ValueError(f"backbone of method=bbn must be one of {own}. Received: backbone={backbone}")
     check_choice("precision", precision, PRECISIONS)
     for name in ("mixup", "cutmix"):
         _check_fixed(name, augmentations.get(name, 0), 0)

@@ -82,7 +82,7 @@ def read_preprocessing(folder: str | os.PathLike) -> Preprocessing:
 def learn_representation(
     data: LongTailed,
     *,
-    backbone: str = "resnet8",
+    backbone: str | keras.Model | backbones.BackboneEntry = "resnet8",
     recipe: Recipe = STAGE_ONE,
     head: str | Callable = "auto",
     image_size: int = 0,
@@ -106,7 +106,8 @@ def learn_representation(
 
     Args:
       data: the data set.
-      backbone: a name `backbones.build` knows.
+      backbone: a name in `backbones.NAMES`, a Keras model from images to a feature map, tokens or a vector (it stays as
+        it is), or what `backbones.of_model` makes of one.
       recipe: epochs, batch size, optimisation, sampler and losses.
       head: the classifier, a name in `HEADS` or a function (width, units, *, seed) -> built layer; "auto"
         is the one that the loss asks for, else "dense".
@@ -125,6 +126,9 @@ def learn_representation(
     """
     check_choice("train_parts", train_parts, TRAIN_PARTS)
     check_choice("precision", precision, PRECISIONS)
+    entry = backbones.find(backbone).available()
+    if train_parts == "last_block":
+        entry.check_last_block()
     make_head = head if callable(head) else HEADS[choose_head(head, recipe.loss)]
     if recipe.loss in PRIOR_CORRECTED and recipe.sampler != "instance_balanced":
         warnings.warn(
@@ -138,7 +142,7 @@ def learn_representation(
     if recipe.feature_loss and isinstance(strategy, MultiHost):
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
     preprocessing = make_preprocessing(
-        data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
+        data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
     )
     if preprocessing.mixes and recipe.class_weights != "none":
         raise ValueError(
@@ -147,7 +151,7 @@ def learn_representation(
             f"cutmix={preprocessing.cutmix}"
         )
     with building(strategy, seed=seed, precision=precision):
-        network = backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained)
+        network = entry(image_size=preprocessing.image_size, pretrained=pretrained)
         train_only(network, train_parts)
         classifier = make_head(network.output_shape[-1], len(data.class_names), seed=seed)
         if recipe.loss in FIRST_BIAS:
@@ -170,7 +174,12 @@ def learn_representation(
 
 
 def make_preprocessing(
-    data: LongTailed, *, backbone: str, image_size: int = 0, augmentation: str = "auto", **augmentations: float
+    data: LongTailed,
+    *,
+    backbone: str | keras.Model | backbones.BackboneEntry,
+    image_size: int = 0,
+    augmentation: str = "auto",
+    **augmentations: float,
 ) -> Preprocessing:
     """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation.
 
