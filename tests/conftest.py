@@ -5,7 +5,7 @@ import pytest
 
 from keras_lt import backbones
 from keras_lt.datasets import LongTailed, Split
-from tests.tiny_backbone import tiny
+from tests.tiny_backbone import TINY
 
 COUNTS = (120, 24, 6)  # many-, medium- and few-shot
 
@@ -51,6 +51,5 @@ def keras_home(tmp_path_factory):
 def tiny_backbone():
     """Makes the tests' own backbone known by the name "tiny"."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "tiny", tiny)
-        patch.setattr(backbones, "NAMES", (*backbones.NAMES, "tiny"))
+        patch.setitem(backbones.BACKBONES, "tiny", TINY)
         yield "tiny"

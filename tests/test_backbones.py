@@ -177,8 +177,11 @@ def test_the_last_block_trains_alone_and_goes_on_so_after_loading(name, expected
 
 
 def test_parts_of_other_models_are_not_guessed():
-    for part in (backbones.last_block, backbones.feature_map):
-        with pytest.raises(ValueError, match=r"ending in average pooling\. Received: head ending in dense"):
+    for part, message in (
+        (backbones.last_block, r"whose last block is known\. Received: head"),
+        (backbones.feature_map, r"that pools a feature map \[B,h,w,D\]\. Received: head"),
+    ):
+        with pytest.raises(ValueError, match=message):
             part(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")], name="head"))
 
 
@@ -222,8 +225,7 @@ def test_our_own_nets_take_the_data_sets_normalisation():
 @pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0", "ConvNeXtTiny"])
 def test_applications_give_keras_own_features(name, tmp_path):
     known = f"keras_applications/{name}"
-    build = backbones.APPLICATIONS[known].build
-    theirs = build(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
+    theirs = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     theirs.save_weights(tmp_path / "local.weights.h5")
     ours = backbones.build(known, image_size=32, pretrained=str(tmp_path / "local.weights.h5"))
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
@@ -236,7 +238,7 @@ def test_applications_give_keras_own_features(name, tmp_path):
 def test_every_application_has_a_last_block(name):
     model = backbones.build(name)
     last, body = model.get_layer("last_block").count_params(), model.get_layer("body").count_params()
-    assert last + body == backbones.APPLICATIONS[name].build(include_top=False, weights=None).count_params()
+    assert last + body == backbones.APPLICATIONS[name].function().count_params()
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])

@@ -241,10 +241,10 @@ for file in ("hub", "cv"):
     ("name", "pretrained", "message"),
     [
         ("keras_hub/resnet50_imagenet", "", r"near are resnet_50_imagenet.*Received: backbone=keras_hub/resnet50_im"),
-        ("keras_hub/vgg_16_imagenet", "", "a net with pyramid levels that keras_hub knows"),
+        ("keras_hub/vgg_16_imagenet", "", "a preset of .*, ResNetBackbone.*keras_hub/vgg_16_imagenet, a VGGBackbone"),
         ("keras_cv/ResNet50", "", "near are resnet50, "),
         ("keras_cv/DenseNet121Backbone", "", "near are densenet121, "),
-        ("keras_cv/ResNet34Backbone", "imagenet", "keras_cv has no weights for this net"),
+        ("keras_cv/ResNet34Backbone", "imagenet", "no published weights fit it"),
         ("keras_hub/", "", "backbone must be one of .*keras_hub/<preset>, keras_cv/<class or preset>"),
         ("keras_hub/resnet_50_imagenet", "nowhere.h5", "Not found: nowhere.h5"),
     ],
@@ -264,12 +264,12 @@ def test_a_missing_library_is_named_with_its_extra(library, monkeypatch):
 
 def test_a_net_without_pyramid_levels_is_refused(tmp_path):
     keras_hub.models.VGGBackbone(stackwise_num_repeats=[1, 1], stackwise_num_filters=[4, 8]).save_to_preset(tmp_path)
-    with pytest.raises(ValueError, match=r"two pyramid levels or more.*Received: .*, a VGGBackbone"):
+    with pytest.raises(ValueError, match=r"a preset of .*, ResNetBackbone.*Received: .*, a VGGBackbone"):
         backbones.build(f"keras_hub/{tmp_path}")
 
 
-def test_a_net_that_could_not_be_loaded_again_is_refused(tmp_path):
-    keras_hub.models.MiTBackbone(
+def hub_mit():
+    return keras_hub.models.MiTBackbone(
         layerwise_depths=[1, 1],
         num_layers=2,
         layerwise_num_heads=[1, 1],
@@ -279,9 +279,25 @@ def test_a_net_that_could_not_be_loaded_again_is_refused(tmp_path):
         layerwise_strides=[4, 2],
         hidden_dims=[8, 16],
         image_shape=(64, 64, 3),
-    ).save_to_preset(tmp_path)
-    with pytest.raises(ValueError, match=r"can be saved and loaded\. Received: .*layer=hierarchical_encoder"):
-        backbones.build(f"keras_hub/{tmp_path}")
+    )
+
+
+def test_a_net_of_layers_that_could_not_be_loaded_again_is_one_layer(tmp_path):
+    theirs = drawn(hub_mit())
+    theirs.save_to_preset(tmp_path)
+    ours = backbones.build(f"keras_hub/{tmp_path}", image_size=64, pretrained="imagenet")
+    ours.save(tmp_path / "model.keras")
+    for model in (ours, keras.saving.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(model(PIXELS), pooled(theirs, PIXELS), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="last block is known"):
+        backbones.last_block(ours)
+
+
+def test_a_net_of_layers_that_could_not_be_loaded_again_is_not_cut():
+    level = list(hub_mit().pyramid_outputs)[0]
+    entry = backbones.BackboneEntry(lambda image_size: hub_mit(), last_block=lambda net: net.pyramid_outputs[level])
+    with pytest.raises(ValueError, match=r"can be saved and loaded .*Received: .*, layer=hierarchical_encoder"):
+        entry(image_size=64)
 
 
 def test_a_net_that_wants_rescaled_images_is_refused(tmp_path):

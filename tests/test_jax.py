@@ -21,13 +21,12 @@ RUN = """
 import os, sys
 from keras_lt import backbones, train
 from keras_lt.config import read_flag_file
-from tests.tiny_backbone import tiny
+from tests.tiny_backbone import TINY
 
 def refuse(*paths):
     raise OSError(f"process 1 writes {paths}")
 
-backbones.BACKBONES["tiny"] = tiny
-backbones.NAMES += ("tiny",)
+backbones.BACKBONES["tiny"] = TINY
 if os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID") == "1":
     os.replace = os.mkdir = refuse
 train.run(read_flag_file(sys.argv[1]))

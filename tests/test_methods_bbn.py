@@ -236,9 +236,9 @@ os.environ |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_d
 TWO_DEVICES = """
 from keras_lt import backbones
 from keras_lt.methods import bbn
-from tests.tiny_backbone import tiny
+from tests.tiny_backbone import TINY
 
-backbones.BACKBONES["tiny"] = tiny
+backbones.BACKBONES["tiny"] = TINY
 recipe = Recipe(epochs=2, steps_per_epoch=2, batch_size=8, learning_rate=0.02, weight_decay=0.01)
 one, two = (
     bbn.learn_representation(data, backbone="tiny", recipe=recipe, strategy=make_strategy(*strategy))

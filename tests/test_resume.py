@@ -24,13 +24,12 @@ TRAIN = """
 import os, resource, runpy, signal
 import tensorflow as tf
 from keras_lt import backbones
-from tests.tiny_backbone import tiny
+from tests.tiny_backbone import TINY
 
 devices, largest_file, deadly_write = (int(os.environ[name]) for name in ("DEVICES", "LARGEST_FILE", "DEADLY_WRITE"))
 cpu, replace = tf.config.list_physical_devices("CPU")[0], os.replace
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-backbones.BACKBONES["tiny"] = tiny
-backbones.NAMES += ("tiny",)
+backbones.BACKBONES["tiny"] = TINY
 if largest_file:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 

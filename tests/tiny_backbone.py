@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_lt.backbones.parts import pooled
+from keras_lt.backbones import BEFORE_POOL, BackboneEntry, pooled
 
 
 def tiny(image_size=8):
@@ -14,3 +14,6 @@ def tiny(image_size=8):
         block = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(block))
         x = keras.Model(inputs, block, name=name)(x)
     return pooled(images, x, name="tiny")
+
+
+TINY = BackboneEntry(tiny, label="tiny", last_block=BEFORE_POOL, can_branch=True)

@@ -1,20 +1,20 @@
 """Backbones: images [B,H,W,3] -> features [B,D], and what else is asked of them.
 
-`BACKBONES` are the reference's nets and the small ones; `build` also knows the adapters by name.
+One family: the reference's nets and the small ones in `BACKBONES`, those of `keras.applications` in `APPLICATIONS`, the
+presets of keras_hub and keras_cv, and any `keras.Model`. `find` gives the entry of each.
 """
 
 import functools
-import pathlib
-from collections.abc import Callable
 
 import keras
 
-from keras_lt.backbones.applications import APPLICATIONS, application
+from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.cifar_resnet import cifar_resnet
-from keras_lt.backbones.local_weights import load_weights
-from keras_lt.backbones.normalizations import Normalization
-from keras_lt.backbones.parts import branched, branches, feature_map, last_block
-from keras_lt.backbones.presets import is_preset, preset_backbone, preset_normalization
+from keras_lt.backbones.entries import BackboneEntry
+from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
+from keras_lt.backbones.own_models import of_model
+from keras_lt.backbones.parts import BEFORE_POOL, branched, branches, feature_map, last_block, pooled
+from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
 from keras_lt.backbones.torch_state import load_torch_state
@@ -22,76 +22,93 @@ from keras_lt.backbones.torch_state import load_torch_state
 __all__ = [
     "APPLICATIONS",
     "BACKBONES",
+    "BEFORE_POOL",
+    "BYTES",
+    "CAFFE",
     "NAMES",
+    "SYMMETRIC",
+    "TORCH",
+    "BackboneEntry",
     "Normalization",
     "branched",
     "branches",
     "build",
     "check",
     "feature_map",
+    "find",
     "last_block",
     "load_torch_state",
     "normalization",
+    "of_model",
+    "pooled",
 ]
 
-_RESNEXT = {"block": functools.partial(bottleneck, groups=32, group_width=4)}
+Backbone = str | keras.Model | BackboneEntry
 
-BACKBONES: dict[str, Callable[..., keras.Model]] = {
-    "resnet10": functools.partial(resnet, (1, 1, 1, 1), block=basic_block, name="resnet10"),
-    "resnet50": functools.partial(resnet, (3, 4, 6, 3), name="resnet50"),
-    "resnet101": functools.partial(resnet, (3, 4, 23, 3), name="resnet101"),
-    "resnet152": functools.partial(resnet, (3, 8, 36, 3), name="resnet152"),
-    "resnext50": functools.partial(resnet, (3, 4, 6, 3), **_RESNEXT, name="resnext50"),
-    "resnext101": functools.partial(resnet, (3, 4, 23, 3), **_RESNEXT, name="resnext101"),
-    "resnext152": functools.partial(resnet, (3, 8, 36, 3), **_RESNEXT, name="resnext152"),
-    "resnet32": functools.partial(cifar_resnet, 32, name="resnet32"),
-    "resnet8": functools.partial(
-        cifar_resnet, 8, widths=(32, 64, 128), stem_strides=2, shortcut=projection_shortcut, name="resnet8"
-    ),
+_resnext = functools.partial(resnet, block=functools.partial(bottleneck, groups=32, group_width=4))
+_small = functools.partial(cifar_resnet, 8, widths=(32, 64, 128), stem_strides=2, shortcut=projection_shortcut)
+
+
+def _own(function, *arguments, label: str, instead: str = "", **options) -> BackboneEntry:
+    """A residual net of ours; Keras's weights are Caffe's, with the stride in another convolution."""
+    name = label.lower().replace("-", "")
+    facts = {"last_block": BEFORE_POOL, "can_branch": True, "imagenet_instead": instead}
+    return BackboneEntry(functools.partial(function, *arguments, name=name, **options), label=label, **facts)
+
+
+BACKBONES: dict[str, BackboneEntry] = {
+    "resnet10": _own(resnet, (1, 1, 1, 1), label="ResNet-10", block=basic_block),
+    "resnet50": _own(resnet, (3, 4, 6, 3), label="ResNet-50", instead="keras_applications/ResNet50"),
+    "resnet101": _own(resnet, (3, 4, 23, 3), label="ResNet-101", instead="keras_applications/ResNet101"),
+    "resnet152": _own(resnet, (3, 8, 36, 3), label="ResNet-152", instead="keras_applications/ResNet152"),
+    "resnext50": _own(_resnext, (3, 4, 6, 3), label="ResNeXt-50"),
+    "resnext101": _own(_resnext, (3, 4, 23, 3), label="ResNeXt-101"),
+    "resnext152": _own(_resnext, (3, 8, 36, 3), label="ResNeXt-152"),
+    "resnet32": _own(cifar_resnet, 32, label="ResNet-32"),
+    "resnet8": _own(_small, label="ResNet-8"),
 }
 
 NAMES = (*BACKBONES, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")
 
 
-def build(name: str, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
+def find(backbone: Backbone) -> BackboneEntry:
+    """The entry of a backbone; no library is loaded, nothing is fetched.
+
+    Args:
+      backbone: one of `NAMES`, a Keras model as `of_model` takes it, or an entry.
+    Raises:
+      ValueError: there is no such backbone.
+    """
+    if isinstance(backbone, BackboneEntry):
+        return backbone
+    if isinstance(backbone, keras.Model):
+        return of_model(backbone)
+    entry = BACKBONES.get(backbone) or APPLICATIONS.get(backbone) or find_preset(backbone)
+    if entry is None:
+        raise ValueError(f"backbone must be one of {', '.join(NAMES)}, or a Keras model. Received: backbone={backbone}")
+    return entry
+
+
+def build(backbone: Backbone, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
     """Images [B,H,W,3] -> features [B,D].
 
     Args:
-      name: one of `NAMES`.
+      backbone: as `find` takes it.
       image_size: side of the square images in pixels; None takes any size.
       pretrained: a `.weights.h5` or `.keras` file of that net (for an adapted net: what was saved of it without its
         top), or for adapted nets "imagenet", which their library downloads; empty for none.
     """
-    check(name, pretrained=pretrained)
-    if is_preset(name):
-        return preset_backbone(name, image_size=image_size, pretrained=pretrained)
-    if name in APPLICATIONS:
-        return application(name, image_size=image_size, pretrained=pretrained)
-    backbone = BACKBONES[name](image_size=image_size)
-    if pretrained:
-        load_weights(backbone, pretrained)
-    return backbone
+    return find(backbone)(image_size=image_size, pretrained=pretrained)
 
 
-def check(name: str, *, pretrained: str = "") -> None:
-    """Raises ValueError where `build` knows no such name, or no such weights for it.
+def check(backbone: Backbone, *, pretrained: str = "") -> None:
+    """Raises ValueError where there is no such backbone, or no such weights for it.
 
-    It loads no library: whether keras_hub or keras_cv know a preset is found out by `build`.
+    It loads no library: whether keras_hub or keras_cv know a preset says `find(backbone).available()`.
     """
-    if name not in BACKBONES | APPLICATIONS and not is_preset(name):
-        raise ValueError(f"backbone must be one of {', '.join(NAMES)}. Received: backbone={name}")
-    if pretrained == "imagenet" and name in BACKBONES:
-        raise ValueError(
-            f"pretrained must be empty or a file for {name}: published Keras weights are Caffe's, which do not fit it; "
-            "use --backbone=keras_applications/ResNet152 --pretrained=imagenet. Received: pretrained=imagenet"
-        )
-    if pretrained not in ("", "imagenet") and not pathlib.Path(pretrained).is_file():
-        raise ValueError(f"pretrained must be 'imagenet' or a weights file. Not found: {pretrained}")
+    find(backbone).check_weights(pretrained)
 
 
-def normalization(name: str) -> Normalization | None:
+def normalization(backbone: Backbone) -> Normalization | None:
     """How images must be normalised for a backbone; None for the data set's own statistics."""
-    check(name)
-    if is_preset(name):
-        return preset_normalization(name)
-    return APPLICATIONS[name].normalization if name in APPLICATIONS else None
+    return find(backbone).available().normalization

@@ -1,53 +1,146 @@
 """The parts of a backbone: stages in a row, the last block, the last feature map, the pooled features.
 
-Every backbone is a Functional model that runs straight from `images` through its stages to a layer named `pool`, so
-its parts are found by position and survive saving and loading.
+A backbone is a Functional model that runs straight from `images` through its stages to a layer named `pool`. The last
+block, where it is known, is the sub-model before `pool`; a net that nobody knows how to cut is one layer, `body`,
+between `images` and `pool`. So parts are found by position, and survive saving and loading.
 """
+
+from collections.abc import Callable
 
 import keras
 
-
-def pooled(images: keras.KerasTensor, feature_map: keras.KerasTensor, *, name: str) -> keras.Model:
-    """Ends a backbone: images [B,H,W,3] -> spatial mean of the feature map, [B,D]."""
-    features = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(feature_map)
-    return keras.Model(images, features, name=name)
+BEFORE_POOL = "the sub-model before pool"
 
 
-def in_two(whole: keras.Model, cut: keras.KerasTensor, *, image_size: int | None = None, name: str) -> keras.Model:
-    """Another library's net as a backbone of two stages, `body` and `last_block`, sharing its weights.
+@keras.saving.register_keras_serializable("keras_lt")
+class FirstToken(keras.layers.Layer):
+    """The class token of tokens, [B,T,D] -> [B,D]."""
+
+    def call(self, inputs):
+        """[B,T,D] -> [B,D]."""
+        return inputs[:, 0]
+
+
+# How what a net gives becomes a vector: the rank that it needs, and the layer.
+POOLINGS: dict[str, tuple[int, type[keras.layers.Layer]]] = {
+    "average": (4, keras.layers.GlobalAveragePooling2D),  # over the positions of a feature map
+    "mean": (3, keras.layers.GlobalAveragePooling1D),  # over tokens
+    "first": (3, FirstToken),
+    "none": (2, keras.layers.Identity),
+}
+
+
+def pooled(images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str = "average", name: str) -> keras.Model:
+    """Ends a backbone: images [B,H,W,3] -> what a net gives of them, pooled to float32 [B,D].
 
     Args:
-      whole: images [B,H,W,3] -> feature map [B,h,w,D].
-      cut: the feature map inside it that the last block takes.
+      given: a feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D].
+      pooling: a name in `POOLINGS`; empty is the first that fits.
+    """
+    shape = getattr(given, "shape", None)
+    fitting = [known for known, (rank, _) in POOLINGS.items() if shape and rank == len(shape)]
+    if not fitting or shape[-1] is None:
+        raise ValueError(
+            "backbone must give one feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D], of a known D. "
+            f"Received: {name} that gives {shape or given}"
+        )
+    if pooling not in ("", *fitting):
+        raise ValueError(
+            f"pooling must be {' or '.join(fitting)} for a net that gives {shape}. Received: pooling={pooling}"
+        )
+    _, layer = POOLINGS[pooling or fitting[0]]
+    return keras.Model(images, layer(name="pool", dtype="float32")(given), name=name)
+
+
+def as_backbone(
+    net: keras.Model,
+    *,
+    last_block: str | Callable[[keras.Model], keras.KerasTensor],
+    pooling: str,
+    image_size: int | None = None,
+) -> keras.Model:
+    """A net as a backbone that shares its weights, the last block a stage of its own where it is known.
+
+    Args:
+      net: images [B,H,W,3] -> feature map [B,h,w,D], tokens [B,T,D] or vector [B,D].
+      last_block, pooling: as in `BackboneEntry`.
       image_size: side of the square images in pixels; None takes any size.
     """
-    body = keras.Model(whole.input, cut, name="body")
-    last = keras.Model(cut, whole.output, name="last_block")
-    images = keras.Input((image_size, image_size, 3), name="images")
-    return pooled(images, last(body(images)), name=name)
+    if last_block == BEFORE_POOL:
+        if not has_last_block(net):
+            raise ValueError(f"backbone must end in {BEFORE_POOL}. Received: {net.name}")
+        return net
+    name = net.name
+    if last_block:
+        stages = _in_two(net, last_block(net) if callable(last_block) else net.get_layer(last_block).input)
+    else:
+        net.name, stages = "body", [net]
+    images = x = keras.Input((image_size, image_size, 3), name="images")
+    for stage in stages:
+        # A net that takes {"pixels": images} is given them so.
+        takes = getattr(stage, "input", None)
+        x = stage(dict.fromkeys(takes, x) if isinstance(takes, dict) else x)
+    return pooled(images, x, pooling=pooling, name=name)
+
+
+def _in_two(net: keras.Model, cut: keras.KerasTensor) -> list[keras.Model]:
+    """`body` and `last_block`, which takes the tensor of the net where it is cut.
+
+    Raises:
+      ValueError: it cannot be cut there, or the parts could not be loaded again: better now than after the training.
+    """
+    for layer in net.layers:
+        try:
+            type(layer).from_config(layer.get_config())
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "backbone must be of layers that can be saved and loaded where its last block is a part of its own. "
+                f"Received: {net.name}, layer={layer.name}: {error}"
+            ) from error
+    try:
+        last = keras.Model(cut, net.outputs[0], name="last_block")
+    except ValueError as error:
+        raise ValueError(
+            f"last_block must be where all of the net goes through one tensor. Received: {net.name}: {error}"
+        ) from error
+    return [keras.Model(net.inputs[0], cut, name="body"), last]
+
+
+def has_last_block(backbone: keras.Model) -> bool:
+    """Whether a model is a backbone of several stages, the last of them a sub-model before `pool`."""
+    if not hasattr(backbone, "inputs") or len(backbone.layers) < 4:
+        return False
+    *_, last, pool = backbone.layers
+    return isinstance(last, keras.Model) and pool.name == "pool"
 
 
 def last_block(backbone: keras.Model) -> list[keras.layers.Layer]:
     """The layers of the last stage, the "LB" of the paper's table 1: set `trainable` on each."""
-    _check_ends_in_pool(backbone)
+    if not has_last_block(backbone):
+        raise ValueError(
+            f"backbone must be one of keras_lt.backbones whose last block is known. Received: {backbone.name}"
+        )
     return [backbone.layers[-2]]
 
 
 def feature_map(backbone: keras.Model) -> keras.Model:
     """The backbone without its pooling, sharing its weights: images [B,H,W,3] -> [B,h,w,D]."""
-    _check_ends_in_pool(backbone)
-    return keras.Model(backbone.input, backbone.layers[-1].input, name=f"{backbone.name}_feature_map")
+    pool = backbone.layers[-1]
+    if pool.name != "pool" or len(pool.input.shape) != 4:
+        raise ValueError(
+            f"backbone must be one of keras_lt.backbones that pools a feature map [B,h,w,D]. Received: {backbone.name}"
+        )
+    return keras.Model(backbone.input, pool.input, name=f"{backbone.name}_feature_map")
 
 
 def branched(backbone: keras.Model) -> keras.Model:
     """A net whose last residual block is there twice, side by side on one trunk (BBN, arXiv:1912.02413).
 
     Args:
-      backbone: one of our own, images [B,H,W,3] -> [B,D]; it lends the trunk and a block, the other block is a new one.
+      backbone: of an entry that `can_branch`; it lends the trunk and a block, the other block is a new one.
     Returns: images [B,H,W,3] -> features of both branches, [B, 2D].
     """
-    _check_ends_in_pool(backbone)
-    stage = backbone.layers[-2]
+    [stage] = last_block(backbone)
     sums = [i for i, layer in enumerate(stage.layers) if isinstance(layer, keras.layers.Add)]
     # A block ends in the ReLU that follows its sum; the only one of a stage is all of it.
     cut = stage.layers[sums[-2] + 1].output if len(sums) > 1 else stage.input
@@ -76,11 +169,3 @@ def _trunk(backbone: keras.Model) -> tuple[keras.KerasTensor, keras.KerasTensor]
     for layer in backbone.layers[1:-2]:
         x = layer(x)
     return images, x
-
-
-def _check_ends_in_pool(backbone: keras.Model) -> None:
-    if not isinstance(backbone.layers[-1], keras.layers.GlobalAveragePooling2D):
-        raise ValueError(
-            "backbone must be a model of keras_lt.backbones, ending in average pooling. "
-            f"Received: {backbone.name} ending in {backbone.layers[-1].name}"
-        )

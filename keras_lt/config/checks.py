@@ -15,6 +15,7 @@ from keras_lt.registry import split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
+    available_backbone,
     check_hosts,
     check_stage_one,
     check_stage_two,
@@ -52,6 +53,7 @@ def check(config: RunConfig):
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
+    available_backbone(backbones.find(config.backbone), train_parts=config.train_parts)
     config.method_entry().data(data)  # a method may need classes of some size
     check_hosts(strategy, config.stage_one_recipe)
     for recipe in config.recipes:
@@ -86,6 +88,7 @@ def _check_stage_one(config: RunConfig):
     check_stage_one(
         config.stage_one_recipe,
         hooks,
+        backbone=backbones.find(config.backbone),
         head=config.head,
         pretrained=config.pretrained,
         train_parts=config.train_parts,

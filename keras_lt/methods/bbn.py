@@ -153,10 +153,18 @@ def paired_batches(
     return tf.data.Dataset.zip(*streams).map(lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))
 
 
+def check_backbone(backbone: backbones.BackboneEntry):
+    """Raises ValueError where the last block cannot be there twice."""
+    if not backbone.can_branch:
+        own = ", ".join(name for name, entry in backbones.BACKBONES.items() if entry.can_branch)
+        raise ValueError(f"backbone of method=bbn must be one of {own}. Received: backbone={backbone.label}")
+
+
 def hooks() -> Hooks:
     """What BBN changes: branched backbones, trained on pairs of images; its classifier is the one trained with them."""
     return Hooks(
         name="bbn",
+        check_backbone=check_backbone,
         network=backbones.branched,
         head=fresh_dense,
         training_model=BilateralBranches,

@@ -10,8 +10,7 @@ import os
 import keras
 from keras import ops
 
-from keras_lt.backbones import feature_map
-from keras_lt.backbones.parts import pooled
+from keras_lt.backbones import feature_map, pooled
 from keras_lt.classifiers import NearestClassMean, fold
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed

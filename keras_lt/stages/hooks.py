@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from keras_lt import backbones
 from keras_lt.datasets import LongTailed
 from keras_lt.input_pipeline import training_batches
 from keras_lt.recipe import Recipe
@@ -18,6 +19,7 @@ class Hooks:
     Attributes:
       name: the method's.
       data: the data set -> what stage one learns of it.
+      check_backbone: raises ValueError for a backbone that will not do.
       network: the backbone, images -> features -> the one that is trained in its place.
       head: (width, units, *, seed) -> built classifier of stage one; None is the one that is asked for.
       training_model: the model, images -> logits -> the model around it that is fitted; the first is what is kept.
@@ -31,6 +33,7 @@ class Hooks:
 
     name: str = "decoupling"
     data: Callable[[LongTailed], LongTailed] = lambda data: data
+    check_backbone: Callable[[backbones.BackboneEntry], None] = lambda backbone: None
     network: Callable[[keras.Model], keras.Model] = lambda backbone: backbone
     head: Callable[..., keras.layers.Layer] | None = None
     training_model: Callable[[keras.Model], keras.Model] = lambda model: model

@@ -89,7 +89,7 @@ def read_preprocessing(folder: str | os.PathLike) -> Preprocessing:
 def learn_representation(
     data: LongTailed,
     *,
-    backbone: str = "resnet8",
+    backbone: str | keras.Model | backbones.BackboneEntry = "resnet8",
     recipe: Recipe = STAGE_ONE,
     head: str = "auto",
     image_size: int = 0,
@@ -116,7 +116,8 @@ def learn_representation(
 
     Args:
       data: the data set.
-      backbone: a name `backbones.build` knows.
+      backbone: a name in `backbones.NAMES`, a Keras model from images to a feature map, tokens or a vector (it stays as
+        it is), or what `backbones.of_model` makes of one.
       recipe: epochs, batch size, optimisation, sampler and losses.
       head: the classifier, a name in `HEADS`; "auto" is the one that the loss asks for, else "dense".
       image_size: pixels; 0 is the data set's own.
@@ -137,9 +138,11 @@ def learn_representation(
     Raises:
       ValueError: a name or number that does not fit, before any training.
     """
+    entry = backbones.find(backbone)
     check_stage_one(
         recipe,
         hooks,
+        backbone=entry,
         head=head,
         pretrained=pretrained,
         train_parts=train_parts,
@@ -148,14 +151,15 @@ def learn_representation(
         stage_one=stage_one,
         **augmentations,
     )
+    entry = available_backbone(entry, train_parts=train_parts)
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe)
     learned = hooks.data(data)
     preprocessing = make_preprocessing(
-        data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
+        data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
     )
     with building(strategy, seed=seed, precision=precision):
-        network = hooks.network(backbones.build(backbone, image_size=preprocessing.image_size, pretrained=pretrained))
+        network = hooks.network(entry(image_size=preprocessing.image_size, pretrained=pretrained))
         train_only(network, train_parts)
         make_head = hooks.head or head_entry(head, recipe)
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
@@ -194,6 +198,7 @@ def check_stage_one(
     recipe: Recipe,
     hooks: Hooks = DECOUPLING,
     *,
+    backbone: backbones.BackboneEntry,
     head: str = "auto",
     pretrained: str = "",
     train_parts: str = "all",
@@ -211,6 +216,7 @@ def check_stage_one(
     check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
     check_optimizer(recipe)
+    hooks.check_backbone(backbone)
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     hooks.check(
         **fields, head=head, pretrained=pretrained, train_parts=train_parts, stage_one=stage_one, **augmentations
@@ -253,6 +259,18 @@ def check_stage_one(
         )
 
 
+def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
+    """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
+
+    Raises:
+      ValueError: there is none, or its last block is to be trained and nobody knows where that begins.
+    """
+    entry = backbone.available()
+    if train_parts == "last_block":
+        entry.check_last_block()
+    return entry
+
+
 def check_hosts(strategy: Strategy, recipe: Recipe):
     """Raises ValueError for what trains on one host alone."""
     if recipe.feature_loss and isinstance(strategy, MultiHost):
@@ -260,7 +278,12 @@ def check_hosts(strategy: Strategy, recipe: Recipe):
 
 
 def make_preprocessing(
-    data: LongTailed, *, backbone: str, image_size: int = 0, augmentation: str = "auto", **augmentations: float
+    data: LongTailed,
+    *,
+    backbone: str | keras.Model | backbones.BackboneEntry,
+    image_size: int = 0,
+    augmentation: str = "auto",
+    **augmentations: float,
 ) -> Preprocessing:
     """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation.
 

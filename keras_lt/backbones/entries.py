@@ -1,0 +1,83 @@
+"""A backbone as an entry: how it is built, and all that is asked of it before that."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import keras
+
+from keras_lt.backbones import parts
+from keras_lt.backbones.local_weights import load_weights
+from keras_lt.backbones.normalizations import Normalization
+from keras_lt.registry import Entry
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneEntry(Entry):
+    """A net from images [B,H,W,3] to a feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D]; called, a backbone.
+
+    >>> BACKBONES["resnext50"](image_size=224).output_shape
+    (None, 2048)
+
+    Attributes:
+      function: (*, image_size) -> the net, without the layers that classify; where published weights fit, it also
+        takes weights="imagenet".
+      label: as papers write it.
+      normalization: how its images must be normalised; None is by the data set's own statistics.
+      pooling: how what it gives becomes one vector, a name in `parts.POOLINGS`; empty goes by the shape.
+      last_block: where its last block begins: the name of a layer, or (net) -> the tensor that the block takes.
+        `parts.BEFORE_POOL` is a net that is a backbone as it is, its last block the sub-model before `pool`. Empty is
+        not known: then it is one layer.
+      imagenet: whose weights pretrained="imagenet" stands for; empty where none fit.
+      imagenet_instead: the name of the like net that published weights fit.
+      can_branch: whether its last block can be there several times, for several branches or experts.
+    """
+
+    normalization: Normalization | None = None
+    pooling: str = "average"
+    last_block: str | Callable[[keras.Model], keras.KerasTensor] = ""
+    imagenet: str = ""
+    imagenet_instead: str = ""
+    can_branch: bool = False
+
+    def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
+        """Images [B,H,W,3] -> features float32 [B,D]; `parts` says of which layers.
+
+        Args:
+          image_size: side of the square images in pixels; None takes any size that the net takes.
+          pretrained: "imagenet", a file that `save_weights` of the net wrote, or empty for none.
+        """
+        self.check_weights(pretrained)
+        published = {"weights": "imagenet"} if pretrained == "imagenet" else {}
+        net = self.function(image_size=image_size, **published)
+        if pretrained and not published:
+            load_weights(net, pretrained)
+        return parts.as_backbone(net, last_block=self.last_block, pooling=self.pooling, image_size=image_size)
+
+    def available(self) -> "BackboneEntry":
+        """The entry with all of its facts, which of a preset only its library knows.
+
+        Raises:
+          ModuleNotFoundError: the library is not installed.
+          ValueError: the library has no such net, or none that can be a backbone; no weights were fetched to say so.
+        """
+        return self
+
+    def check_weights(self, pretrained: str) -> None:
+        """Raises ValueError where there are no such weights for it."""
+        if pretrained == "imagenet" and not self.imagenet:
+            instead = f"; --backbone={self.imagenet_instead} has some" if self.imagenet_instead else ""
+            raise ValueError(
+                f"pretrained must be empty or a file for {self.label}: no published weights fit it{instead}. "
+                "Received: pretrained=imagenet"
+            )
+        if pretrained not in ("", "imagenet") and not pathlib.Path(pretrained).is_file():
+            raise ValueError(f"pretrained must be 'imagenet' or a weights file. Not found: {pretrained}")
+
+    def check_last_block(self) -> None:
+        """Raises ValueError where nobody knows where its last block begins; of a preset once it is `available`."""
+        if not self.last_block:
+            raise ValueError(
+                "train_parts=last_block needs a backbone whose last block is known; of a model of your own "
+                f"backbones.of_model(model, last_block=<its first layer>) says it. Received: backbone={self.label}"
+            )
