@@ -72,7 +72,8 @@ class RunConfig(_RecipeFlags):
     """
 
     dataset: str = _data(
-        "fashion_lt", f"Data set: {_listed('datasets/__init__.py', 'DATASETS')}; tfds:<name> is one of TensorFlow Datasets."
+        "fashion_lt",
+        f"Data set: {_listed('datasets/__init__.py', 'DATASETS')}; tfds:<name> is one of TensorFlow Datasets.",
     )
     data_dir: str = _data(
         "",

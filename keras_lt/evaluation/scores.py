@@ -9,7 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_lt.features import CHUNK, Features
+from keras_lt.features import CHUNK, FeatureSet
 from keras_lt.files import atomic
 from keras_lt.metrics import (
     FEW_SHOT_BELOW,
@@ -153,10 +153,10 @@ class Scores:
 
 def evaluate_classifier(
     classifier: keras.layers.Layer,
-    features: Features,
+    features: FeatureSet,
     groups: ShotGroups | np.ndarray,
     *,
-    open_features: Features | None = None,
+    open_features: FeatureSet | None = None,
 ) -> Scores:
     """Scores a classifier, features [B, D] -> logits [B, C], on every example of a split once.
 
