@@ -25,8 +25,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Classifier": "stages.Classifier",
+    "FeatureSet": "features.FeatureSet",
     "LongTailed": "datasets.LongTailed",
-    "Recipe": "optimization.Recipe",
+    "Recipe": "recipe.Recipe",
     "Representation": "stages.Representation",
     "Run": "run.Run",
     "ShotAccuracy": "metrics.ShotAccuracy",

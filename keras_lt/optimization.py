@@ -122,9 +122,16 @@ class AdamW(keras.optimizers.Adam):
         self.decoupled_weight_decay = decoupled_weight_decay
         self.multipliers = dict(multipliers or {})
 
+    def build(self, variables):
+        """Makes both moments of every variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self._factors = [self.multipliers.get(variable.path, 1.0) for variable in variables]
+
     def update_step(self, gradient, variable, learning_rate):
         """One step on one variable."""
-        rate = self.multipliers.get(variable.path, 1.0) * ops.cast(learning_rate, variable.dtype)
+        rate = self._factors[self._get_variable_index(variable)] * ops.cast(learning_rate, variable.dtype)
         self.assign_sub(variable, rate * self.decoupled_weight_decay * variable)
         super().update_step(gradient, variable, rate)
 

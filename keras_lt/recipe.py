@@ -38,8 +38,10 @@ def _field(topic: str, default: Any, help_text: str, *, stage_two: Any = SAME, c
 class Recipe:
     """What one training run is made of; the defaults are the paper's on ImageNet-LT.
 
-    What every field means stands beside it, and in --help. Names of families take parameters, such as
-    sampler="power:q=0.33" or loss="ldam:max_margin=0.3:scale=30"; a sampler may be a function of one's own.
+    Attributes:
+      epochs, batch_size, learning_rate, ...: flags, each described by its `help` below and by --help. Names of families
+        take parameters, such as sampler="power:q=0.33" or loss="ldam:max_margin=0.3:scale=30"; a sampler may be a
+        function of one's own.
 
     Raises:
       ValueError: a name, a parameter or a number that cannot be, or values that contradict one another.

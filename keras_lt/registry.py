@@ -34,11 +34,11 @@ class Entry:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the member can be told by name, with the defaults: the function's keywords that have one."""
+        """What the member can be told by name, with the defaults: the function's arguments that have one."""
         return {
             name: parameter.default
             for name, parameter in inspect.signature(self.function).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY and isinstance(parameter.default, bool | int | float | str)
+            if isinstance(parameter.default, bool | int | float | str)
         }
 
     def told(self, **parameters) -> "Entry":
@@ -114,8 +114,9 @@ def check_numbers(*, at_least: float = 0.0, below: float = math.inf, **numbers: 
     """Raises ValueError for the first number, by its name, that is not in [at_least, below)."""
     for name, number in numbers.items():
         if not at_least <= number < below:
-            bound = "finite" if below == math.inf else f"below {below:g}"
-            raise ValueError(f"{name} must be {bound} and at least {at_least:g}. Received: {name}={number}")
+            finite = "finite and " if isinstance(number, float) else ""
+            range_ = f"be {finite}at least {at_least:g}" if below == math.inf else f"lie in [{at_least:g}, {below:g})"
+            raise ValueError(f"{name} must {range_}. Received: {name}={number}")
 
 
 def names_in(path: str, family: str) -> tuple[str, ...]:

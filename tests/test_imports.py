@@ -13,12 +13,14 @@ PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
     {"registry", "files"},
+    {"labels"},
     {
         *("samplers", "backbones", "classifiers", "losses", "metrics", "significance"),
         *("preprocessing", "command", "work_folder"),
     },
     {"resampling"},
-    {"datasets", "optimization", "checkpoints", "distribution"},
+    {"recipe", "datasets", "checkpoints", "distribution"},
+    {"optimization"},
     {"inspection", "logs"},
     {"input_pipeline"},
     {"features"},
@@ -36,6 +38,7 @@ TENSORFLOW_FREE = (
     "classifiers",
     "losses",
     "metrics",
+    "recipe",
     "samplers",
     "significance",
     "optimization",

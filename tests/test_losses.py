@@ -8,18 +8,16 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.losses import (
-    COSINE_HEAD,
     FEATURE_LOSSES,
-    FIRST_BIAS,
     LDAM_SCALE,
     LOSSES,
-    PRIOR_CORRECTED,
     PerExampleLoss,
     balanced_softmax,
     cross_entropy,
     focal,
     ldam,
     logit_adjustment,
+    loss_entry,
     sigmoid_cross_entropy,
     sigmoid_focal,
 )
@@ -105,12 +103,53 @@ def test_sigmoid_losses_under_weights_are_divided_by_the_number_of_examples():
 
 def test_sigmoids_begin_at_one_in_all_classes():
     for name in ("sigmoid", "sigmoid_focal"):
-        assert 1 / (1 + math.exp(-FIRST_BIAS[name](10))) == pytest.approx(0.1)
-        assert FIRST_BIAS[name](2) == 0
+        assert 1 / (1 + math.exp(-LOSSES[name].first_bias(10))) == pytest.approx(0.1)
+        assert LOSSES[name].first_bias(2) == 0
 
 
-def test_lists_of_names_name_losses():
-    assert set(FIRST_BIAS) | set(PRIOR_CORRECTED) | set(COSINE_HEAD) <= set(LOSSES)
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("cross_entropy", [1, 1]),
+        ("balanced_softmax", [9, 4]),
+        ("logit_adjustment", [9, 4]),
+        ("logit_adjustment:tau=0.5", [3, 2]),
+        ("logit_adjustment:tau=0", [1, 1]),
+    ],
+)
+def test_what_a_loss_puts_beside_the_logits(loss, expected):
+    np.testing.assert_allclose(loss_entry(loss).prior_beside([9, 4]), expected)
+
+
+def test_parameters_reach_the_loss():
+    """Cosines 1 and 0.5, margins proportional to n^-1/4 of 16 and 1 images: halves of 0.4, and 0.4."""
+    logits, labels = np.array([[10.0, 5.0]]), np.array([0])
+    loss = loss_entry("ldam:max_margin=0.4:scale=10")([16, 1])
+    np.testing.assert_allclose(loss(labels, logits), math.log1p(math.exp(10 * (0.5 - (1 - 0.2)))), rtol=1e-5)
+    assert loss_entry("ldam:scale=10").needed_head == "cosine:scale=10.0"
+    adjusted = loss_entry("logit_adjustment:tau=2")([3, 1])
+    np.testing.assert_allclose(adjusted(labels, np.zeros((1, 2))), math.log(1 + 1 / 9), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("focal:margin=1", "focal has the parameters gamma=2.0. Received: loss=focal:margin=1"),
+        ("sigmoid:gamma=1", "sigmoid has no parameters"),
+        ("focal:gamma=much", "gamma must be a number. Received: loss=focal:gamma=much"),
+        ("focal:gamma", "written name:parameter=value"),
+        ("ce", "loss must be one of cross_entropy, focal"),
+    ],
+)
+def test_parameters_that_a_loss_has_not_are_refused(loss, message):
+    with pytest.raises(ValueError, match=message):
+        loss_entry(loss)
+
+
+@pytest.mark.parametrize("loss", ["focal:gamma=-1", "cross_entropy:label_smoothing=1", "ldam:scale=0", "focal:gamma=nan"])
+def test_parameters_out_of_range_are_refused(loss):
+    with pytest.raises(ValueError, match="must (be|lie)"):
+        loss_entry(loss)([3, 1])
 
 
 @pytest.mark.parametrize("counts", [[1000, 1], [1000, 0]], ids=["tail", "absent"])

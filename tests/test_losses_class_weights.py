@@ -8,6 +8,7 @@ from keras_lt.losses import (
     class_weight_table,
     effective_number_weights,
     inverse_frequency_weights,
+    power_weights,
 )
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -34,22 +35,35 @@ def test_effective_number_weights_near_one_are_the_inverse_frequencies():
     np.testing.assert_allclose(effective_number_weights(counts, 1 - 1e-9), inverse_frequency_weights(counts), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", CLASS_WEIGHTS)
+def test_power_weights_by_hand():
+    """1 / sqrt of 1, 4 and 16 is 1, 1/2 and 1/4, which sum to 7/4: times 12/7."""
+    np.testing.assert_allclose(power_weights([1, 4, 16], 0.5), np.array([12, 6, 3]) / 7)
+    np.testing.assert_allclose(power_weights([1, 4, 16], 0), [1, 1, 1])
+    np.testing.assert_allclose(power_weights([6, 3, 2], 1), inverse_frequency_weights([6, 3, 2]))
+    np.testing.assert_allclose(power_weights([10_000, 1], 300), [0, 2])
+    with pytest.raises(ValueError, match="rho must be finite and >= 0. Received: rho=-1"):
+        power_weights([2, 1], -1)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in CLASS_WEIGHTS.items() if entry.weighs])
 def test_a_class_without_images_takes_no_weight_from_the_others(name):
-    weights = CLASS_WEIGHTS[name](np.array([1000, 0, 10, 1]), 0.999)
+    weights = CLASS_WEIGHTS[name](np.array([1000, 0, 10, 1]))
     assert weights[1] == 0
-    np.testing.assert_allclose(weights[[0, 2, 3]], CLASS_WEIGHTS[name](np.array([1000, 10, 1]), 0.999))
+    assert weights[0] < weights[2] < weights[3]
+    np.testing.assert_allclose(weights[[0, 2, 3]], CLASS_WEIGHTS[name](np.array([1000, 10, 1])))
     np.testing.assert_allclose(weights.sum(), 3)
 
 
-@pytest.mark.parametrize(("name", "last"), [("inverse_frequency", [0.5, 1.5]), ("effective_number", [0.8, 1.2])])
-def test_deferred_weights_begin_after_first_epoch_epochs(name, last):
+@pytest.mark.parametrize(
+    ("name", "counts", "last"),
+    [("inverse_frequency", [3, 1], [0.5, 1.5]), ("effective_number:beta=0.5", [2, 1], [0.8, 1.2])],
+)
+def test_deferred_weights_begin_after_first_epoch_epochs(name, counts, last):
     """1/3 and 1; 1 / (1 + 1/2) and 1."""
-    counts = {"inverse_frequency": [3, 1], "effective_number": [2, 1]}[name]
-    table = class_weight_table(name, counts, epochs=5, first_epoch=3, beta=0.5)
+    table = class_weight_table(name, counts, epochs=5, first_epoch=3)
     assert table.dtype == np.float32
     np.testing.assert_allclose(table, [[1, 1]] * 3 + [last] * 2)
-    np.testing.assert_allclose(class_weight_table(name, counts, epochs=2, beta=0.5), [last] * 2)
+    np.testing.assert_allclose(class_weight_table(name, counts, epochs=2), [last] * 2)
 
 
 def test_no_weights_are_no_table():
@@ -57,7 +71,7 @@ def test_no_weights_are_no_table():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="name must be none or one of inverse_frequency, effective_number"):
+    with pytest.raises(ValueError, match="class_weights must be one of none, inverse_frequency, effective_number"):
         class_weight_table("inverse", [3, 1], epochs=5)
     with pytest.raises(ValueError, match="Received: first_epoch=-1"):
         class_weight_table("inverse_frequency", [3, 1], epochs=5, first_epoch=-1)

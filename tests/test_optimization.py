@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.optimization import CoupledSGD, Recipe
+from keras_lt.optimization import AdamW, CoupledSGD, check_optimizer, make_optimizer
+from keras_lt.recipe import Recipe
 
 
 def test_three_steps_equal_hand_computed_ones():
@@ -107,10 +108,14 @@ def test_an_epoch_is_the_full_batches_of_the_training_set():
         (lambda: Recipe(schedule="multistep"), "decay_epochs belong to schedule=multistep, which needs them"),
         (lambda: Recipe(decay_epochs=(3,)), r"schedule=cosine, decay_epochs=\(3,\)"),
         (lambda: Recipe(batch_size=8, accumulate_steps=3), "accumulate_steps=3, batch_size=8"),
-        (lambda: Recipe(accumulate_steps=2, ema_momentum=0.9), "averages weights after every pass"),
+        (lambda: Recipe(accumulate_steps=2, ema_momentum=0.9), "averages weights after every micro-batch"),
         (lambda: Recipe(ema_momentum=1.0), r"ema_momentum must lie in \[0, 1\)"),
-        (lambda: Recipe(batch_size=2, steps_per_execution=3).steps(8), "round the epoch up.*=3, 4 passes"),
-        (lambda: Recipe(label_smoothing=1.0), r"label_smoothing must lie in \[0, 1\)"),
+        (lambda: Recipe(batch_size=2, steps_per_execution=3).steps(8), "round the epoch up.*=3, 4 of them"),
+        (lambda: Recipe(loss="cross_entropy:label_smoothing=1"), r"label_smoothing must lie in \[0, 1\)"),
+        (lambda: Recipe(sampler="power:q=-1"), "q must be finite and >= 0"),
+        (lambda: Recipe(class_weights="effective_number:beta=1"), r"beta must lie in \[0, 1\)"),
+        (lambda: Recipe(engine="instance", sampler="square_root"), "engine=instance.*sampler=square_root"),
+        (lambda: Recipe(feature_loss="ring"), "feature_loss must be one of lifted, range"),
         (lambda: Recipe(jit_compile="yes"), "jit_compile must be one of auto, true, false"),
         (lambda: Recipe(weight_decay=-1.0), "weight_decay must be finite and at least 0"),
     ],
@@ -118,3 +123,59 @@ def test_an_epoch_is_the_full_batches_of_the_training_set():
 def test_impossible_numbers_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nesterov_steps_ahead_of_the_momentum():
+    """Gradient 1, momentum 0.5, rate 0.1: m is 1, 1.5; the steps are 1 + .5 * 1 and 1 + .5 * 1.5 times the rate."""
+    weight, optimizer = keras.Variable(2.0), CoupledSGD(0.1, momentum=0.5, nesterov=True)
+    values = []
+    for _ in range(2):
+        optimizer.apply([keras.ops.convert_to_tensor(1.0)], [weight])
+        values.append(float(weight))
+    np.testing.assert_allclose(values, [2 - 0.15, 2 - 0.15 - 0.175], rtol=1e-6)
+
+
+def test_adamw_decays_apart_from_the_gradient_at_each_variables_own_rate():
+    """Constant gradient 1: both moments' estimates are 1, so a step is rate / (1 + eps), after w (1 - rate 0.2)."""
+    fast, slow = keras.Variable([2.0], name="fast"), keras.Variable([2.0], name="slow")
+    optimizer = AdamW(0.1, decoupled_weight_decay=0.2, multipliers={slow.path: 0.1})
+    expected = np.array([2.0, 2.0])
+    for _ in range(3):
+        optimizer.apply([keras.ops.convert_to_tensor([1.0])] * 2, [fast, slow])
+        rates = np.array([0.1, 0.01])
+        expected = expected * (1 - 0.2 * rates) - rates
+        np.testing.assert_allclose(np.ravel([np.asarray(w) for w in (fast, slow)]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_every_optimizer_of_a_recipe_survives_its_config(name):
+    recipe = Recipe(epochs=2, optimizer=name, learning_rate=0.1)
+    optimizer = make_optimizer(recipe, steps=3, multipliers={"a": 0.5})
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is type(optimizer)
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+@pytest.mark.parametrize(("schedule", "rates"), [("cosine", [0.2, 0.2, 0.1, 0.1]), ("cosine_per_step", None)])
+def test_the_rate_goes_by_updates_inside_the_optimizer(schedule, rates, accumulate_steps):
+    """Two epochs of two updates; the per-step cosine is 0.2 (1 + cos(pi k / 4)) / 2 at update k."""
+    recipe = Recipe(epochs=2, learning_rate=0.2, schedule=schedule, batch_size=4, accumulate_steps=accumulate_steps)
+    rates = rates or [0.1 * (1 + np.cos(np.pi * k / 4)) for k in range(4)]
+    weight = keras.Variable(0.0)
+    optimizer = make_optimizer(recipe, steps=2)
+    optimizer.coupled_weight_decay, optimizer.momentum = 0.0, 0.0
+    values = []
+    for _ in range(4 * accumulate_steps):
+        optimizer.apply([keras.ops.convert_to_tensor(-1.0)], [weight])
+        values.append(float(weight))
+    taken = np.diff([0.0, *values[accumulate_steps - 1 :: accumulate_steps]])
+    np.testing.assert_allclose(taken, rates, rtol=1e-5)
+
+
+def test_settings_of_another_optimizer_are_refused():
+    check_optimizer(Recipe(nesterov=True))
+    with pytest.raises(ValueError, match="nesterov belongs to optimizer=sgd. Received: optimizer=adamw, nesterov=True"):
+        check_optimizer(Recipe(optimizer="adamw", nesterov=True))
+    with pytest.raises(ValueError, match="optimizer must be one of sgd, adamw"):
+        check_optimizer(Recipe(optimizer="adam"))

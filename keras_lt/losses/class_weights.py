@@ -31,7 +31,7 @@ def effective_number_weights(class_counts: np.ndarray, beta: float) -> np.ndarra
 
 
 def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
-    """Class weights proportional to 1 / n^rho that sum to C (generalised re-weighting, Zhang et al., CVPR 2021).
+    """Class weights proportional to 1 / n^rho, which sum to C (generalised re-weighting, Zhang et al., CVPR 2021).
 
     Args:
       class_counts: training images per class, [C]; a class without images has weight 0.
@@ -40,10 +40,8 @@ def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
     """
     if not (np.isfinite(rho) and rho >= 0):
         raise ValueError(f"rho must be finite and >= 0. Received: rho={rho}")
-    counts = np.asarray(class_counts, np.float64)
-    relative = np.maximum(counts, 1) / counts.max(initial=1)  # so that a large rho does not underflow
-    weights = np.where(counts > 0, relative**-rho, 0.0)
-    return weights * counts.size / weights.sum()
+    counts = np.maximum(np.asarray(class_counts, np.float64), 1)
+    return _with_mean_one((counts.min() / counts) ** rho, class_counts)  # relative, or a large rho would underflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +59,10 @@ CLASS_WEIGHTS: dict[str, WeightsEntry] = {
     "none": WeightsEntry(lambda class_counts: np.ones(len(class_counts)), label="None", weighs=False),
     "inverse_frequency": WeightsEntry(inverse_frequency_weights, label="Inverse frequency"),
     "effective_number": WeightsEntry(
-        lambda class_counts, *, beta=0.9999: effective_number_weights(class_counts, beta), label="Effective number"
+        lambda class_counts, beta=0.9999: effective_number_weights(class_counts, beta), label="Effective number"
     ),
     "power": WeightsEntry(
-        lambda class_counts, *, rho=1.0: power_weights(class_counts, rho), label="Power of the counts"
+        lambda class_counts, rho=1.0: power_weights(class_counts, rho), label="Power of the counts"
     ),
 }
 

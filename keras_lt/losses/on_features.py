@@ -64,9 +64,7 @@ def range_loss(labels, features, *, k=2, margin=5.0, intra_weight=1e-4, inter_we
 
 # (labels [B], features [B, D]) -> [B]
 FEATURE_LOSSES: dict[str, Entry] = {
-    "lifted": Entry(
-        lambda labels, features, *, margin=1.0: lifted_structured(labels, features, margin), label="Lifted"
-    ),
+    "lifted": Entry(lifted_structured, label="Lifted"),
     "range": Entry(range_loss, label="Range"),
 }
 
