@@ -70,7 +70,7 @@ def test_the_same_run_twice_and_an_unfinished_one_are_refused(folders, folder_of
     twice = folder_of("again", {"joint": (0.5, 0.5, 0.5, 0.5)})
     with pytest.raises(ValueError, match=r"Expected runs that differ\. Received: \S+/a, \S+/again"):
         grouped([*folders, twice])
-    with pytest.raises(FileNotFoundError, match=r"finished runs\. Not found: \S+nothing/results\.json"):
+    with pytest.raises(FileNotFoundError, match=r"a finished run, as .*Not found: \S+nothing/results\.json"):
         FinishedRun.read(str(tmp_path / "nothing"))
 
 

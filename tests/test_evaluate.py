@@ -196,7 +196,9 @@ def test_a_classifier_of_features_is_refused(workdir):
 
 
 def test_a_classifier_that_the_run_has_not_is_named(workdir):
-    with pytest.raises(SystemExit, match="no finished classifier 'lws'; train it with --classifiers=lws"):
+    with pytest.raises(
+        SystemExit, match="no finished classifier 'lws', it has joint, crt; train it with --classifiers=lws"
+    ):
         evaluate.run(asked(f"--workdir={workdir}", "--classifiers=lws"))
 
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from keras_lt import config, export, train
 from keras_lt.config import RunConfig
-from keras_lt.export import choose, export_version, latest_version, source_prior
+from keras_lt.export import choose
 from keras_lt.files import write_json
+from keras_lt.run import Run, source_prior
 from keras_lt.serving import LABELS, MODEL_CARD, ONNX, WARMUP
 from tests.conftest import COUNTS, squares
 
@@ -49,8 +50,8 @@ def data(run_config):
 
 
 @pytest.fixture(scope="module")
-def tilted(run_config, results, data):
-    return export_version(run_config.folder, "lws", data, target_prior="train", on_bad_request="nan")
+def tilted(run_config, results):
+    return Run(run_config.folder).export("lws", target_prior="train", on_bad_request="nan")
 
 
 def encoded(image):
@@ -84,15 +85,15 @@ def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, d
 
 
 def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_draws(run_config, data):
-    np.testing.assert_allclose(source_prior("joint", run_config, data, trained=False), AS_TRAINED)
-    np.testing.assert_allclose(source_prior("crt", run_config, data, trained=True), [1 / 3] * 3)
-    assert source_prior("ncm", run_config, data, trained=False) is None
+    np.testing.assert_allclose(source_prior("joint", run_config, data.class_counts, trained=False), AS_TRAINED)
+    np.testing.assert_allclose(source_prior("crt", run_config, data.class_counts, trained=True), [1 / 3] * 3)
+    assert source_prior("ncm", run_config, data.class_counts, trained=False) is None
     changed = dataclasses.replace(run_config, sampler="square_root", classifier_sampler="instance_balanced")
     roots = np.sqrt(COUNTS)
-    np.testing.assert_allclose(source_prior("joint", changed, data, trained=False), roots / roots.sum())
-    np.testing.assert_allclose(source_prior("crt", changed, data, trained=True), AS_TRAINED)
+    np.testing.assert_allclose(source_prior("joint", changed, data.class_counts, trained=False), roots / roots.sum())
+    np.testing.assert_allclose(source_prior("crt", changed, data.class_counts, trained=True), AS_TRAINED)
     evened = dataclasses.replace(changed, classifier_resampling="smote")
-    np.testing.assert_allclose(source_prior("crt", evened, data, trained=True), [1 / 3] * 3)
+    np.testing.assert_allclose(source_prior("crt", evened, data.class_counts, trained=True), [1 / 3] * 3)
 
 
 def test_the_card_says_what_it_is(run_config, results, data):
@@ -114,18 +115,20 @@ def test_the_card_says_for_which_classes_and_what_damage_does(run_config, tilted
     assert "as frequent as in training (`--target_prior=train`)" in card
     assert "scores are those of the classifier without the target prior" in card
     assert "`ok`, bool [B]" in card
-    assert tilted == latest_version(run_config.folder, "lws")
+    assert tilted == Run(run_config.folder).latest_export("lws")
 
 
-def test_a_bad_prior_is_refused_before_any_work(run_config, data, tmp_path):
+def test_a_bad_prior_is_refused_before_any_work(run_config, tmp_path):
     (tmp_path / "prior").write_text("0.5\n0.5\n")
     with pytest.raises(ValueError, match="must be 3 probabilities"):
-        export_version(tmp_path / "no run", "lws", data, target_prior=str(tmp_path / "prior"))
+        Run.of(dataclasses.replace(run_config, workdir=f"{tmp_path}/no run")).export(
+            "lws", target_prior=f"{tmp_path}/prior"
+        )
 
 
 def test_the_best_is_exported_unless_one_is_named(run_config, results):
-    assert choose(run_config.folder, "") == results["best"]
-    assert choose(run_config.folder, "joint") == "joint"
+    assert choose(Run(run_config.folder), "") == results["best"]
+    assert choose(Run(run_config.folder), "joint") == "joint"
 
 
 @pytest.mark.parametrize(
@@ -139,12 +142,12 @@ def test_what_is_not_finished_is_said(tmp_path, name, message):
     write_json(tmp_path / "classifiers/lws/scores.json", {})
     (tmp_path / "classifiers/ncm").mkdir()
     with pytest.raises(ValueError, match=message):
-        choose(tmp_path, name)
+        choose(Run(tmp_path), name)
 
 
 def test_the_command_exports_as_its_flags_say(run_config, results, monkeypatch, capsys):
     flags = {"export_classifier": "tau_norm", "target_prior": "uniform", "on_bad_request": "nan", "export_onnx": True}
-    monkeypatch.setattr(config, "from_workdir", lambda: dataclasses.replace(run_config, **flags))
+    monkeypatch.setattr(config, "of_a_run", lambda: {"folder": run_config.folder, **flags})
     export.main()
     version = run_config.folder / "export/tau_norm/1"
     assert str(version) in capsys.readouterr().out
@@ -156,6 +159,6 @@ def test_the_command_exports_as_its_flags_say(run_config, results, monkeypatch, 
 
 def test_a_typo_is_answered_before_any_work(run_config, results, monkeypatch):
     flags = {"target_prior": "balanced", "export_classifier": "lws"}
-    monkeypatch.setattr(config, "from_workdir", lambda: dataclasses.replace(run_config, **flags))
+    monkeypatch.setattr(config, "of_a_run", lambda: {"folder": run_config.folder, **flags})
     with pytest.raises(SystemExit, match=r"Error: .*balanced"):
         export.main()

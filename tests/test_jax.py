@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt import export, train
+from keras_lt import train
 from keras_lt.config import RunConfig
 from keras_lt.files import read_history, read_json
+from keras_lt.run import Run
 from tests.conftest import COUNTS, squares
 
 # Process 1 may not give anything its place on the disk.
@@ -121,7 +122,7 @@ def test_every_classifier_scores_as_on_tensorflow(on_tensorflow, on_jax, name):
 def test_what_two_processes_trained_is_exported_on_tensorflow(on_jax):
     folder, data = on_jax["two"].folder, on_jax["two"].load_data()
     assert not (folder / "export").exists()
-    served = tf.saved_model.load(export.export_version(folder, "lws", data)).signatures["images"]
+    served = tf.saved_model.load(Run(folder).export("lws")).signatures["images"]
     logits = served(images=tf.constant(np.repeat(data.test.images, 3, -1)))["logits"]
     hits = np.argmax(logits, 1) == data.test.labels
     assert read_json(folder / "results.json")["classifiers"]["lws"]["test"]["all"] == pytest.approx(hits.mean())

@@ -10,7 +10,7 @@ from absl import flags
 
 from keras_lt import config, train
 from keras_lt.comparison import runs as several_runs
-from keras_lt.comparison.runs import parse_seeds, train_all, train_apart
+from keras_lt.comparison.runs import train_all, train_apart
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json
 from keras_lt.repeat import best_on_val, compare, runs_of, summarize
@@ -167,11 +167,19 @@ def test_runs_without_a_work_folder_go_beside_the_single_run():
     ]
 
 
+def seeds_of(*words):
+    flag_values = flags.FlagValues()
+    config.define_repeat_flags(flag_values)
+    flag_values(["repeat", *words])
+    return config.seeds(flag_values)
+
+
 def test_seeds_are_numbers_each_once():
-    assert parse_seeds(["0", "12", "3"]) == [0, 12, 3]
-    for words in ([], [""], ["1", "x"], ["-1"], ["1.5"], ["2", "2"], ["2", "02"]):
+    assert seeds_of() == [0, 1, 2]
+    assert seeds_of("--seeds=0,12,3") == [0, 12, 3]
+    for words in ("", "1,x", "-1", "1.5", "2,2", "2,02"):
         with pytest.raises(ValueError, match="--seeds must be whole numbers"):
-            parse_seeds(words)
+            seeds_of(f"--seeds={words}")
 
 
 def test_the_command_trains_apart_and_writes_the_summary(arrays_dir, tmp_path):

@@ -98,12 +98,12 @@ class Run:
         return process.returncode != 0
 
     def files(self):
-        """Every file and what is in it, but for the log and the events: each start adds to them."""
+        """Every file and what is in it, but for the lock, the log and the events: each start changes them."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
-            if path.name != "train.log" and "events" not in path.parts
+            if path.name not in (".lock", "train.log") and "events" not in path.parts
         }
 
     def outcome(self):

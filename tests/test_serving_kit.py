@@ -22,7 +22,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_lt.export import latest_version
+from keras_lt.run import Run
 from keras_lt.serving import export_saved_model
 from tools.serving import client, models_config
 from tools.serving.client import Model, Prediction, ServerError, batches, classify, classify_all, find_images
@@ -375,7 +375,7 @@ def test_models_config_names_what_is_exported(exported, capsys):
     (model,) = parsed_models_config(run / "export").model_config_list.config
     assert (model.name, model.model_platform) == ("lws", "tensorflow")
     base_path = run / "export" / pathlib.Path(model.base_path).relative_to(models_config.MOUNTED_AT)
-    assert base_path == latest_version(run, model.name).parent
+    assert base_path == Run(run).latest_export(model.name).parent
     assert not model.HasField("model_version_policy")  # the newest, which is the default
     assert capsys.readouterr().out == f"{run}/export/models.config: lws\n"
 

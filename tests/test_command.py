@@ -1,0 +1,66 @@
+"""Flag files wherever they are, and one program for every command."""
+
+import pathlib
+import sys
+
+import pytest
+
+from keras_lt.__main__ import COMMANDS, main, overview
+from keras_lt.command import find_flag_file, with_flag_files
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_shipped_flag_file_is_found_from_anywhere_unless_there_is_one_of_that_name(elsewhere):
+    assert find_flag_file("flags/places_lt.cfg") == ROOT / "flags/places_lt.cfg"
+    assert find_flag_file("places_lt.cfg") is None
+    assert find_flag_file("flags/nothing.cfg") is None
+    own = elsewhere / "flags/places_lt.cfg"
+    own.parent.mkdir()
+    own.touch()
+    assert find_flag_file("flags/places_lt.cfg").samefile(own)
+
+
+@pytest.mark.parametrize("given", [["--flagfile=own.cfg"], ["-flagfile", "own.cfg"], ["--flagfile= own.cfg "]])
+def test_a_flag_file_is_read_in_its_place_with_those_that_it_names(elsewhere, given):
+    (elsewhere / "own.cfg").write_text("# comment\n\n--epochs=3\n--flagfile=flags/fashion_lt_focal.cfg\n  --seed=2  \n")
+    read = with_flag_files(["--seed=1", *given, "--epochs=9"])
+    assert (read[:2], read[-2:]) == (["--seed=1", "--epochs=3"], ["--seed=2", "--epochs=9"])
+    assert "--loss=focal" in read
+    assert "--dataset=fashion_lt" in read
+    assert not [argument for argument in read if not argument.startswith("--") or "flagfile" in argument]
+
+
+def test_a_flag_file_that_names_itself_is_read_once(elsewhere):
+    (elsewhere / "own.cfg").write_text("--flagfile=own.cfg\n--epochs=3\n")
+    assert with_flag_files(["--flagfile=own.cfg"]) == ["--epochs=3"]
+
+
+def test_what_is_no_file_is_left_to_be_refused(elsewhere):
+    assert with_flag_files(["--flagfile=nothing.cfg", "--flagfile", "none"]) == [
+        "--flagfile=nothing.cfg",
+        "--flagfile=none",
+    ]
+
+
+def test_the_overview_has_a_line_for_every_command():
+    assert [line.split()[0] for line in overview().splitlines()[1:]] == list(COMMANDS)
+
+
+def test_a_command_gets_the_arguments_after_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["keras-lt", "compare", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit, match="Expected the work folder of a finished run"):
+        main()
+
+
+def test_another_word_is_answered_with_the_commands(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["keras-lt", "learn"])
+    with pytest.raises(SystemExit, match=r"one of train, evaluate, .*Received: learn"):
+        main()

@@ -1,0 +1,188 @@
+"""A finished run in one line, and what belongs together in it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import keras_lt
+from keras_lt import repeat, train
+from keras_lt.config import RunConfig
+from keras_lt.evaluation import evaluate_classifier
+from keras_lt.features import extract_features
+from keras_lt.files import read_json
+from keras_lt.serving import MODEL_CARD
+from keras_lt.work_folder import WorkFolder
+from tests.conftest import COUNTS, squares
+from tests.test_files import holder_of
+
+GROUPS = ("many", "medium", "few", "all", "class_mean")
+
+
+@pytest.fixture(scope="module")
+def run_config(tmp_path_factory):
+    """Half-precision features in two views; cRT on them, and cRT with a last block of its own."""
+    folder = tmp_path_factory.mktemp("squares")
+    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    run_config = RunConfig(
+        dataset="arrays",
+        data_dir=str(folder),
+        workdir=str(folder / "run"),
+        backbone="tiny",
+        augmentation="crop_flip",
+        epochs=2,
+        batch_size=16,
+        learning_rate=0.05,
+        classifier_epochs=2,
+        feature_dtype="float16",
+        feature_views=2,
+        classifiers=("joint", "crt", "crt_last_block"),
+    )
+    train.run(run_config)
+    return run_config
+
+
+@pytest.fixture
+def run(run_config):
+    return keras_lt.Run(run_config.folder)
+
+
+def contents(folder):
+    """Every file with its bytes and the time that it was written at."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_had_in_one_line(run, run_config):
+    assert run.results == read_json(run_config.folder / "results.json")
+    assert run.classifiers == ["joint", "crt", "crt_last_block"]
+    assert run.config == run_config
+    assert len(run.data.train) == 150
+    assert len(run.representation.history) == 2
+    assert run.preprocessing == run.representation.preprocessing
+
+
+def test_a_classifier_comes_with_the_backbone_that_it_belongs_to(run):
+    assert run.classifier("crt").backbone is run.classifier("joint").backbone is run.representation.backbone
+    own = run.classifier("crt_last_block").backbone
+    assert own is not run.representation.backbone
+    pairs = zip(own.get_weights(), run.representation.backbone.get_weights(), strict=True)
+    assert any((ours != theirs).any() for ours, theirs in pairs)
+    assert run.classifier("crt") is run.classifier("crt")  # loading is dear
+    assert run.classifier("crt").candidates == run.outcome("crt")["candidates"]
+
+
+def test_features_are_those_of_the_backbone_as_the_run_stores_them(run, run_config):
+    before = contents(run_config.folder)
+    shared, train_features = run.features("test"), run.features("train", "crt")
+    own = run.features("test", "crt_last_block")
+    assert contents(run_config.folder) == before
+    assert (shared.features.dtype, train_features.views.dtype, own.features.dtype) == ("float16", "float16", "float32")
+    assert train_features.views.shape == (150, 2, 4)
+    afresh = extract_features(run.representation.backbone, run.data.test, run.preprocessing).features
+    np.testing.assert_allclose(shared.features, afresh, rtol=2**-10, atol=1e-6)
+    backbone = run.classifier("crt_last_block").backbone
+    np.testing.assert_array_equal(own.features, extract_features(backbone, run.data.test, run.preprocessing).features)
+
+
+@pytest.mark.parametrize("name", ["joint", "crt", "crt_last_block"])
+def test_scores_are_those_of_the_results(run, name):
+    row = run.results["classifiers"][name]
+    for split in ("val", "test"):
+        found = run.scores(name, split).summary
+        assert [found[group] for group in GROUPS] == pytest.approx([row[split][group] for group in GROUPS])
+    afresh = evaluate_classifier(run.classifier(name).model, run.features("test", name), run.data.listed_counts)
+    np.testing.assert_array_equal(run.scores(name).predictions, afresh.predictions)
+
+
+def test_an_export_is_the_next_version(run, run_config):
+    latest = run.latest_export("crt")
+    written = run.export("crt", target_prior="train")
+    version = int(latest.name) + 1 if latest else 1
+    assert written == run.latest_export("crt") == run_config.folder / f"export/crt/{version}"
+    assert "crt" in run.exported
+    assert "--target_prior=train" in (written / MODEL_CARD).read_text()
+
+
+def test_repeating_a_run_of_half_precision_leaves_its_features_as_they_are_and_so_does_training_again(run_config):
+    features = contents(run_config.folder / "features")
+    summary = repeat.compare([run_config])
+    assert contents(run_config.folder / "features") == features
+    results = train.run(run_config)
+    assert contents(run_config.folder / "features") == features
+    for name, row in results["classifiers"].items():
+        for group in GROUPS:
+            assert summary["classifiers"][name][group]["mean"] == pytest.approx(row["test"][group])
+
+
+def test_a_second_training_is_refused_in_one_line_and_changes_nothing(run_config):
+    before = contents(run_config.folder)
+    with holder_of(run_config.folder) as process:
+        for changes in ({}, {"overwrite": True}, {"seed": 5}):
+            message = rf"^Error: \S+ is in use by process {process.pid} on [^\n]+$"
+            with pytest.raises(SystemExit, match=message):
+                train.run(dataclasses.replace(run_config, **changes))
+        process.communicate("")
+    lock = run_config.folder / ".lock"
+    assert {path: found for path, found in contents(run_config.folder).items() if path != lock} == {
+        path: found for path, found in before.items() if path != lock
+    }
+
+
+def test_an_emptied_folder_keeps_its_lock(tmp_path):
+    run = keras_lt.Run(tmp_path / "run")
+    with run.locked():
+        (run.folder / "features/test").mkdir(parents=True)
+        (run.folder / "flags.cfg").touch()
+        run.empty()
+        assert [path.name for path in run.folder.iterdir()] == [".lock"]
+        with pytest.raises(ValueError, match="in use"), run.locked():
+            pytest.fail("two have it")
+
+
+def test_a_run_is_opened_with_data_that_moved_and_with_no_other_numbers(run_config):
+    assert keras_lt.Run(run_config.folder, data_dir="/elsewhere").config.data_dir == "/elsewhere"
+    with pytest.raises(ValueError, match=r"opened with other data_dir, .*Received: seed, nonsense"):
+        keras_lt.Run(run_config.folder, data_dir="/elsewhere", seed=3, nonsense=1)
+
+
+@pytest.mark.parametrize(
+    ("ask", "missing"),
+    [
+        (lambda run: run.config, "a run, .*flags.cfg"),
+        (lambda run: run.results, "a finished run, .*results.json"),
+        (lambda run: run.representation, "a run with a representation, .*model.keras"),
+        (lambda run: run.preprocessing, "a run with a representation, .*preprocessing.json"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_told_what_was_expected(tmp_path, ask, missing):
+    with pytest.raises(FileNotFoundError, match=f"Expected the work folder of {missing}"):
+        ask(keras_lt.Run(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_classifier_that_is_not_there_is_named_with_those_that_are(run):
+    with pytest.raises(ValueError, match=r"no finished classifier 'lws', it has joint, crt, crt_last_block; train it"):
+        run.classifier("lws")
+
+
+def test_the_home_folder_is_read_in_one_way(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunConfig(workdir="~/x").folder == keras_lt.Run("~/x").folder == tmp_path / "x"
+    run = keras_lt.Run.of(RunConfig(workdir="~/x"))
+    run.save_config()
+    assert (tmp_path / "x/flags.cfg").exists()
+    assert keras_lt.Run("~/x").config.folder == tmp_path / "x"
+
+
+@pytest.mark.parametrize("name", ["lws", "disalign:rho=1.2", "x:rate=1e-4:k=-2"])
+def test_parameters_are_part_of_a_classifiers_name_and_of_its_folder(tmp_path, name):
+    folder = WorkFolder(tmp_path)
+    folder.outcome_file(name).parent.mkdir(parents=True)
+    folder.outcome_file(name).touch()
+    (folder.versions_folder(name) / "3").mkdir(parents=True)
+    (folder.versions_folder(name) / "3/saved_model.pb").touch()
+    assert folder.finished_classifiers == folder.exported == [name]
+    assert ":" not in folder.classifier_folder(name).name
+    assert folder.latest_export(name).name == "3"
