@@ -30,6 +30,7 @@ with quietly():
     from keras_lt.features import Features, extract_features
     from keras_lt.logs import log_file
     from keras_lt.methods import METHODS
+    from keras_lt.metrics import SHOT_CUTS
     from keras_lt.rebalancing import resampled_counts
     from keras_lt.report import RunDetails, terminal_table, write_report
     from keras_lt.serving import read_prior
@@ -279,6 +280,14 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
     method = METHODS[run_config.method]
     steps = recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
     images = len(representation.history) * steps * recipe.batch_size
+    notes = list(data.notes)
+    if data.groups.cuts != SHOT_CUTS["kang"]:
+        notes.append(
+            f"Many-shot classes have more than {data.many_above} training images, few-shot ones fewer than "
+            f"{data.few_below}; groups that are cut otherwise do not compare."
+        )
+    if run_config.tau_split == "test":
+        notes.append("tau was chosen on test.")
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
@@ -296,11 +305,7 @@ def assemble(run_config: RunConfig, data: LongTailed, representation: Representa
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in scores.items()
         },
         "best": max(scores, key=lambda name: scores[name]["val"][CHOSEN_BY]),
-        "notes": [
-            *data.notes,
-            *cut_notes(data.groups),
-            *(["tau was chosen on test."] if run_config.tau_split == "test" else []),
-        ],
+        "notes": notes,
     }
 
 

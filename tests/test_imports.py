@@ -12,6 +12,7 @@ import keras_lt
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
+    {"registry", "labels"},
     {
         *("samplers", "rebalancing", "backbones", "classifiers", "losses", "metrics", "significance"),
         *("preprocessing", "command"),
@@ -31,6 +32,7 @@ ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
 TENSORFLOW_FREE = (
     "backbones",
     "classifiers",
+    "labels",
     "losses",
     "metrics",
     "rebalancing",

@@ -13,7 +13,7 @@ FAMILIES = {
     "datasets": "DATASETS",
     "losses": "LOSSES",
     "methods": "METHODS",
-    "metrics": "shot_groups",
+    "metrics": "SHOT_CUTS",
     "samplers": "SAMPLERS",
 }
 NAMES = sorted(set(keras_lt.__all__) - set(FAMILIES))
