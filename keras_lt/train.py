@@ -27,6 +27,7 @@ with quietly():
     from keras_lt.evaluation import thumbnails
     from keras_lt.features import FeatureSet
     from keras_lt.logs import log_file
+    from keras_lt.metrics import SHOT_CUTS
     from keras_lt.report import RunDetails, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
@@ -223,6 +224,14 @@ def assemble(run: Run, outcomes: dict) -> dict:
     hooks = run.config.method_entry()
     plain = (hooks.data, hooks.batches) == (DECOUPLING.data, DECOUPLING.batches)  # others see other images
     images = len(history) * steps * recipe.batch_size
+    notes = list(data.notes)
+    if data.groups.cuts != SHOT_CUTS["kang"]:
+        notes.append(
+            f"Many-shot classes have more than {data.many_above} training images, few-shot ones fewer than "
+            f"{data.few_below}; groups that are cut otherwise do not compare."
+        )
+    if run.config.tau_split == "test":
+        notes.append("tau was chosen on test.")
     return {
         "dataset": data.name,
         "classes": len(data.class_names),
@@ -240,7 +249,7 @@ def assemble(run: Run, outcomes: dict) -> dict:
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in outcomes.items()
         },
         "best": max(outcomes, key=lambda name: outcomes[name]["val"][CHOSEN_BY]),
-        "notes": [*data.notes, *(["tau was chosen on test."] if run.config.tau_split == "test" else [])],
+        "notes": notes,
     }
 
 

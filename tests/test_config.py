@@ -153,3 +153,15 @@ def test_help_goes_by_topic_and_shows_defaults_and_choices():
     assert "  --batch_size=512\n      Images per step, over all devices.\n" in text
     assert "[frozen | update]" in text
     assert all(f"  --{field.name}=" in text for field in dataclasses.fields(RunConfig))
+
+
+def test_cuts_are_a_papers_unless_given():
+    assert RunConfig().load_data().groups.cuts == (100, 20)
+    assert RunConfig(shot_cuts="oltr").load_data().groups.cuts == (99, 21)
+    assert RunConfig(shot_cuts="lvis", few_below=50).load_data().groups.cuts == (100, 50)
+    with pytest.raises(ValueError, match=r"few_below must not exceed many_above.*=200, many_above=100"):
+        RunConfig(few_below=200)
+    with pytest.raises(ValueError, match="--shot_cuts must be one of kang, oltr, lvis"):
+        RunConfig(shot_cuts="mislas")
+    with pytest.raises(ValueError, match="--many_above must be at least 0"):
+        RunConfig(many_above=-5)

@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from keras_lt.datasets import DATASETS, LongTailed, Split, carve_validation
+from keras_lt.metrics import ShotGroups
 
 
 def split_of(counts, size=4):
@@ -52,6 +55,7 @@ def test_arrays_reads_class_names_and_carves_validation(tmp_path):
     assert np.bincount(data.val.labels, minlength=3).tolist() == [2, 1, 0]
     assert data.notes == (f"{tmp_path.name} has no val: 3 of 26 training images were set aside for it.",)
     assert data.listed_counts.tolist() == [20, 5, 1]  # shot groups go by the list that val was carved from
+    assert data.groups == ShotGroups([20, 5, 1])
 
 
 def test_carving_is_seeded_and_loses_nothing():
@@ -103,3 +107,15 @@ def test_a_subset_keeps_images_with_their_labels():
     subset = data.train.subset(rows)
     np.testing.assert_array_equal(subset.images, data.train.images[rows])
     np.testing.assert_array_equal(subset.labels, data.train.labels[rows])
+
+
+def test_groups_stay_where_the_training_list_changes():
+    data = dataclasses.replace(data_of([30, 3]), many_above=29, few_below=4)
+    assert data.groups == data.resampled("undersampling").groups == ShotGroups([30, 3], 29, 4)
+    fewer = dataclasses.replace(data, train=data.train.subset(np.array([0, 30])))
+    assert fewer.class_counts.tolist() == [1, 1]
+    assert fewer.groups == data.groups
+    with pytest.raises(ValueError, match="few_below must not exceed many_above"):
+        dataclasses.replace(data, few_below=30)
+    with pytest.raises(ValueError, match=r"listed_counts must be \[2\], one per class. Received: shape \(3,\)"):
+        dataclasses.replace(data, listed_counts=np.ones(3))

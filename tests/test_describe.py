@@ -23,6 +23,7 @@ from keras_lt.describe import (
     views,
 )
 from keras_lt.inspection import Inspection, inspect
+from keras_lt.metrics import ShotGroups
 from keras_lt.preprocessing import Preprocessing
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -89,15 +90,31 @@ def test_to_pixels_undoes_normalisation(channel_order):
 def test_views_are_the_evaluated_image_and_seeded_training_images():
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     split = Split(images, [0, 0])
-    first, again = (views(split, 1, preprocessing=SPEC, seed=3) for _ in range(2))
+    first, again = (views(split, [1], preprocessing=SPEC, seed=3)[0] for _ in range(2))
     assert len(first) == 8
     np.testing.assert_allclose(first[0], images[1] / 255, atol=1e-6)
     np.testing.assert_array_equal(first, again)
     assert len({view.tobytes() for view in first}) > 3
 
 
+def test_views_are_mixed_where_training_mixes():
+    """Of an image of value 0 and one of 200; CutMix with a huge alpha swaps half of their pixels."""
+    split = Split(np.repeat(np.uint8([[0], [200]]), 48, 1).reshape(2, 4, 4, 3), [0, 1])
+    seen = views(split, [0, 1], preprocessing=dataclasses.replace(SPEC, augmentation="none", cutmix=1e4), seed=1)
+    np.testing.assert_allclose(seen[:, 0].mean((1, 2, 3)), [0, 200 / 255], atol=1e-6)
+    assert (np.ptp(seen[:, 1:], axis=(2, 3, 4)) > 0.7).any()
+
+
+def test_groups_are_those_of_the_run(tmp_path):
+    """Of 101 and 20 listed images a tenth is carved: 91 and 18 are left to train on."""
+    pixels = np.arange(121 * 48).astype(np.uint8).reshape(121, 4, 4, 3)
+    splits = {"train": Split(pixels, np.repeat([0, 1], [101, 20])), "test": Split(pixels[:2], [0, 1])}
+    data = LongTailed.from_splits("carved", splits, class_names=("a", "b"))
+    assert describe(data, tmp_path, preprocessing=SPEC)["groups"] == {"many": 1, "medium": 1, "few": 0}
+
+
 def test_sample_classes_are_the_ends_of_every_group():
-    assert sample_classes(np.array([5, 500, 300, 50, 101, 19, 1])) == [1, 4, 3, 5, 6]  # one class is medium-shot
+    assert sample_classes(ShotGroups([5, 500, 300, 50, 101, 19, 1])) == [1, 4, 3, 5, 6]  # one class is medium-shot
 
 
 def test_pages_are_drawn_for_one_class_and_for_bad_images(leaky):

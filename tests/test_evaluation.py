@@ -6,6 +6,7 @@ import pytest
 
 from keras_lt.evaluation import Confusion, Scores, evaluate_classifier, score
 from keras_lt.features import Features
+from keras_lt.metrics import ShotGroups
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 0])
 LABELS = np.array([0, 0, 0, 1, 2, 2])
@@ -96,6 +97,18 @@ def test_confused_pairs_are_the_most_frequent_ones():
     assert scores.confused_pairs(3) == [Confusion(2, 0, 2, 2 / 3), Confusion(1, 0, 2, 1 / 2), Confusion(0, 1, 1, 1 / 3)]
     assert len(scores.confused_pairs(10)) == 4
     assert scores.confused_pairs(0) == []
+
+
+def test_scores_survive_saving_and_those_of_version_0_1_are_read(tmp_path):
+    logits, labels = logits_of(PREDICTED, CONFIDENCES, 4), LABELS
+    saved = score([logits], labels, ShotGroups(COUNTS, 99, 6))
+    saved.save(tmp_path / "predictions.npz")
+    loaded = Scores.load(tmp_path / "predictions.npz")
+    assert loaded.groups == saved.groups
+    assert loaded.summary == pytest.approx(saved.summary, nan_ok=True)
+    arrays = {name: getattr(saved, name) for name in ("labels", "top", "confidences", "open_confidences")}
+    np.savez(tmp_path / "old.npz", class_counts=COUNTS, **arrays)
+    assert Scores.load(tmp_path / "old.npz").groups == ShotGroups(COUNTS)
 
 
 def test_open_images_are_scored_by_their_confidence():

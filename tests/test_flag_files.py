@@ -9,7 +9,7 @@ import pytest
 
 from keras_lt import backbones, train
 from keras_lt.config import read_flag_file
-from keras_lt.methods import episodes, fslwf
+from keras_lt.methods import episodes
 from tests.miniatures import LAYOUTS
 
 FLAG_FILES = sorted((pathlib.Path(__file__).parents[1] / "flags").glob("*.cfg"))
@@ -42,7 +42,6 @@ def test_its_backbone_builds(path):
 @pytest.fixture(autouse=True)
 def smaller_episodes(monkeypatch):
     """The miniatures' classes have 30, 12 and 6 images."""
-    monkeypatch.setattr(fslwf, "BASE_ABOVE", 10)
     monkeypatch.setattr(episodes, "EXEMPLARS", 4)
 
 
@@ -67,6 +66,8 @@ def run_miniature(path, tmp_path, **changes):
             epochs=1,
             steps_per_epoch=2,
             class_weights_from=0,
+            many_above=10,
+            few_below=8,
             classifier_epochs=1,
             **changes,
         )

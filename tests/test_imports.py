@@ -36,6 +36,7 @@ ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
 TENSORFLOW_FREE = (
     "backbones",
     "classifiers",
+    "labels",
     "losses",
     "metrics",
     "recipe",

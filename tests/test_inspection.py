@@ -194,6 +194,7 @@ def test_bad_images_are_left_out_and_noted(tmp_path, capsys):
     assert screened.train.images.tolist() == [*paths[:4], paths[6]]
     assert screened.train.labels.tolist() == [0, 0, 1, 1, 1]
     assert screened.class_counts.tolist() == [2, 3]
+    assert screened.listed_counts.tolist() == [3, 4]  # groups go by the published list
     assert "2 of 7 in train, 0 of 1 in val, 0 of 1 in test" in screened.notes[0]
     assert f"{paths[4]}: empty\n" in capsys.readouterr().out
 

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from keras_lt.classifiers import LearnableWeightScaling, NearestClassMean
 from keras_lt.logs import EventLog, log_file
+from keras_lt.metrics import ShotGroups
 from keras_lt.samplers import probability_table
+from keras_lt.stages import OnMixedLabels
 
 COUNTS = (10, 150, 40)  # few-, many- and medium-shot
 
@@ -103,7 +105,7 @@ def classifier():
 
 def write(folder, model, *, epochs, sampler="progressive", **logs):
     """Lets epochs pass that log the same values; the sampler's table is of three."""
-    log = EventLog(folder, probabilities=probability_table(sampler, COUNTS, 3), class_counts=COUNTS)
+    log = EventLog(folder, probabilities=probability_table(sampler, COUNTS, 3), groups=ShotGroups(COUNTS))
     log.set_model(model)
     for epoch in epochs:
         log.on_epoch_begin(epoch)
@@ -186,8 +188,13 @@ def test_a_resumed_run_tells_tensorboard_from_which_step_to_forget(tmp_path, cla
     assert shown == {1: 2.0, 2: 1.0, 3: 1.0}
 
 
+def test_the_weights_of_a_wrapped_model_are_logged(tmp_path, classifier):
+    write(tmp_path, OnMixedLabels(classifier), epochs=[0])
+    assert (1, "classifier/weight_norms") in values(tmp_path / "train")
+
+
 def test_an_epoch_is_on_disk_when_it_ends(tmp_path, classifier):
-    log = EventLog(tmp_path, probabilities=[[0.5, 0.25, 0.25]] * 2, class_counts=COUNTS)
+    log = EventLog(tmp_path, probabilities=[[0.5, 0.25, 0.25]] * 2, groups=ShotGroups(COUNTS))
     log.set_model(classifier)
     for epoch in range(2):
         log.on_epoch_begin(epoch)

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.metrics import ShotAccuracy, shot_accuracy, shot_accuracy_from_counts, shot_groups
+from keras_lt.metrics import ShotAccuracy, ShotGroups, shot_accuracy
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -21,16 +21,44 @@ def logits_of(predictions, classes):
 
 
 def test_groups_are_cut_strictly_above_100_and_below_20():
-    groups = shot_groups([101, 100, 20, 19, 0])
+    groups = ShotGroups([101, 100, 20, 19, 0])
     assert groups["many"].tolist() == [True, False, False, False, False]
     assert groups["medium"].tolist() == [False, True, True, False, False]
     assert groups["few"].tolist() == [False, False, False, True, True]
 
 
 def test_other_papers_cuts_are_arguments():
-    groups = shot_groups([101, 100, 20, 19], many_above=99, few_below=21)
+    groups = ShotGroups([101, 100, 20, 19], many_above=99, few_below=21)
     assert groups["many"].tolist() == [True, True, False, False]
     assert groups["few"].tolist() == [False, False, True, True]
+
+
+def test_groups_are_a_mapping_with_sizes():
+    groups = ShotGroups(COUNTS)
+    assert list(groups) == ["many", "medium", "few"]
+    assert groups.sizes == {"many": 1, "medium": 1, "few": 2}
+    assert {name: members.tolist() for name, members in groups.items()}["few"] == [False, False, True, True]
+
+
+def test_groups_are_values():
+    groups = ShotGroups(COUNTS)
+    assert groups == ShotGroups(np.array(COUNTS)) != ShotGroups(COUNTS, many_above=99)
+    assert len({groups, ShotGroups(COUNTS), ShotGroups([1, 2])}) == 2
+    with pytest.raises(ValueError, match="read-only"):
+        groups.class_counts[0] = 1
+
+
+def test_groups_are_taken_for_counts_and_keep_their_cuts():
+    groups = ShotGroups(COUNTS, many_above=49, few_below=4)
+    expected = {"many": (2 / 3 + 1) / 2, "medium": 0.0, "few": 1.0, "all": 4 / 6, "class_mean": EXPECTED["class_mean"]}
+    assert shot_accuracy(PREDICTIONS, LABELS, groups) == pytest.approx(expected)
+    assert shot_accuracy(PREDICTIONS, LABELS, groups, many_above=49, few_below=4) == pytest.approx(expected)
+    metric = ShotAccuracy(groups)
+    metric.update_state(LABELS, logits_of(PREDICTIONS, 4))
+    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(expected)
+    assert ShotAccuracy.from_config(metric.get_config()).groups == groups
+    with pytest.raises(ValueError, match=r"cuts of their own, \(49, 4\). Received: .*=\(99, 21\)"):
+        shot_accuracy(PREDICTIONS, LABELS, groups, many_above=99, few_below=21)
 
 
 def test_a_group_is_the_unweighted_mean_of_its_classes():
@@ -65,7 +93,7 @@ def test_sums_over_parts_of_a_split_give_the_accuracy_of_the_whole():
     for part in (slice(0, 4), slice(4, 6)):
         total += np.bincount(LABELS[part], minlength=4)
         correct += np.bincount(LABELS[part][LABELS[part] == PREDICTIONS[part]], minlength=4)
-    assert shot_accuracy_from_counts(correct, total, COUNTS) == pytest.approx(EXPECTED)
+    assert ShotGroups(COUNTS).accuracies(correct, total) == pytest.approx(EXPECTED)
 
 
 def test_the_reference_accuracies_of_its_own_logits():
@@ -91,13 +119,13 @@ def test_ids_that_do_not_fit_are_refused(predictions, labels, message):
 
 def test_counts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="0 <= correct <= total"):
-        shot_accuracy_from_counts([2, 0], [1, 0], [200, 5])
+        ShotGroups([200, 5]).accuracies([2, 0], [1, 0])
     with pytest.raises(ValueError, match=r"must be \[C\]"):
-        shot_accuracy_from_counts([1, 0], [1, 0], [200, 5, 3])
+        ShotGroups([200, 5, 3]).accuracies([1, 0], [1, 0])
     with pytest.raises(ValueError, match="class_counts"):
-        shot_groups([5, -1])
+        ShotGroups([5, -1])
     with pytest.raises(ValueError, match="few_below"):
-        shot_groups([5, 1], many_above=10, few_below=20)
+        ShotGroups([5, 1], many_above=10, few_below=20)
 
 
 def test_keras_metric_sums_over_partial_batches():
@@ -144,3 +172,21 @@ def test_a_class_of_unknown_size_is_in_no_group():
     accuracy = shot_accuracy([0, 1], [0, 0], [math.nan, math.nan])
     assert all(math.isnan(accuracy[group]) for group in ("many", "medium", "few"))
     assert accuracy["all"] == 0.5
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("form", ["ids", "column", "one-hot"])
+def test_labels_of_every_form_are_counted_alike(classes, form):
+    ids = np.array([0, 1, 1])
+    labels = {"ids": ids, "column": ids[:, np.newaxis], "one-hot": logits_of(ids, classes)}[form]
+    metric = ShotAccuracy([200, 50, 5, 3][:classes])
+    metric.update_state(labels, logits_of([0, 1, 0], classes))
+    assert keras.ops.convert_to_numpy(metric.total).tolist() == [1, 2, 0, 0][:classes]
+    assert keras.ops.convert_to_numpy(metric.correct).tolist() == [1, 1, 0, 0][:classes]
+
+
+def test_labels_of_another_width_are_refused():
+    with pytest.raises(ValueError, match=r"\[B\] or \[B, 1\], or one-hot rows, \[B, 4\].*Received: .*shape \(2, 3\)"):
+        ShotAccuracy(COUNTS).update_state(np.zeros((2, 3)), np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"two classes or more. Received: 1"):
+        ShotAccuracy([5]).update_state([[0]], [[1.0]])

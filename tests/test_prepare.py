@@ -104,6 +104,7 @@ def test_jpegs_make_the_round_trip_byte_for_byte(source, output):
         assert found.names.tolist() == [os.path.relpath(path, source) for path in split.names]
     for attribute in ("name", "class_names", "mean", "std", "augmentation", "crop_fraction", "source", "notes"):
         assert getattr(prepared, attribute) == getattr(data, attribute)
+    assert prepared.groups == data.groups
     assert len(list(output.glob("train-*-of-00003.tfrecord"))) == 3  # 4 + 4 + 1 images
 
 

@@ -13,11 +13,12 @@ from keras_lt.comparison import runs as several_runs
 from keras_lt.comparison.runs import train_all, train_apart
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json
+from keras_lt.metrics import ShotGroups
 from keras_lt.repeat import best_on_val, compare, runs_of, summarize
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABELS = np.array([0, 0, 1, 1])
-CLASS_COUNTS = np.array([200, 5])  # one many-shot class, one few-shot, none between
+GROUPS = ShotGroups([200, 5])  # one many-shot class, one few-shot, none between
 JOINT = np.array([[0, 0, 0, 1], [0, 0, 0, 0]])  # all: 3/4 and 1/2
 CRT = np.array([[0, 1, 1, 1], [0, 0, 1, 1]])  # all: 3/4 and 1
 
@@ -50,7 +51,7 @@ def command(*arguments):
 
 
 def test_means_deviations_and_intervals_by_hand():
-    summary = summarize({"joint": JOINT, "crt": CRT}, LABELS, CLASS_COUNTS, best="crt", resamples=500)
+    summary = summarize({"joint": JOINT, "crt": CRT}, LABELS, GROUPS, best="crt", resamples=500)
     everything = summary["classifiers"]["joint"]["all"]
     np.testing.assert_array_equal(everything["per_seed"], [0.75, 0.5])
     assert everything["mean"] == 0.625
@@ -64,7 +65,7 @@ def test_means_deviations_and_intervals_by_hand():
 
 
 def test_comparisons_by_hand():
-    summary = summarize({"joint": JOINT, "crt": CRT}, LABELS, CLASS_COUNTS, best="crt", resamples=500)
+    summary = summarize({"joint": JOINT, "crt": CRT}, LABELS, GROUPS, best="crt", resamples=500)
     assert {reference: list(others) for reference, others in summary["comparisons"].items()} == {
         "joint": ["crt"],
         "crt": ["joint"],
@@ -85,7 +86,7 @@ def test_equal_predictions_differ_by_nothing():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     same = rng.integers(0, 3, (2, 60))
-    comparison = summarize({"joint": same, "ncm": same}, labels, [120, 24, 6], best="joint", resamples=50)
+    comparison = summarize({"joint": same, "ncm": same}, labels, ShotGroups([120, 24, 6]), best="joint", resamples=50)
     assert list(comparison["comparisons"]) == ["joint"]
     comparison = comparison["comparisons"]["joint"]["ncm"]
     assert comparison["p_values"] == [1, 1]
@@ -99,7 +100,7 @@ def test_pairing_tells_apart_what_two_intervals_do_not():
     joint = np.where(np.arange(100) % 5 < 3, labels, 1 - labels)[None]
     better = joint.copy()
     better[0, [3, 4, 8, 53, 54, 58]] = labels[[3, 4, 8, 53, 54, 58]]
-    summary = summarize({"joint": joint, "lws": better}, labels, [500, 400], best="lws", resamples=500)
+    summary = summarize({"joint": joint, "lws": better}, labels, ShotGroups([500, 400]), best="lws", resamples=500)
     apart = [summary["classifiers"][name]["all"]["interval"] for name in ("joint", "lws")]
     assert apart[0][1] > apart[1][0]
     comparison = summary["comparisons"]["joint"]["lws"]
@@ -108,7 +109,7 @@ def test_pairing_tells_apart_what_two_intervals_do_not():
 
 
 def test_one_seed_has_no_deviation():
-    summary = summarize({"joint": JOINT[:1]}, LABELS, CLASS_COUNTS, best="joint", resamples=20)
+    summary = summarize({"joint": JOINT[:1]}, LABELS, GROUPS, best="joint", resamples=20)
     assert math.isnan(summary["classifiers"]["joint"]["all"]["deviation"])
     assert summary["comparisons"] == {"joint": {}}
 

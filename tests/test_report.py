@@ -12,6 +12,7 @@ import pytest
 import rich.console
 
 from keras_lt import checkpoints, report
+from keras_lt.metrics import ShotGroups
 from keras_lt.report import plots, ranks, style, tables
 
 CLASS_NAMES = ["cat", "<script>alert('dog')</script>", "$5_$ up", "emu"]
@@ -54,6 +55,7 @@ def run_details(**changes):
     arrays = {
         "class_names": CLASS_NAMES,
         "class_counts": np.array([50, 500, 5, 679]),
+        "groups": ShotGroups([50, 500, 5, 679]),
         "per_class": {
             "joint": np.array([0.3, 0.6, np.nan, 0.7]),
             "tau_norm": np.array([0.4, 0.5, np.nan, 0.6]),
@@ -277,9 +279,8 @@ def test_smooth_is_the_mean_over_neighbors_that_exist():
 
 
 def test_ranks_sort_classes_by_training_images():
-    sorted_classes = ranks.Ranks.sort(
-        np.array([50, 500, 50, 679]), ["a", "b", "c", "d"], {"many": 2, "medium": 2, "few": 0}
-    )
+    counts = np.array([50, 500, 50, 679])
+    sorted_classes = ranks.Ranks.sort(ShotGroups(counts), class_counts=counts, class_names=["a", "b", "c", "d"])
     assert sorted_classes.order.tolist() == [3, 1, 0, 2]  # equal counts keep their order
     assert sorted_classes.counts.tolist() == [679, 500, 50, 50]
     assert sorted_classes.names == ["d", "b", "a", "c"]
@@ -300,6 +301,7 @@ def test_thousands_of_classes_stay_a_page(tmp_path):
     details = run_details(
         class_names=[f"species {c}" for c in range(classes)],
         class_counts=counts,
+        groups=ShotGroups(counts),
         per_class={"joint": values},
         weight_norms={"joint": values},
     )
@@ -315,7 +317,9 @@ def test_same_run_gives_the_same_bytes(written, tmp_path):
 
 def test_without_arrays_there_are_no_plots_of_them(tmp_path):
     counts = np.array([50, 500, 5, 679])
-    details = report.RunDetails(class_names=CLASS_NAMES, class_counts=counts, thumbnails=lambda rows: [])
+    details = report.RunDetails(
+        class_names=CLASS_NAMES, class_counts=counts, groups=ShotGroups(counts), thumbnails=lambda rows: []
+    )
     files = report.write_report(tmp_path, RESULTS, details)
     drawn = [f"plots/{name}.{kind}" for name in ("class_counts", "group_accuracy") for kind in ("png", "svg")]
     assert files.keys() == {"results.md", "report.html", *drawn}
@@ -349,6 +353,13 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
         run_details(per_class={"joint": np.zeros(3)})
     with pytest.raises(ValueError, match=r"only name classifiers of results. Received: \['lsw'\]"):
         report.write_report(tmp_path, RESULTS, run_details(weight_norms={"lsw": np.ones(4)}))
-    groups = {"groups": {"many": 9, "medium": 0, "few": 0}}
-    with pytest.raises(ValueError, match="groups must add up to the number of classes"):
-        report.write_report(tmp_path, RESULTS | groups, run_details())
+    with pytest.raises(ValueError, match=r"groups must have one value per class.*Received: 9 values, 4 class counts"):
+        run_details(groups=ShotGroups(range(9)))
+
+
+def test_classes_are_ranked_by_the_list_that_groups_go_by():
+    groups = ShotGroups([102, 101, 19])
+    ranked = ranks.Ranks.sort(groups, class_counts=np.array([90, 91, 17]), class_names=["a", "b", "c"])
+    assert ranked.names == ["a", "b", "c"]
+    assert ranked.counts.tolist() == [90, 91, 17]
+    assert ranked.groups == {"many": 2, "medium": 0, "few": 1}

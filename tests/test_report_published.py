@@ -9,6 +9,7 @@ from keras_lt.config import read_flag_file
 from keras_lt.datasets import DATASETS
 from keras_lt.losses import LOSSES
 from keras_lt.methods import METHODS
+from keras_lt.metrics import SHOT_CUTS, ShotGroups
 from keras_lt.report import published, tables
 
 LDAM_DRW = {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": 160}
@@ -31,8 +32,10 @@ def results(**changes):
     return run | changes
 
 
-def page(folder, *, counts=(62_440, 50, 10), **changes):
-    details = report.RunDetails(class_names=["a", "b", "c"], class_counts=np.array(counts))
+def page(folder, *, counts=(62_440, 50, 10), cuts=SHOT_CUTS["kang"], **changes):
+    details = report.RunDetails(
+        class_names=["a", "b", "c"], class_counts=np.array(counts), groups=ShotGroups(counts, *cuts)
+    )
     return report.write_report(folder, results(**changes), details)["report.html"].read_text("utf-8")
 
 
@@ -53,6 +56,7 @@ def test_the_page_shows_table_4_beside_a_run_on_places_lt(tmp_path):
         {"backbone": "keras_applications/ResNet152V2"},
         {"dataset": "fashion_lt"},
         {"counts": (600, 50, 10)},  # another list of the same name
+        {"cuts": SHOT_CUTS["oltr"]},
     ],
 )
 def test_no_published_number_is_shown_beside_another_network_or_other_data(tmp_path, changes):
@@ -90,7 +94,7 @@ def test_system_of_a_classifier(classifier, method, recipe, system):
 
 def test_a_run_with_another_loss_is_set_beside_that_loss():
     run = results(stage_one=results()["stage_one"] | {"recipe": {"loss": "focal"}})
-    comparison = published.compare(run, train_images=62_500)
+    comparison = published.compare(run, groups=ShotGroups([62_440, 50, 10]))
     assert comparison.ours == {"joint": {"many": 0.411, "medium": 0.348, "few": 0.224, "all": 0.346}}
     assert comparison.others["joint"]["all"] == 0.302
 

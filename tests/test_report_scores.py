@@ -12,13 +12,14 @@ from keras_lt import report
 from keras_lt.datasets import Split
 from keras_lt.evaluation import Scores
 from keras_lt.evaluation.thumbnails import thumbnails
-from keras_lt.metrics import Reliability, shot_accuracy_from_counts
+from keras_lt.metrics import Reliability, ShotGroups
 from keras_lt.report import examples, intervals, measures
 from keras_lt.report.score_plots import draw_reliability
 from keras_lt.report.style import styles_for
 from keras_lt.significance import interval, stratified_bootstrap
 
 COUNTS = np.array([500, 50, 30, 10, 5])  # one many-, two medium-, two few-shot classes
+GROUPS = ShotGroups(COUNTS)
 NAMES = ["<b>head</b>", "b", "c", "d", "e"]
 PER_CLASS = 40
 
@@ -30,7 +31,7 @@ def scored(right, *, taken_for=0):
     wrong = np.where(labels == taken_for, (taken_for + 1) % 5, taken_for)
     top = np.stack([np.where(hits, labels, wrong)] + [(labels + 2) % 5] * 4, axis=1)
     confidences = np.linspace(0.2, 1, len(labels)).astype(np.float32)
-    return Scores(labels, top, confidences, COUNTS)
+    return Scores(labels, top, confidences, GROUPS)
 
 
 SCORES = {"joint": scored([38, 20, 20, 4, 0]), "crt": scored([32, 24, 22, 16, 12])}
@@ -52,7 +53,8 @@ def images_of(rows):
 
 
 def details(**changes):
-    arrays = {"class_names": NAMES, "class_counts": COUNTS, "scores": SCORES, "thumbnails": images_of}
+    arrays = {"class_names": NAMES, "class_counts": COUNTS, "groups": GROUPS}
+    arrays |= {"scores": SCORES, "thumbnails": images_of}
     return report.RunDetails(**(arrays | changes))
 
 
@@ -64,12 +66,12 @@ def page(tmp_path_factory):
 
 
 def test_intervals_are_those_of_the_bootstrap():
-    found = intervals.bootstrap_intervals(SCORES, COUNTS, resamples=200)
+    found = intervals.bootstrap_intervals(SCORES, GROUPS, resamples=200)
     hits = np.stack([scores.hits for scores in SCORES.values()], axis=1)
     total = np.full(5, PER_CLASS)
     labels = SCORES["joint"].labels
     draws = [
-        [shot_accuracy_from_counts(correct, total, COUNTS) for correct in sums.T]
+        [GROUPS.accuracies(correct, total) for correct in sums.T]
         for sums in stratified_bootstrap(hits, labels, classes=5, resamples=200)
     ]
     for score in ("many", "medium", "few", "all", "class_mean"):
@@ -81,7 +83,7 @@ def test_intervals_are_those_of_the_bootstrap():
 
 
 def test_intervals_hold_the_score_and_have_the_width_of_a_binomial():
-    found = intervals.bootstrap_intervals(SCORES, COUNTS)
+    found = intervals.bootstrap_intervals(SCORES, GROUPS)
     low, high = found.accuracies["crt"]["many"]
     assert low < 32 / 40 < high
     # One class of 40 images: the unbiased standard error, twice 1.96 of it.
@@ -94,11 +96,11 @@ def test_an_empty_group_has_no_interval_and_nothing_to_compare_with_no_gain():
     assert np.isnan(found.accuracies["crt"]["few"]).all()
     np.testing.assert_allclose(found.accuracies["crt"]["many"], found.accuracies["crt"]["class_mean"])
     assert found.gains == {}
-    assert intervals.bootstrap_intervals({}, COUNTS) == intervals.Intervals()
+    assert intervals.bootstrap_intervals({}, GROUPS) == intervals.Intervals()
 
 
 def test_the_page_shows_the_intervals_below_their_scores(page):
-    found = intervals.bootstrap_intervals(SCORES, COUNTS)
+    found = intervals.bootstrap_intervals(SCORES, GROUPS)
     for name, scores in SCORES.items():
         low, high = 100 * found.accuracies[name]["few"]
         few = 100 * scores.accuracies["few"]
@@ -165,7 +167,7 @@ def test_samples_are_of_few_shot_classes_right_and_wrong():
 
 
 def test_without_few_shot_images_the_rarest_group_is_shown():
-    frequent = details(class_counts=np.array([500, 50, 30, 400, 300]))
+    frequent = details(groups=ShotGroups([500, 50, 30, 400, 300]))
     assert examples.samples(frequent, SCORES["crt"])[0] == "medium"
 
 
@@ -194,17 +196,18 @@ def test_a_page_of_eight_thousand_classes_and_noisy_images_is_below_three_megaby
     counts = np.linspace(1000, 2, classes).astype(int)
     labels = np.repeat(np.arange(classes), 3)
     top = np.where(rng.random(len(labels)) < 0.5, labels, rng.integers(0, 50, len(labels)))[:, np.newaxis]
-    scores = Scores(labels, top, rng.random(len(labels)).astype(np.float32), counts)
-    groups = {"many": int((counts > 100).sum()), "few": int((counts < 20).sum())}
+    groups = ShotGroups(counts)
+    scores = Scores(labels, top, rng.random(len(labels)).astype(np.float32), groups)
     results = RESULTS | {
         "classes": classes,
-        "groups": {"many": groups["many"], "medium": classes - sum(groups.values()), "few": groups["few"]},
+        "groups": groups.sizes,
         "classifiers": {"crt": {"val": {"all": 0.5}, "test": scores.accuracies}},
     }
     noise = [rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)]
     run = report.RunDetails(
         class_names=[f"species {c}" for c in range(classes)],
         class_counts=counts,
+        groups=groups,
         per_class={"crt": scores.per_class},
         scores={"crt": scores},
         thumbnails=lambda rows: noise * len(rows),
@@ -219,7 +222,7 @@ def test_the_exported_classifier_is_the_one_that_is_shown(page, tmp_path):
 
 
 def test_scores_of_other_images_are_refused():
-    other = Scores(np.array([0]), np.array([[0]]), np.array([1.0], np.float32), COUNTS)
+    other = Scores(np.array([0]), np.array([[0]]), np.array([1.0], np.float32), GROUPS)
     with pytest.raises(ValueError, match=r"same test images\. Received: other labels for 'crt' than for 'joint'"):
         details(scores={"joint": SCORES["joint"], "crt": other})
 

@@ -1,0 +1,88 @@
+"""Labels in every form, by all losses: class ids, a column of them, one-hot rows, and two classes of a mixed image."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt.labels import MixedLabels, class_ids
+from keras_lt.losses import LOSSES, PerExampleLoss, cross_entropy
+from keras_lt.stages import OnMixedLabels
+
+COUNTS = [40, 5, 0, 12]  # one class has no image
+IDS, OTHERS = np.array([0, 1, 1, 0, 1]), np.array([1, 0, 1, 1, 0])
+WEIGHT = np.float32([0.5, 0.6, 0.75, 0.9, 1.0])
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+some_classes = pytest.mark.parametrize("classes", [2, 3, 4])
+
+
+def logits_of(classes):
+    return np.random.default_rng(classes).normal(0, 3, (len(IDS), classes)).astype(np.float32)
+
+
+def loss_of(name, classes, *, reduction=None):
+    loss = LOSSES[name](np.array(COUNTS[:classes]))
+    loss.reduction = reduction
+    return loss
+
+
+@every_loss
+@some_classes
+def test_every_loss_takes_ids_a_column_and_one_hot_rows_alike(name, classes):
+    loss, logits = loss_of(name, classes), logits_of(classes)
+    expected = loss(IDS, logits)
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(loss(IDS[:, np.newaxis], logits), expected)
+    np.testing.assert_array_equal(loss(np.eye(classes)[IDS], logits), expected)
+    np.testing.assert_array_equal(loss(np.eye(classes, dtype=bool)[IDS], logits), expected)
+
+
+@every_loss
+@some_classes
+@pytest.mark.parametrize("form", ["ids", "one-hot"])
+def test_every_loss_has_a_finite_gradient_in_a_compiled_step(name, classes, form):
+    loss = loss_of(name, classes, reduction="sum_over_batch_size")
+    labels = IDS if form == "ids" else np.eye(classes)[IDS]
+
+    @tf.function(jit_compile=True)
+    def gradient(logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = loss(labels, logits)
+        return tape.gradient(value, logits)
+
+    found = gradient(tf.constant(logits_of(classes)))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0
+
+
+@every_loss
+@some_classes
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight"])
+def test_every_loss_of_mixed_labels_is_the_weighted_mean_of_both_classes(name, classes, reduction):
+    logits, of_each = logits_of(classes), loss_of(name, classes)
+    by_hand = WEIGHT * of_each(IDS, logits) + (1 - WEIGHT) * of_each(OTHERS, logits)
+    model = OnMixedLabels(keras.Sequential([keras.Input((classes,)), keras.layers.Identity()]))
+    model.compile(loss=loss_of(name, classes, reduction=reduction))
+    mixed = MixedLabels(*map(tf.constant, (IDS, OTHERS, WEIGHT)))
+    assert float(model.compute_loss(y=mixed, y_pred=logits)) == pytest.approx(np.mean(by_hand), rel=1e-5)
+
+
+def test_rows_that_are_not_one_hot_give_no_number():
+    losses = PerExampleLoss(cross_entropy, reduction=None)(np.float32([[0.9, 0.1], [0, 1], [1, 1]]), np.zeros((3, 2)))
+    np.testing.assert_allclose(losses, [np.nan, np.log(2), np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 4, 1), ()])
+def test_labels_of_another_shape_are_refused(shape):
+    message = r"class ids, \[B\] or \[B, 1\], or one-hot rows, \[B, 4\]. Received: labels of shape \("
+    with pytest.raises(ValueError, match=message):
+        class_ids(np.zeros(shape), 4)
+    with pytest.raises(ValueError, match=message):
+        PerExampleLoss(cross_entropy)(np.zeros(shape), np.zeros((5, 4)))
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(ValueError, match=r"two classes or more. Received: 1"):
+        PerExampleLoss(cross_entropy)(np.zeros((5, 1)), np.zeros((5, 1)))
