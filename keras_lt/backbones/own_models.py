@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import Normalization
-from keras_lt.backbones.parts import BEFORE_POOL, has_last_block
+from keras_lt.backbones.parts import BEFORE_POOL, has_last_block, on_images
 
 
 def of_model(
@@ -72,7 +72,11 @@ def _copy(model: keras.Model, *, image_size: int | None = None) -> keras.Model:
             f"all arguments. Received: {model.name}: {str(error).strip()}"
         ) from error
     _check_alike(model, copy, size=sides[0] or image_size)
-    return copy
+    if not has_last_block(copy):
+        return copy
+    pool = copy.layers[-1]  # of a backbone: in single precision, whatever the rest computes in
+    features = type(pool).from_config({**pool.get_config(), "dtype": "float32"})(pool.input)
+    return keras.Model(copy.inputs[0], features, name=copy.name)
 
 
 def _computing_in(policy: str, config: Any) -> Any:
@@ -91,7 +95,7 @@ def _check_alike(model: keras.Model, copy: keras.Model, *, size: int | None) -> 
     images = np.random.default_rng(0).random((1, size or 224, size or 224, 3), np.float32)
 
     def given(net: keras.Model) -> list[np.ndarray]:
-        outputs = keras.tree.flatten(net(images, training=False))
+        outputs = keras.tree.flatten(on_images(net, images, training=False))
         return [keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")) for output in outputs]
 
     for ours, theirs in zip(given(copy), given(model), strict=True):

@@ -77,10 +77,14 @@ def as_backbone(
         net.name, stages = "body", [net]
     images = x = keras.Input((image_size, image_size, 3), name="images")
     for stage in stages:
-        # A net that takes {"pixels": images} is given them so.
-        takes = getattr(stage, "input", None)
-        x = stage(dict.fromkeys(takes, x) if isinstance(takes, dict) else x)
+        x = on_images(stage, x)
     return pooled(images, x, pooling=pooling, name=name)
+
+
+def on_images(net: keras.Model, images, **options):
+    """What a net gives of images, also where it takes them by a name, as in {"pixels": images}."""
+    takes = getattr(net, "input", None)
+    return net(dict.fromkeys(takes, images) if isinstance(takes, dict) else images, **options)
 
 
 def _in_two(net: keras.Model, cut: keras.KerasTensor) -> list[keras.Model]:
