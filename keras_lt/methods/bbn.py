@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_lt import backbones
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed, Split
-from keras_lt.distribution import Strategy, make_strategy
+from keras_lt.distribution import Strategy, hosts, make_strategy
 from keras_lt.features import Features
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.optimization import Recipe
@@ -134,9 +134,8 @@ def paired_batches(
     preprocessing: Preprocessing,
     recipe: Recipe,
     *,
-    class_counts: np.ndarray,
     seed: int,
-    start_step: int = 0,
+    **stream,
 ) -> tf.data.Dataset:
     """Batches of both samplers side by side: ((images, images), (labels, labels)), the uniform draws first.
 
@@ -146,7 +145,7 @@ def paired_batches(
     other = dataclasses.replace(recipe, sampler="reversed")
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
     streams = (
-        training_batches(split, preprocessing, own, class_counts=class_counts, seed=own_seed, start_step=start_step)
+        training_batches(split, preprocessing, own, seed=own_seed, **stream)
         for own, own_seed in ((recipe, seed), (other, other_seed))
     )
     return tf.data.Dataset.zip(*streams).map(lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))
@@ -195,12 +194,12 @@ def learn_representation(
         network.name, classifier.name = "backbone", "classifier"
         model = keras.Model(network.input, classifier(network(network.input)), name="representation")
         trained = BilateralBranches(model)
+    stream = {"class_counts": data.class_counts, "seed": seed, **hosts(strategy).share}
+    share = hosts(strategy).evaluation_share
     history = fit(
         trained,
-        lambda start_step: paired_batches(
-            data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
-        ),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
+        lambda start_step: paired_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size, **share),
         data=data,
         recipe=recipe,
         multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},

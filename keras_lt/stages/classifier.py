@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_lt.classifiers import BACKBONE_PARTS, CLASSIFIERS, TauNormalizedDense
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, make_strategy
+from keras_lt.distribution import Strategy, hosts, make_strategy
 from keras_lt.features import CHUNK, Features, classify, extract_features
 from keras_lt.metrics import shot_accuracy
 from keras_lt.optimization import Recipe
@@ -176,10 +176,12 @@ def _fit_on_features(layer, features: dict[str, Features], data: LongTailed, *, 
     class_counts = np.bincount(train.labels, minlength=len(data.class_names))
     with strategy.scope():
         model = on_features(layer, features["train"].features.shape[1])
+    stream = {"class_counts": class_counts, "seed": seed, **hosts(strategy).share}
+    share = hosts(strategy).evaluation_share
     fit(
         model,
-        lambda start_step: train.training_batches(recipe, class_counts=class_counts, seed=seed, start_step=start_step),
-        lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
+        lambda start_step: train.training_batches(recipe, **stream, start_step=start_step),
+        lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size, **share),
         data=data,
         class_counts=class_counts,
         recipe=recipe,

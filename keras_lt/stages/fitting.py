@@ -1,9 +1,8 @@
 """One way to train, for both stages: `model.fit` that resumes, and keeps the epoch that validates best."""
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints, atomic
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import MultiHost, Strategy, check_replicas, evaluation_batch_size, is_first
+from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import verbosity
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
@@ -43,8 +42,8 @@ def fit(
     """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the best epoch's weights in the model.
 
     Args:
-      train_batches: (steps already done) -> the batches after them.
-      val_batches: (batch size) -> the batches of the validation examples.
+      train_batches: (steps already done) -> the batches after them, of several processes the share of this one.
+      val_batches: (batch size) -> the batches of the validation examples, or likewise this one's share.
       data: what the batches are of.
       class_counts: examples drawn from, per class, [C]; None is the data set's training images.
       callbacks: of the model's own, such as one that moves a weight of its loss.
@@ -53,21 +52,12 @@ def fit(
     options = {"data": data, "recipe": recipe, "strategy": strategy, "multipliers": multipliers, "folder": folder}
     options["class_counts"] = data.class_counts if class_counts is None else class_counts
     options["callbacks"] = callbacks
-    if not isinstance(strategy, MultiHost):
-        return _fit(model, train_batches, val_batches, **options)
-    with strategy.on_all_devices(model) as copy:
-        return _fit(
-            copy,
-            lambda start_step: strategy.own_rows(train_batches(start_step)),
-            lambda batch_size: strategy.own_evaluation_rows(
-                val_batches(batch_size), batch_size=batch_size, examples=len(data.val)
-            ),
-            **options,
-        )
+    with hosts(strategy).placing(model) as placed:
+        return _fit(placed, train_batches, val_batches, **options)
 
 
 def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multipliers, folder, class_counts, callbacks):
-    """`fit` of a model that is where it is trained, on batches of which all rows are this process's."""
+    """`fit` of a model that is where it is trained."""
     check_replicas(
         strategy,
         batch_size=recipe.batch_size,
@@ -102,8 +92,7 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
     checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", writes=is_first(strategy))
     with strategy.scope():  # where a checkpoint is found, the optimizer's variables are made here
         done = checkpoints.restore(model)
-    if isinstance(strategy, MultiHost):
-        strategy.check_same(done, "epochs behind them: the work folder must be one that all of them see")
+    hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
     if done < recipe.epochs:
         shared = [
             LearningRate(recipe, passes),
@@ -115,52 +104,42 @@ def _fit(model, train_batches, val_batches, *, data, recipe, strategy, multiplie
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             events = pathlib.Path(folder, "events")
             shared.append(EventLog(events, probabilities=table, class_counts=data.listed_counts))
-        with _global_batch_norm(model, strategy):
-            model.fit(
-                train_batches(done * steps),
-                steps_per_epoch=passes,
-                initial_epoch=done,
-                epochs=recipe.epochs,
-                validation_data=val_batches(val_batch_size),
-                callbacks=[*shared, *callbacks, checkpoints],
-                shuffle=False,  # the stream is drawn as it should be
-                verbose=verbosity(),
-            )
+        model.fit(
+            train_batches(done * steps),
+            steps_per_epoch=passes,
+            initial_epoch=done,
+            epochs=recipe.epochs,
+            validation_data=val_batches(val_batch_size),
+            callbacks=[*shared, *callbacks, checkpoints],
+            shuffle=False,  # the stream is drawn as it should be
+            verbose=verbosity(),
+        )
     checkpoints.restore_best(model)
     return checkpoints.history
 
 
-@contextlib.contextmanager
-def _global_batch_norm(model: keras.Model, strategy: Strategy) -> Iterator[None]:
-    """Several devices train with the statistics of the global batch, as one device would; on JAX they always do."""
-    several = strategy.num_replicas_in_sync > 1 and not isinstance(strategy, MultiHost)
-    layers = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization) and several
-    ]
-    for layer in layers:
-        layer.synchronized = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.synchronized = False
-
-
 def fit_on_images(
-    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, *, recipe: Recipe, seed: int, **options
+    model: keras.Model,
+    data: LongTailed,
+    preprocessing: Preprocessing,
+    *,
+    recipe: Recipe,
+    seed: int,
+    strategy: Strategy,
+    **options,
 ) -> list[dict[str, float]]:
     """`fit` of a model, images -> logits, on the train and val images of a data set; options as there."""
     data = data.resampled(recipe.resampling, seed=seed)
+    stream = {"class_counts": data.class_counts, "seed": seed, **hosts(strategy).share}
     return fit(
         model,
-        lambda start_step: training_batches(
-            data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
+        lambda start_step: training_batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        lambda batch_size: evaluation_batches(
+            data.val, preprocessing, batch_size=batch_size, **hosts(strategy).evaluation_share
         ),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
         data=data,
         recipe=recipe,
+        strategy=strategy,
         **options,
     )
 

@@ -16,7 +16,7 @@ from keras_lt import backbones
 from keras_lt.checkpoints import read_history, read_json, write_history, write_json
 from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import MultiHost, Strategy, make_strategy
+from keras_lt.distribution import Strategy, hosts, make_strategy
 from keras_lt.losses import COSINE_HEAD, FEATURE_LOSSES, FIRST_BIAS, LDAM_SCALE, PRIOR_CORRECTED
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
@@ -138,7 +138,7 @@ def learn_representation(
             f"Received: resampling={recipe.resampling}"
         )
     strategy = strategy or make_strategy()
-    if recipe.feature_loss and isinstance(strategy, MultiHost):
+    if recipe.feature_loss and not hosts(strategy).one_host:
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
     preprocessing = make_preprocessing(
         data, backbone=backbone, image_size=image_size, augmentation=augmentation, **augmentations
