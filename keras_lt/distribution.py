@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import types
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -12,16 +13,63 @@ import tensorflow as tf
 STRATEGIES = ("auto", "none", "mirrored", "multi_host")
 
 
+class OneHost:
+    """One device of this host, or several by a `tf.distribute.Strategy`; what `MultiHost` offers, by the same names.
+
+    Attributes:
+      one_host: whether one process sees the whole of every batch.
+      first: whether this is the process that writes the files of a run.
+      share, evaluation_share: this process's part of training and evaluation batches, arguments of what makes them.
+    """
+
+    one_host = True
+    first = True
+    share = types.MappingProxyType({"worker": 0, "workers": 1})
+    evaluation_share = share
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy = strategy
+
+    @contextlib.contextmanager
+    def placing(self, model: keras.Model) -> Iterator[keras.Model]:
+        """Gives the model to be compiled and fitted: several devices share the statistics of the global batch."""
+        layers = [
+            layer
+            for layer in model._flatten_layers(include_self=False)
+            if isinstance(layer, keras.layers.BatchNormalization) and self.strategy.num_replicas_in_sync > 1
+        ]
+        for layer in layers:
+            layer.synchronized = True
+        try:
+            yield model
+        finally:
+            for layer in layers:
+                layer.synchronized = False
+
+    def devices(self) -> str:
+        """The devices, as a sentence goes on with them."""
+        names = (device.rpartition("/device:")[2] for device in self.strategy.extended.worker_devices)
+        return f", {' and '.join(names)}"
+
+    def wait(self):
+        """Returns when all processes have come here."""
+
+    def check_same(self, number: int, what: str):
+        """Raises ValueError unless all processes come here with the same number of `what`."""
+
+
 class MultiHost:
     """Data parallelism by Keras itself, on the JAX backend: one process per host, each with all of its devices.
 
     Every process runs the same program. Models are made and used on one device; only `fit` takes all of them, by
-    `on_all_devices`. Processes find one another by Keras's variables KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES
-    and _PROCESS_ID; without them there is one process, and the devices are this host's.
+    `placing`. Processes find one another by Keras's variables KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and
+    _PROCESS_ID; without them there is one process, and the devices are this host's.
 
-    Attributes:
+    Attributes: those of `OneHost`, and
       process, processes: the number of this process, from 0, and how many there are.
     """
+
+    one_host = False
 
     def __init__(self):
         import jax  # noqa: PLC0415 - the other backends need none
@@ -36,12 +84,27 @@ class MultiHost:
         """Devices, over all hosts."""
         return self._parallel.device_mesh.devices.size
 
+    @property
+    def first(self) -> bool:
+        """As in `OneHost`."""
+        return self.process == 0
+
+    @property
+    def share(self) -> dict[str, int]:
+        """As in `OneHost`."""
+        return {"worker": self.process, "workers": self.processes}
+
+    @property
+    def evaluation_share(self) -> dict[str, int]:
+        """As in `OneHost`; the last batch may not divide by the devices, so it is filled up."""
+        return {**self.share, "devices": self.num_replicas_in_sync}
+
     def scope(self) -> contextlib.AbstractContextManager:
         """As of a `tf.distribute.Strategy`; models are made on one device."""
         return contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def on_all_devices(self, model: keras.Model) -> Iterator[keras.Model]:
+    def placing(self, model: keras.Model) -> Iterator[keras.Model]:
         """Gives a copy of the model on every device, to be compiled and fitted; its weights come back at the end."""
         with self._parallel.scope():
             copy = keras.models.clone_model(model)
@@ -51,38 +114,16 @@ class MultiHost:
             yield copy
         model.set_weights(copy.get_weights())
 
-    def own_rows(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """This process's share of every batch."""
-
-        def rows(array):
-            share = tf.shape(array)[0] // self.processes
-            return array[self.process * share : (self.process + 1) * share]
-
-        return batches.map(lambda *batch: tf.nest.map_structure(rows, batch))
-
-    def own_evaluation_rows(self, batches: tf.data.Dataset, *, batch_size: int, examples: int) -> tf.data.Dataset:
-        """This process's share of every batch, the last one filled up: (inputs, labels, weights [B]).
-
-        The last batch may not divide by the devices, so its first example is repeated with weight 0; the other weights
-        are such that a mean over all rows is the mean over the examples.
-        """
-        devices = self.num_replicas_in_sync
-        weight = 1 + -(examples % batch_size) % devices / examples
-
-        def filled(inputs, labels):
-            size = tf.shape(labels)[0]
-            rows = tf.concat([tf.range(size), tf.zeros(-size % devices, tf.int32)], 0)
-            weights = tf.where(tf.range(tf.size(rows)) < size, np.float32(weight), 0)
-            return tf.gather(inputs, rows), tf.gather(labels, rows), weights
-
-        return self.own_rows(batches.map(filled))
+    def devices(self) -> str:
+        """As in `OneHost`."""
+        return f" over {self.processes} processes, this is number {self.process}"
 
     def wait(self):
-        """Returns when all processes have come here."""
+        """As in `OneHost`."""
         self.check_same(0, "")
 
     def check_same(self, number: int, what: str):
-        """Raises ValueError unless all processes come here with the same number of `what`."""
+        """As in `OneHost`."""
         from jax.experimental import multihost_utils  # noqa: PLC0415 - the other backends need none
 
         numbers = multihost_utils.process_allgather(np.int32(number))
@@ -91,6 +132,11 @@ class MultiHost:
 
 
 Strategy = tf.distribute.Strategy | MultiHost
+
+
+def hosts(strategy: Strategy) -> OneHost | MultiHost:
+    """What a strategy means for processes: which of them writes, and which part of a batch is whose."""
+    return strategy if isinstance(strategy, MultiHost) else OneHost(strategy)
 
 
 def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> Strategy:
@@ -124,7 +170,7 @@ def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> Strategy:
 
 def is_first(strategy: Strategy) -> bool:
     """Whether this is the process that writes the files of a run."""
-    return not isinstance(strategy, MultiHost) or strategy.process == 0
+    return hosts(strategy).first
 
 
 @contextlib.contextmanager
@@ -133,12 +179,12 @@ def first_ahead(strategy: Strategy) -> Iterator[bool]:
 
     Gives `is_first`.
     """
-    first = is_first(strategy)
-    if not first:
-        strategy.wait()
-    yield first
-    if first and isinstance(strategy, MultiHost):
-        strategy.wait()
+    own = hosts(strategy)
+    if not own.first:
+        own.wait()
+    yield own.first
+    if own.first:
+        own.wait()
 
 
 def describe(strategy: Strategy, batch_size: int) -> str:
@@ -147,11 +193,7 @@ def describe(strategy: Strategy, batch_size: int) -> str:
     if replicas == 1:
         cpu = all("cpu" in name.lower() for name in keras.distribution.list_devices())
         return f"one device, a {'CPU' if cpu else 'GPU'}"
-    if isinstance(strategy, MultiHost):
-        names = f" over {strategy.processes} processes, this is number {strategy.process}"
-    else:
-        names = ", " + " and ".join(device.rpartition("/device:")[2] for device in strategy.extended.worker_devices)
-    return f"{replicas} devices{names}, {batch_size // replicas} images of a batch each"
+    return f"{replicas} devices{hosts(strategy).devices()}, {batch_size // replicas} images of a batch each"
 
 
 def check_replicas(
@@ -176,7 +218,7 @@ def check_replicas(
         "jit_compile": jit_compile and "true",
     }
     refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
-    if refused and replicas > 1 and not isinstance(strategy, MultiHost):
+    if refused and replicas > 1 and hosts(strategy).one_host:
         raise ValueError(
             f"Keras can do this on one device only (--strategy=none). Received: {refused}, {replicas} devices"
         )
@@ -194,7 +236,7 @@ def evaluation_batch_size(strategy: Strategy, batch_size: int, examples: int) ->
     """
     replicas = strategy.num_replicas_in_sync
     largest = batch_size - batch_size % replicas
-    if isinstance(strategy, MultiHost):  # fills the last one up
+    if not hosts(strategy).one_host:  # fills the last one up
         return largest
     even = min(largest, examples - examples % replicas)
     smaller, larger = range(even, 0, -replicas), range(largest + replicas, examples + replicas, replicas)

@@ -18,7 +18,15 @@ import tensorflow as tf
 
 from keras_lt.datasets import Split
 from keras_lt.files import read_json, write_json
-from keras_lt.input_pipeline import evaluation_batches, prefetched, training_indices, view_batches, weighted
+from keras_lt.input_pipeline import (
+    evaluation_batches,
+    evaluation_rows,
+    own_rows,
+    prefetched,
+    training_indices,
+    view_batches,
+    weighted,
+)
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
@@ -78,15 +86,23 @@ class FeatureSet:
         return dataclasses.replace(self, labels=self.labels[rows], rows=rows)
 
     def training_batches(
-        self, recipe: Recipe, *, class_counts: np.ndarray, seed: int, start_step: int = 0
+        self,
+        recipe: Recipe,
+        *,
+        class_counts: np.ndarray,
+        seed: int,
+        start_step: int = 0,
+        worker: int = 0,
+        workers: int = 1,
     ) -> tf.data.Dataset:
         """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B], ...).
 
         Which of its views an example is, is drawn by the seed and its position in the stream.
         """
         weights = functools.partial(weighted, recipe=recipe, class_counts=class_counts, start_step=start_step)
+        share = {"worker": worker, "workers": workers}
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        rows = training_indices(self.labels, recipe, **stream, batch_size=recipe.micro_batch)
+        rows = training_indices(self.labels, recipe, **stream, **share)
         if self.views is None:
             return self._gather(rows, weights)
 
@@ -95,11 +111,11 @@ class FeatureSet:
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
         views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.micro_batch)
-        return self._gather(tf.data.Dataset.zip(rows, views), weights)
+        return self._gather(tf.data.Dataset.zip(rows, own_rows(views, **share)), weights)
 
-    def evaluation_batches(self, *, batch_size: int) -> tf.data.Dataset:
-        """Every row once, in order: (features [B, D], labels [B])."""
-        return self._gather(tf.data.Dataset.range(len(self.labels)).batch(batch_size))
+    def evaluation_batches(self, *, batch_size: int, **share: int) -> tf.data.Dataset:
+        """Every row once, in order: (features [B, D], labels [B]); the share is as of `input_pipeline`'s images."""
+        return self._gather(*evaluation_rows(len(self.labels), batch_size=batch_size, **share))
 
     def _gather(
         self,

@@ -1,6 +1,7 @@
 """From a split to batches: sampled and augmented for training, every example once for evaluation."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -24,15 +25,17 @@ def training_indices(
     class_counts: np.ndarray,
     seed: int,
     start_step: int = 0,
-    batch_size: int | None = None,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
-    """The recipe's draws, epoch by epoch: int64 indices, or [batch_size] vectors of them.
+    """The recipe's draws, epoch by epoch, for a pass over images each: int64 vectors [pass_size / workers].
 
     Args:
       labels: of the examples drawn from, [N].
       class_counts: training images per class, [C].
       seed: with the position in the stream, all that the draws depend on.
       start_step: the steps behind a resumed run, over all epochs.
+      worker, workers: the number of this process, and of all; each has its own neighbours of every pass.
     """
     return sample_indices(
         labels,
@@ -41,7 +44,9 @@ def training_indices(
         seed=seed,
         engine=recipe.sampler_entry.engine if recipe.engine == "auto" else recipe.engine,
         start=start_step * recipe.batch_size,
-        batch_size=batch_size,
+        batch_size=recipe.micro_batch,
+        worker=worker,
+        workers=workers,
     )
 
 
@@ -53,29 +58,40 @@ def training_batches(
     class_counts: np.ndarray,
     seed: int,
     start_step: int = 0,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
     """Sampled, augmented batches: (images float32 [B, S, S, 3], labels int64 [B]).
 
     Where the preprocessing mixes, labels are `MixedLabels`. Where the recipe has class weights, a third element is that
     of every example, float32 [B].
 
+    Of several workers each reads its own share alone; the shares are the batches of one. MixUp and CutMix blend images
+    from all over a batch, so with them every worker makes all of it.
+
     Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """
+    if preprocessing.mixes and workers > 1:
+        stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
+        return own_rows(training_batches(split, preprocessing, recipe, **stream), worker=worker, workers=workers)
     read, labels = split.examples.reader(), on_host(split.labels)
-    stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
+    stream = {"class_counts": class_counts, "start_step": start_step, "worker": worker, "workers": workers}
+    rows = training_indices(split.labels, recipe, seed=seed, **stream)
+    share = recipe.micro_batch // workers
 
     def seed_at(position):
         return tf.stack([tf.constant(seed, tf.int64), position])
 
     if preprocessing.augments or not split.examples.in_batches:
-        positions = tf.data.Dataset.range(start_step * recipe.batch_size, np.iinfo(np.int64).max)
-        examples = tf.data.Dataset.zip(positions, training_indices(split.labels, recipe, **stream)).map(
-            lambda position, index: (preprocessing.train(read(index), seed_at(position)), labels[index]),
-            num_parallel_calls=PARALLEL_CALLS,
-        )
-        batches = examples.batch(recipe.micro_batch, drop_remainder=True)
+        numbers = tf.data.Dataset.range(start_step * recipe.batch_size // workers, np.iinfo(np.int64).max)
+
+        def example(number, row):  # augmented by its place in the whole batch, whoever reads it
+            position = number // share * recipe.micro_batch + worker * share + number % share
+            return preprocessing.train(read(row), seed_at(position)), labels[row]
+
+        examples = tf.data.Dataset.zip(numbers, rows.unbatch()).map(example, num_parallel_calls=PARALLEL_CALLS)
+        batches = examples.batch(share, drop_remainder=True).apply(as_many_as(rows))
     else:
-        rows = training_indices(split.labels, recipe, **stream, batch_size=recipe.micro_batch)
         batches = _evaluated(rows, read, labels, preprocessing)
     if preprocessing.mixes:
         passes = tf.data.Dataset.range(start_step * recipe.batch_size // recipe.micro_batch, np.iinfo(np.int64).max)
@@ -108,21 +124,56 @@ def weighted(
 
 
 def evaluation_batches(
-    split: Split, preprocessing: Preprocessing, *, batch_size: int, start: int = 0
+    split: Split, preprocessing: Preprocessing, *, batch_size: int, start: int = 0, **share: int
 ) -> tf.data.Dataset:
     """Every example once, in order, the last batch a partial one: (images float32 [B, S, S, 3], labels int64 [B]).
 
     Args:
       start: the examples to leave out at the front.
+      share: worker, workers and devices as in `evaluation_rows`, by which weights [B] may be a third element.
     """
     read, labels = split.examples.reader(), on_host(split.labels)
-    indices = tf.data.Dataset.range(start, len(split))
+    rows, weigh = evaluation_rows(len(split), batch_size=batch_size, start=start, **share)
     if split.examples.in_batches:
-        return prefetched(_evaluated(indices.batch(batch_size), read, labels, preprocessing))
-    examples = indices.map(
-        lambda index: (preprocessing.evaluate(read(index)), labels[index]), num_parallel_calls=PARALLEL_CALLS
+        return prefetched(weigh(_evaluated(rows, read, labels, preprocessing)))
+    examples = rows.unbatch().map(
+        lambda row: (preprocessing.evaluate(read(row)), labels[row]), num_parallel_calls=PARALLEL_CALLS
     )
-    return prefetched(examples.batch(batch_size))
+    return prefetched(weigh(examples.batch(batch_size // share.get("workers", 1)).apply(as_many_as(rows))))
+
+
+def evaluation_rows(
+    examples: int, *, batch_size: int, start: int = 0, worker: int = 0, workers: int = 1, devices: int = 1
+) -> tuple[tf.data.Dataset, Callable[[tf.data.Dataset], tf.data.Dataset]]:
+    """Batches of the rows of all examples, in order; and what adds their weights to batches of these examples.
+
+    The last batch may not divide by the devices, so its first row is then repeated with weight 0; the other weights are
+    such that a mean over all rows is the mean over the examples.
+
+    Args:
+      batch_size: rows over all workers, which the devices divide.
+      worker, workers: this process's number, and how many there are; each has its own neighbours of every batch.
+      devices: over all workers; of one, which takes any number of rows, batches have no weights.
+    """
+    weight = 1 + -(examples % batch_size) % devices / examples
+
+    def filled(batch):
+        size = tf.size(batch)
+        padded = tf.concat([batch, tf.fill([-size % devices], batch[0])], 0)
+        own = tf.size(padded) // workers
+        mine = slice(worker * own, (worker + 1) * own)
+        return padded[mine], tf.where(tf.range(tf.size(padded)) < size, np.float32(weight), 0)[mine]
+
+    rows = tf.data.Dataset.range(start, examples).batch(batch_size)
+    if devices == 1:
+        return rows, lambda batches: batches
+    rows = rows.map(filled)
+    weights = rows.map(lambda _, weights: weights)
+
+    def weigh(batches):
+        return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
+
+    return rows.map(lambda own, _: own), weigh
 
 
 def view_batches(
@@ -145,6 +196,21 @@ def view_batches(
 
     positions = tf.data.Dataset.range(start, len(split) * views)
     return prefetched(positions.map(view_at, num_parallel_calls=PARALLEL_CALLS).batch(batch_size))
+
+
+def own_rows(batches: tf.data.Dataset, *, worker: int, workers: int) -> tf.data.Dataset:
+    """A worker's share of batches that are whole."""
+
+    def rows(array):
+        share = tf.shape(array)[0] // workers
+        return array[worker * share : (worker + 1) * share]
+
+    return batches.map(lambda *batch: tf.nest.map_structure(rows, batch if len(batch) > 1 else batch[0]))
+
+
+def as_many_as(batches: tf.data.Dataset) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """Says of a dataset, by `apply`, that it has as many elements as another: `unbatch` forgets it."""
+    return tf.data.experimental.assert_cardinality(int(batches.cardinality()))
 
 
 def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:

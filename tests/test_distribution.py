@@ -1,9 +1,16 @@
 import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt.distribution import MultiHost, check_replicas, evaluation_batch_size, first_ahead, is_first, make_strategy
+from keras_lt.distribution import (
+    MultiHost,
+    check_replicas,
+    evaluation_batch_size,
+    first_ahead,
+    hosts,
+    is_first,
+    make_strategy,
+)
 from tests.programs import NOISE, TWO_CPUS, lines_of
 
 
@@ -93,25 +100,27 @@ class TwoHosts(MultiHost):
         self.events.append("waits")
 
 
-def test_the_hosts_parts_of_a_batch_are_the_batch():
-    batches = tf.data.Dataset.range(8).batch(4).map(lambda row: (row * 10, row))
-    shares = [list(TwoHosts(process).own_rows(batches).as_numpy_iterator()) for process in (0, 1)]
-    assert [[label.tolist() for _, label in share] for share in shares] == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
-    assert [inputs.tolist() for inputs, _ in shares[1]] == [[20, 30], [60, 70]]
-
-
-def test_a_last_evaluation_batch_is_filled_up_without_weight():
-    """Seven examples on four devices: the eighth row repeats the last batch's first, and seven weights sum to eight."""
-    batches = tf.data.Dataset.range(7).batch(4).map(lambda row: (row * 10, row))
-    shares = [
-        list(TwoHosts(process).own_evaluation_rows(batches, batch_size=4, examples=7).as_numpy_iterator())
-        for process in (0, 1)
+def test_the_hosts_shares_are_parts_of_one_batch_and_one_host_has_all_of_it():
+    assert [dict(hosts(TwoHosts(process)).share) for process in (0, 1)] == [
+        {"worker": 0, "workers": 2},
+        {"worker": 1, "workers": 2},
     ]
-    assert [[label.tolist() for _, label, _ in share] for share in shares] == [[[0, 1], [4, 5]], [[2, 3], [6, 4]]]
-    assert [inputs.tolist() for inputs, *_ in shares[1]] == [[20, 30], [60, 40]]
-    weights = np.concatenate([weights for share in shares for *_, weights in share])
-    np.testing.assert_allclose(weights, [8 / 7] * 7 + [0], rtol=1e-6)
+    assert hosts(TwoHosts(1)).evaluation_share == {"worker": 1, "workers": 2, "devices": 4}
     assert evaluation_batch_size(TwoHosts(0), 6, 5) == 4
+    mirrored = hosts(make_strategy("mirrored", ["CPU:0"]))
+    assert dict(mirrored.share) == dict(mirrored.evaluation_share) == {"worker": 0, "workers": 1}
+    assert [own.one_host for own in (mirrored, hosts(TwoHosts(0)))] == [True, False]
+
+
+def test_a_model_on_one_host_is_trained_where_it_is():
+    """Batch norm of several devices has the statistics of the global batch while it is trained, and only then."""
+    layer = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((2,)), layer])
+    for number in (1, 2):
+        with hosts(Replicas(number)).placing(model) as placed:
+            assert placed is model
+            assert layer.synchronized == (number > 1)
+        assert not layer.synchronized
 
 
 def test_the_first_host_goes_ahead_and_the_other_follows():

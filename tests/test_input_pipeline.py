@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt.datasets import Split
-from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.datasets import Records, Split
+from keras_lt.input_pipeline import evaluation_batches, evaluation_rows, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 
@@ -107,3 +107,78 @@ def test_passes_of_one_step_share_its_class_weights():
     assert [bool(np.allclose(weights, 1)) for _, _, weights in batches[:4]] == [True] * 4
     for _, labels, weights in batches[4:]:
         np.testing.assert_allclose(weights, (np.array([3, 6, 12]) / 7)[labels], rtol=1e-6)
+
+
+class Counted(Records):
+    """The images of a split, encoded, and how often one was read."""
+
+    def __init__(self, split):
+        self.images = [tf.io.encode_png(image).numpy() for image in split.images]
+        self.names, self.rows_read = split.names, []
+
+    def read(self, row):
+        self.rows_read.append(int(row))
+        return self.images[row]
+
+    def subset(self, rows):
+        raise NotImplementedError
+
+    def fingerprint(self):
+        return b"".join(self.images)
+
+
+MIXED = Preprocessing(8, mean=(0.0,) * 3, std=(1 / 255,) * 3, augmentation="crop_flip", mixup=0.4, cutmix=0.4)
+
+
+@pytest.mark.parametrize("preprocessing", [PLAIN, NOISY, MIXED], ids=["whole batches", "one by one", "mixed"])
+@pytest.mark.parametrize("start_step", [0, 1])
+def test_the_shares_of_several_workers_are_the_batches_of_one(preprocessing, start_step):
+    """Augmented by their place in the whole batch; passes of four, weighted by class, a class-balanced table."""
+    weights = {} if preprocessing.mixes else {"class_weights": "inverse_frequency", "class_weights_from": 1}
+    recipe = Recipe(epochs=2, batch_size=8, accumulate_steps=2, sampler="progressive", **weights)
+    stream = {"class_counts": COUNTS, "seed": 3, "start_step": start_step}
+    whole = list(training_batches(numbered(), preprocessing, recipe, **stream))
+    shares = [
+        training_batches(numbered(), preprocessing, recipe, **stream, worker=worker, workers=2) for worker in (0, 1)
+    ]
+    assert len(shares[0]) == len(whole) == (4 - start_step) * 2
+    for one, *parts in zip(whole, *shares, strict=True):
+        assert len(parts[0][1]) == 2
+        for expected, *pieces in zip(*map(tf.nest.flatten, (one, *parts)), strict=True):
+            np.testing.assert_array_equal(np.concatenate(pieces), expected)
+
+
+def test_a_worker_reads_its_share_alone():
+    """Of 32 draws of an epoch each of four workers reads eight, and of 21 examples on 4 devices six, three of each."""
+    recipe = Recipe(epochs=1, batch_size=16, steps_per_epoch=2)
+    for worker in range(4):
+        examples = Counted(numbered())
+        split = Split(examples, numbered().labels)
+        share = {"worker": worker, "workers": 4}
+        list(training_batches(split, NOISY, recipe, class_counts=COUNTS, seed=0, **share))
+        assert len(examples.rows_read) == 8
+        examples.rows_read.clear()
+        list(evaluation_batches(split, PLAIN, batch_size=12, **share, devices=4))
+        first = [0, 1, 2] if worker == 0 else [3 * worker, 3 * worker + 1, 3 * worker + 2]
+        assert sorted(examples.rows_read)[:3] == first
+        assert len(examples.rows_read) == 6
+
+
+@pytest.mark.parametrize("split", [numbered(), Split(Counted(numbered()), numbered().labels)], ids=["whole", "encoded"])
+def test_a_last_evaluation_batch_is_filled_up_without_weight(split):
+    """21 examples on four devices: three rows repeat the last batch's first, and 21 weights sum to 24."""
+    shares = [evaluation_batches(split, PLAIN, batch_size=8, worker=worker, workers=2, devices=4) for worker in (0, 1)]
+    assert len(shares[0]) == len(shares[1]) == 3
+    found = [np.concatenate([rows(images) for images, _, _ in share]).tolist() for share in shares]
+    assert found == [[0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19], [4, 5, 6, 7, 12, 13, 14, 15, 20, 16, 16, 16]]
+    weights = [np.concatenate([weights for *_, weights in share]) for share in shares]
+    np.testing.assert_allclose(weights[0], np.full(12, 24 / 21), rtol=1e-6)
+    np.testing.assert_allclose(weights[1], [24 / 21] * 9 + [0] * 3, rtol=1e-6)
+    for share in shares:
+        for images, labels, _ in share:
+            np.testing.assert_array_equal(labels, split.labels[rows(images)])
+
+
+def test_one_device_takes_a_last_batch_of_any_size():
+    of_rows, weigh = evaluation_rows(5, batch_size=3, start=1)
+    assert [batch.tolist() for batch in weigh(of_rows).as_numpy_iterator()] == [[1, 2, 3], [4]]

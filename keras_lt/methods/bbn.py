@@ -135,9 +135,8 @@ def paired_batches(
     preprocessing: Preprocessing,
     recipe: Recipe,
     *,
-    class_counts: np.ndarray,
     seed: int,
-    start_step: int = 0,
+    **stream,
 ) -> tf.data.Dataset:
     """Batches of both samplers side by side: ((images, images), (labels, labels)), the uniform draws first.
 
@@ -147,7 +146,7 @@ def paired_batches(
     other = dataclasses.replace(recipe, sampler="reversed")
     other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
     streams = (
-        training_batches(split, preprocessing, own, class_counts=class_counts, seed=own_seed, start_step=start_step)
+        training_batches(split, preprocessing, own, seed=own_seed, **stream)
         for own, own_seed in ((recipe, seed), (other, other_seed))
     )
     return tf.data.Dataset.zip(*streams).map(lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))

@@ -14,7 +14,7 @@ from keras_lt.backbones import feature_map, pooled
 from keras_lt.classifiers import NearestClassMean, fold
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import MultiHost, Strategy
+from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers
@@ -221,7 +221,7 @@ def learn_classifier(
     Raises:
       ValueError: several hosts, or images of two classes.
     """
-    if isinstance(strategy, MultiHost):
+    if not hosts(strategy).one_host:
         raise ValueError(
             "method=oltr trains on one host: its centroid loss is of a whole batch. Received: several hosts"
         )

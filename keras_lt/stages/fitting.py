@@ -1,9 +1,8 @@
 """One way to train, for both stages: `model.fit` that resumes, and keeps the epoch that validates best."""
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import MultiHost, Strategy, check_replicas, evaluation_batch_size, is_first
+from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
 from keras_lt.files import atomic
 from keras_lt.input_pipeline import evaluation_batches, training_batches
@@ -46,8 +45,8 @@ def fit(
     """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the best epoch's weights in the model.
 
     Args:
-      train_batches: (steps already done) -> the batches after them.
-      val_batches: (batch size) -> the batches of the validation examples.
+      train_batches: (steps already done) -> the batches after them; of several processes, this one's share.
+      val_batches: (batch size) -> the batches of the validation examples, or likewise this one's share.
       class_counts: examples drawn from, per class, [C].
       groups: of classes, by which accuracies are logged.
       val_examples: how many there are to validate.
@@ -57,17 +56,8 @@ def fit(
     """
     options = {"class_counts": class_counts, "groups": groups, "val_examples": val_examples, "recipe": recipe}
     options |= {"strategy": strategy, "multipliers": multipliers, "folder": folder, "callbacks": callbacks}
-    if not isinstance(strategy, MultiHost):
-        return _fit(model, train_batches, val_batches, **options)
-    with strategy.on_all_devices(model) as copy:
-        return _fit(
-            copy,
-            lambda start_step: strategy.own_rows(train_batches(start_step)),
-            lambda batch_size: strategy.own_evaluation_rows(
-                val_batches(batch_size), batch_size=batch_size, examples=val_examples
-            ),
-            **options,
-        )
+    with hosts(strategy).placing(model) as placed:
+        return _fit(placed, train_batches, val_batches, **options)
 
 
 def _fit(
@@ -84,7 +74,7 @@ def _fit(
     folder,
     callbacks,
 ):
-    """`fit` of a model that is where it is trained, on batches of which all rows are this process's."""
+    """`fit` of a model that is where it is trained."""
     check_replicas(
         strategy,
         batch_size=recipe.batch_size,
@@ -109,8 +99,7 @@ def _fit(
     checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", writes=is_first(strategy))
     with strategy.scope():  # where a checkpoint is found, the optimizer's variables are made here
         done = checkpoints.restore(model)
-    if isinstance(strategy, MultiHost):
-        strategy.check_same(done, "epochs behind them: the work folder must be one that all of them see")
+    hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
     if done < recipe.epochs:
         shared = [
             LearningRateLog(recipe, steps),
@@ -121,37 +110,18 @@ def _fit(
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
-        with _global_batch_norm(model, strategy):
-            model.fit(
-                train_batches(done * steps),
-                steps_per_epoch=passes,
-                initial_epoch=done,
-                epochs=recipe.epochs,
-                validation_data=val_batches(val_batch_size),
-                callbacks=[*shared, *callbacks, checkpoints],
-                shuffle=False,  # the stream is drawn as it should be
-                verbose=verbosity(),
-            )
+        model.fit(
+            train_batches(done * steps),
+            steps_per_epoch=passes,
+            initial_epoch=done,
+            epochs=recipe.epochs,
+            validation_data=val_batches(val_batch_size),
+            callbacks=[*shared, *callbacks, checkpoints],
+            shuffle=False,  # the stream is drawn as it should be
+            verbose=verbosity(),
+        )
     checkpoints.restore_best(model)
     return checkpoints.history
-
-
-@contextlib.contextmanager
-def _global_batch_norm(model: keras.Model, strategy: Strategy) -> Iterator[None]:
-    """Several devices train with the statistics of the global batch, as one device would; on JAX they always do."""
-    several = strategy.num_replicas_in_sync > 1 and not isinstance(strategy, MultiHost)
-    layers = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization) and several
-    ]
-    for layer in layers:
-        layer.synchronized = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.synchronized = False
 
 
 def fit_on_images(
@@ -175,12 +145,12 @@ def fit_on_images(
     if preprocessing.mixes and not isinstance(model, OnMixedLabels):
         with strategy.scope():
             model = OnMixedLabels(model)
+    stream = {"class_counts": data.class_counts, "seed": seed, **hosts(strategy).share}
+    share = hosts(strategy).evaluation_share
     return fit(
         model,
-        lambda start_step: batches(
-            data.train, preprocessing, recipe, class_counts=data.class_counts, seed=seed, start_step=start_step
-        ),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size),
+        lambda start_step: batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size, **share),
         class_counts=data.class_counts,
         groups=data.groups,
         val_examples=len(data.val),
@@ -197,19 +167,23 @@ def fit_on_features(
     groups: ShotGroups,
     recipe: Recipe,
     seed: int,
+    strategy: Strategy,
     **options,
 ) -> list[dict[str, float]]:
     """`fit` of a model, features -> logits, on the features of "train" and "val"; groups and options as there."""
     train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
     class_counts = np.bincount(train.labels, minlength=model.output_shape[-1])
+    stream = {"class_counts": class_counts, "seed": seed, **hosts(strategy).share}
+    share = hosts(strategy).evaluation_share
     return fit(
         model,
-        lambda start_step: train.training_batches(recipe, class_counts=class_counts, seed=seed, start_step=start_step),
-        lambda batch_size: val.evaluation_batches(batch_size=batch_size),
+        lambda start_step: train.training_batches(recipe, **stream, start_step=start_step),
+        lambda batch_size: val.evaluation_batches(batch_size=batch_size, **share),
         class_counts=class_counts,
         groups=groups,
         val_examples=len(val.labels),
         recipe=recipe,
+        strategy=strategy,
         **options,
     )
 

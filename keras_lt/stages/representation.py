@@ -15,7 +15,7 @@ import numpy as np
 from keras_lt import backbones
 from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import MultiHost, Strategy, make_strategy
+from keras_lt.distribution import Strategy, hosts, make_strategy
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_history, read_json, write_history, write_json
 from keras_lt.losses import LDAM_SCALE
@@ -273,7 +273,7 @@ def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -
 
 def check_hosts(strategy: Strategy, recipe: Recipe):
     """Raises ValueError for what trains on one host alone."""
-    if recipe.feature_loss and isinstance(strategy, MultiHost):
+    if recipe.feature_loss and not hosts(strategy).one_host:
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
 
 
