@@ -294,7 +294,7 @@ def test_a_net_of_layers_that_could_not_be_loaded_again_is_one_layer(tmp_path):
 
 
 def test_a_net_of_layers_that_could_not_be_loaded_again_is_not_cut():
-    level = list(hub_mit().pyramid_outputs)[0]
+    level = next(iter(hub_mit().pyramid_outputs))
     entry = backbones.BackboneEntry(lambda image_size: hub_mit(), last_block=lambda net: net.pyramid_outputs[level])
     with pytest.raises(ValueError, match=r"can be saved and loaded .*Received: .*, layer=hierarchical_encoder"):
         entry(image_size=64)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_lt.evaluation import Confusion, Scores, evaluate_classifier, score
-from keras_lt.features import Features
+from keras_lt.features import FeatureSet
 from keras_lt.metrics import ShotGroups
 
 PREDICTED = np.array([0, 0, 1, 1, 2, 0])
@@ -25,7 +25,7 @@ def logits_of(predicted, confidences, classes):
 @pytest.fixture
 def scores():
     logits = logits_of(PREDICTED, CONFIDENCES, 4)
-    return evaluate_classifier(keras.layers.Identity(), Features(logits, LABELS), COUNTS)
+    return evaluate_classifier(keras.layers.Identity(), FeatureSet(logits, LABELS), COUNTS)
 
 
 def test_scores_are_sums_over_every_example(scores):
@@ -84,7 +84,7 @@ def test_chunks_give_what_the_whole_gives(monkeypatch):
         return chunk
 
     monkeypatch.setattr("keras_lt.evaluation.scores.CHUNK", 20)
-    parts = evaluate_classifier(classifier, Features(logits, labels), counts)
+    parts = evaluate_classifier(classifier, FeatureSet(logits, labels), counts)
     assert sizes == [20, 20, 10]
     assert parts.summary == pytest.approx(whole.summary, nan_ok=True)
 
@@ -115,9 +115,9 @@ def test_open_images_are_scored_by_their_confidence():
     known, unknown = logits_of([0, 1], [0.9, 0.4], 20), logits_of([0, 3, 5], [0.06, 0.5, 0.3], 20)
     scores = evaluate_classifier(
         keras.layers.Identity(),
-        Features(known, np.array([0, 2])),
+        FeatureSet(known, np.array([0, 2])),
         np.ones(20),
-        open_features=Features(unknown, np.full(3, -1)),
+        open_features=FeatureSet(unknown, np.full(3, -1)),
     )
     np.testing.assert_allclose(scores.open_confidences, [0.06, 0.5, 0.3], rtol=1e-5)
     assert scores.summary["open_f_measure"] == pytest.approx(2 / (2 + 1 + 2))  # one right, one wrong, two not rejected

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_lt import features as features_module
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import Split
-from keras_lt.features import Features, classify, extract_features
+from keras_lt.features import FeatureSet, classify, extract_features
 from keras_lt.files import read_json
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
@@ -266,7 +266,7 @@ def numbered_views():
     """Forty images of two classes in three views; a feature is 10 * row + view, of the plain image -1."""
     rows = 10.0 * np.arange(40, dtype=np.float32)[:, None, None]
     labels = np.repeat([0, 1], [30, 10])
-    return Features(np.full((40, 1), -1.0, np.float32), labels, rows + np.arange(3, dtype=np.float32)[:, None])
+    return FeatureSet(np.full((40, 1), -1.0, np.float32), labels, rows + np.arange(3, dtype=np.float32)[:, None])
 
 
 def drawn_views(recipe, *, seed=0, start_step=0):
@@ -327,7 +327,7 @@ def test_training_rows_keep_their_labels_and_follow_the_sampler():
     labels = np.repeat([0, 1], [30, 10])
     rows = np.arange(40, dtype=np.float32)[:, None]
     recipe = Recipe(epochs=2, batch_size=8, sampler="class_balanced")
-    batches = Features(rows, labels).training_batches(recipe, class_counts=np.array([30, 10]), seed=0)
+    batches = FeatureSet(rows, labels).training_batches(recipe, class_counts=np.array([30, 10]), seed=0)
     drawn = [(x.numpy()[:, 0].astype(int), y.numpy()) for x, y in batches]
     assert len(drawn) == 10
     for x, y in drawn:
@@ -336,5 +336,5 @@ def test_training_rows_keep_their_labels_and_follow_the_sampler():
 
 
 def test_evaluation_rows_come_once_and_in_order():
-    batches = Features(np.arange(5, dtype=np.float32)[:, None], np.arange(5)).evaluation_batches(batch_size=2)
+    batches = FeatureSet(np.arange(5, dtype=np.float32)[:, None], np.arange(5)).evaluation_batches(batch_size=2)
     assert [y.numpy().tolist() for _, y in batches] == [[0, 1], [2, 3], [4]]

@@ -146,9 +146,11 @@ def test_parameters_that_a_loss_has_not_are_refused(loss, message):
         loss_entry(loss)
 
 
-@pytest.mark.parametrize("loss", ["focal:gamma=-1", "cross_entropy:label_smoothing=1", "ldam:scale=0", "focal:gamma=nan"])
+@pytest.mark.parametrize(
+    "loss", ["focal:gamma=-1", "cross_entropy:label_smoothing=1", "ldam:scale=0", "focal:gamma=nan"]
+)
 def test_parameters_out_of_range_are_refused(loss):
-    with pytest.raises(ValueError, match="must (be|lie)"):
+    with pytest.raises(ValueError, match=r"must (be|lie)"):
         loss_entry(loss)([3, 1])
 
 

@@ -12,7 +12,7 @@ from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
-from keras_lt.features import Features
+from keras_lt.features import FeatureSet
 from keras_lt.files import read_history
 from keras_lt.methods import fslwf
 from keras_lt.methods.episodes import draw_episode, episode_batches, novel_in_episode
@@ -50,7 +50,7 @@ def features(data):
     rng = np.random.default_rng(1)
     centres = rng.random((6, WIDTH))
     return {
-        name: Features(np.maximum(centres[labels] + rng.normal(0, 0.2, (len(labels), WIDTH)), 0), labels)
+        name: FeatureSet(np.maximum(centres[labels] + rng.normal(0, 0.2, (len(labels), WIDTH)), 0), labels)
         for name, labels in (("train", data.train.labels), ("val", data.val.labels))
     }
 
@@ -198,7 +198,7 @@ def test_one_base_class_stays(base, novel):
 
 def test_an_episode_depends_on_seed_and_number_alone():
     rng = np.random.default_rng(0)
-    train = Features(rng.random((500, 3)).astype(np.float16), np.repeat(np.arange(6), COUNTS))
+    train = FeatureSet(rng.random((500, 3)).astype(np.float16), np.repeat(np.arange(6), COUNTS))
 
     def batches(count, **options):
         return [

@@ -175,7 +175,9 @@ def test_the_rate_goes_by_updates_inside_the_optimizer(schedule, rates, accumula
 
 def test_settings_of_another_optimizer_are_refused():
     check_optimizer(Recipe(nesterov=True))
-    with pytest.raises(ValueError, match="nesterov belongs to optimizer=sgd. Received: optimizer=adamw, nesterov=True"):
+    with pytest.raises(
+        ValueError, match=r"nesterov belongs to optimizer=sgd\. Received: optimizer=adamw, nesterov=True"
+    ):
         check_optimizer(Recipe(optimizer="adamw", nesterov=True))
     with pytest.raises(ValueError, match="optimizer must be one of sgd, adamw"):
         check_optimizer(Recipe(optimizer="adam"))

@@ -7,7 +7,7 @@ import pytest
 from keras_lt import features as features_module
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.classifiers import BACKBONE_PARTS, CLASSIFIERS, NearestClassMean, TauNormalizedDense, fresh_dense, ncm
-from keras_lt.features import Features, extract_features
+from keras_lt.features import FeatureSet, extract_features
 from keras_lt.optimization import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
 from keras_lt.stages import classifier as stage_two
@@ -143,7 +143,7 @@ def test_tau_chosen_on_test_is_the_best_there_and_val_scores_stay_vals(data, rep
     # A val on which every tau is right, so that choosing on it would take the first.
     kernel = representation.head.kernel.numpy()
     sure = np.argmax(features["val"].features @ kernel, 1)
-    features["val"] = Features(features["val"].features[:1], sure[:1])
+    features["val"] = FeatureSet(features["val"].features[:1], sure[:1])
     chosen = learn_classifier("tau_norm", representation, data, features=features, tau_split="test")
     by_hand = [
         np.mean([np.mean(predicted[data.test.labels == c] == c) for c in range(3)])
@@ -179,7 +179,7 @@ def test_a_grid_scored_at_once_is_the_grid_layer_by_layer(data, representation, 
 
 
 class RowsOnDisk:
-    """Features [N, D] that can be sliced, but not taken into memory as a whole; remembers its longest slice."""
+    """FeatureSet [N, D] that can be sliced, but not taken into memory as a whole; remembers its longest slice."""
 
     def __init__(self, rows):
         self.rows, self.shape, self.ndim, self.longest = rows, rows.shape, rows.ndim, 0
@@ -203,7 +203,7 @@ def test_neither_all_features_nor_all_logits_are_in_memory(data, representation,
         split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
         for split in ("train", "val")
     }
-    on_disk = {split: Features(RowsOnDisk(own.features), own.labels) for split, own in extracted.items()}
+    on_disk = {split: FeatureSet(RowsOnDisk(own.features), own.labels) for split, own in extracted.items()}
     classifier = learn_classifier(name, representation, data, features=on_disk)
     assert classifier.val == learn_classifier(name, representation, data, features=extracted).val
     assert on_disk["val"].features.longest == 7

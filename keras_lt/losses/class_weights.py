@@ -61,9 +61,7 @@ CLASS_WEIGHTS: dict[str, WeightsEntry] = {
     "effective_number": WeightsEntry(
         lambda class_counts, beta=0.9999: effective_number_weights(class_counts, beta), label="Effective number"
     ),
-    "power": WeightsEntry(
-        lambda class_counts, rho=1.0: power_weights(class_counts, rho), label="Power of the counts"
-    ),
+    "power": WeightsEntry(lambda class_counts, rho=1.0: power_weights(class_counts, rho), label="Power of the counts"),
 }
 
 
