@@ -240,7 +240,7 @@ def test_facts_name_what_stage_one_was_trained_with(changes, words):
 
 def test_a_search_is_drawn_in_the_order_of_tau():
     curve = run_details().curves["tau_norm"]
-    backwards = plots.draw_tau_curve("tau_norm", curve[::-1], style=style.STYLES["tau_norm"], chosen_tau=0.7)
+    backwards = plots.draw_tau_curve("tau_norm", curve[::-1], style=style.PALETTE[0], chosen_tau=0.7)
     assert "from 0 to 0.7; many goes from 50.0 to 40.0%" in backwards.alt
 
 
@@ -287,7 +287,7 @@ def test_ranks_sort_classes_by_training_images():
 
 
 def test_every_classifier_differs_from_every_other_by_more_than_color():
-    names = [*style.STYLES, "one", "two", "three"]
+    names = [*style.OWNERS, "one", "two", "lws:epochs=5"]
     styles = style.styles_for(names)
     assert len({s.marker for s in styles.values()}) == len(names)
     assert len({s.color for s in styles.values()}) == len(names)

@@ -11,8 +11,9 @@ from keras_lt.classifiers import CosineDense
 from keras_lt.distribution import MultiHost
 from keras_lt.features import extract_features
 from keras_lt.losses import LOSSES, cross_entropy
-from keras_lt.optimization import Recipe
-from keras_lt.stages import WithFeatureLoss, choose_head, join, learn_classifier, learn_representation
+from keras_lt.recipe import Recipe
+from keras_lt.registry import Entry
+from keras_lt.stages import HEADS, WithFeatureLoss, head_entry, join, learn_classifier, learn_representation
 
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05)
 STILL = dataclasses.replace(RECIPE, epochs=1, learning_rate=0.0)
@@ -42,17 +43,33 @@ def test_every_loss_trains_a_representation(data, tiny_backbone, loss):
 
 
 @pytest.mark.parametrize(
-    ("head", "loss", "chosen"),
-    [("auto", "cross_entropy", "dense"), ("auto", "ldam", "cosine"), ("cosine", "focal", "cosine")],
+    ("head", "loss", "label", "parameters"),
+    [
+        ("auto", "cross_entropy", "Dense", {}),
+        ("auto", "ldam", "Cosine", {"scale": 30.0}),
+        ("auto", "ldam:scale=20", "Cosine", {"scale": 20.0}),
+        ("cosine:scale=20", "ldam:scale=20", "Cosine", {"scale": 20.0}),
+        ("cosine:scale=7", "focal", "Cosine", {"scale": 7.0}),
+    ],
 )
-def test_auto_is_the_head_that_the_loss_needs(head, loss, chosen):
-    assert choose_head(head, loss) == chosen
+def test_auto_is_the_head_that_the_loss_needs(head, loss, label, parameters):
+    chosen = head_entry(head, Recipe(loss=loss))
+    assert (chosen.label, chosen.parameters) == (label, parameters)
 
 
-@pytest.mark.parametrize(("head", "loss"), [("dense", "ldam"), ("cosine", "sigmoid_focal")])
+@pytest.mark.parametrize(
+    ("head", "loss"),
+    [("dense", "ldam"), ("cosine", "sigmoid_focal"), ("cosine", "ldam:scale=20"), ("cosine:scale=20", "ldam")],
+)
 def test_a_head_that_the_loss_cannot_take_is_refused(head, loss):
-    with pytest.raises(ValueError, match=f"loss={loss} needs a .* head. Received: head={head}"):
-        choose_head(head, loss)
+    with pytest.raises(ValueError, match=f"loss={loss} needs head=.* Received: head={head}"):
+        head_entry(head, Recipe(loss=loss))
+
+
+def test_a_head_of_ones_own_takes_one_line(data, tiny_backbone, monkeypatch):
+    monkeypatch.setitem(HEADS, "steep", Entry(lambda width, units, *, seed, scale=9.0: CosineDense(units, scale)))
+    learned = learn_representation(data, backbone=tiny_backbone, recipe=RECIPE, head="steep:scale=4")
+    assert learned.head.scale == 4.0
 
 
 def test_a_cosine_head_is_joint_s_classifier(data, tiny_backbone):
@@ -66,7 +83,7 @@ def test_a_cosine_head_is_joint_s_classifier(data, tiny_backbone):
 
 
 def test_sigmoids_begin_at_one_in_all_classes(data, tiny_backbone):
-    recipe = dataclasses.replace(STILL, loss="sigmoid_focal", focal_gamma=1.0)
+    recipe = dataclasses.replace(STILL, loss="sigmoid_focal:gamma=1")
     learned = learn_representation(data, backbone=tiny_backbone, recipe=recipe)
     np.testing.assert_allclose(learned.head.bias, [-math.log(2)] * 3, rtol=1e-6)
 

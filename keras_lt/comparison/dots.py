@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from keras_lt.comparison.tables import mean_and_deviation
 from keras_lt.files import atomic
-from keras_lt.report.style import GROUP_LINES, INK, RC, SPARE_STYLES, STYLES
+from keras_lt.report.style import GROUP_LINES, INK, PALETTE, RC, SPARE_STYLES
 from keras_lt.report.tables import display_name
 
-LOOKS = [*STYLES.values(), *SPARE_STYLES]  # classifiers stand side by side here, so these tell runs apart
+LOOKS = [*PALETTE, *SPARE_STYLES]  # classifiers stand side by side here, so these tell runs apart
 PANEL = (2.6, 3.3)  # inches
 ROOM = 0.6  # of the distance between two classifiers that the runs of one share
 
