@@ -26,7 +26,7 @@ with quietly():
         with_deviation,
     )
     from keras_lt.config import RunConfig
-    from keras_lt.files import atomic
+    from keras_lt.files import atomic, expanded
     from keras_lt.report.style import GROUP_LINES, RC
     from keras_lt.report.tables import Cell, as_number, display_name
     from keras_lt.run import Run
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None):
     given = parser.parse_args(arguments)
     with plain_errors():
         groups = group_seeds([FinishedRun.read(folder) for folder in given.workdirs])
-    table, output = table_of(groups), pathlib.Path(given.output_dir)
+    table, output = table_of(groups), expanded(given.output_dir)
     with matplotlib.rc_context(RC):
         figure = draw_dots({label(flags): accuracies_of([r.results for r in runs]) for flags, runs in groups.items()})
     paths = save_figure(output / "compare.png", figure)

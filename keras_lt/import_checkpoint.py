@@ -21,7 +21,7 @@ with quietly():
     from keras_lt import backbones
     from keras_lt.classifiers import fresh_dense
     from keras_lt.datasets import LongTailed
-    from keras_lt.files import atomic
+    from keras_lt.files import atomic, expanded
     from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
     from keras_lt.stages import Representation, join
     from keras_lt.work_folder import WorkFolder
@@ -138,9 +138,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="PyTorch file")
+    parser.add_argument("--checkpoint", type=expanded, required=True, help="PyTorch file")
     parser.add_argument("--backbone", choices=backbones.BACKBONES, required=True, help="the net that it holds")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help=f"folder to make, or a file *{WEIGHTS}")
+    parser.add_argument("--output", type=expanded, required=True, help=f"folder to make, or a file *{WEIGHTS}")
     images = parser.add_argument_group("what images go through, kept in the work folder")
     images.add_argument("--image_size", type=int, default=224, help="pixels")
     images.add_argument("--mean", type=_rgb, default=LongTailed.mean, help="of red,green,blue in [0, 1]")

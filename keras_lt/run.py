@@ -82,8 +82,7 @@ class Run(WorkFolder):
     @functools.cached_property
     def data(self) -> LongTailed:
         """The data set, with every image on disk checked; the bad ones are listed in the work folder."""
-        report = self.folder / "bad_images.txt"
-        return screen(self.listed_data, on_bad_image=self.config.on_bad_image, report=report)
+        return screen(self.listed_data, on_bad_image=self.config.on_bad_image, report=self.bad_images_file)
 
     @functools.cached_property
     def representation(self) -> Representation:

@@ -35,6 +35,11 @@ class WorkFolder:
         return self.folder / "results.json"
 
     @property
+    def bad_images_file(self) -> pathlib.Path:
+        """What is wrong with images of the data set."""
+        return self.folder / "bad_images.txt"
+
+    @property
     def plots_folder(self) -> pathlib.Path:
         """The plots of the report."""
         return self.folder / "plots"

@@ -27,6 +27,7 @@ with quietly():
     from keras_lt.comparison.runs import command_of, train_all, train_apart
     from keras_lt.comparison.tables import terminal_table
     from keras_lt.config import RunConfig
+    from keras_lt.files import expanded
     from keras_lt.run import Run
     from tools.reproduction.outcome import Outcome
     from tools.reproduction.plans import PLANS, Plan
@@ -180,7 +181,7 @@ def main():
         base = base_config(plan, data=DATA.value)
         name = f"table{TABLE.value}" if TABLE.value.isdecimal() else TABLE.value
         workdir = flags.FLAGS["workdir"].value or f"runs/reproduce/{name}_{DATA.value or base.dataset}"
-        folder = pathlib.Path(workdir)
+        folder = expanded(workdir)
         runs = plan_runs(plan, base, seeds=config.seeds(), folder=folder, columns=COLUMNS.value)
         if DRY_RUN.value:
             taken = representations_taken(plan, runs)
