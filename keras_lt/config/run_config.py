@@ -239,12 +239,12 @@ class RunConfig:
                 "Received: --stage_two=images"
             )
         datasets.check(self.dataset, **self._data_options)
-        check_cuts(**self._cuts)
         backbones.check(self.backbone, pretrained=self.pretrained)
         check_stage_two(self.stage_two, self.batch_norm)
         for name in ("image_size", "base_batch_size", "feature_views", "many_above", "few_below"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be at least 0. Received: {getattr(self, name)}")
+        check_cuts(**self._cuts)
         if self.feature_views > 1 and self.stage_two == "images":
             raise ValueError(
                 "--feature_views belong to --stage_two=features; images are augmented anew each time. "
