@@ -91,7 +91,7 @@ def test_intervals_hold_the_score_and_have_the_width_of_a_binomial():
 
 
 def test_an_empty_group_has_no_interval_and_nothing_to_compare_with_no_gain():
-    rich = np.full(5, 1000)
+    rich = ShotGroups([1000] * 5)
     found = intervals.bootstrap_intervals({"crt": SCORES["crt"]}, rich, resamples=50)
     assert np.isnan(found.accuracies["crt"]["few"]).all()
     np.testing.assert_allclose(found.accuracies["crt"]["many"], found.accuracies["crt"]["class_mean"])
