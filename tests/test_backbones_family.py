@@ -192,7 +192,10 @@ def test_the_facts_of_named_nets(name):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("resnet152", r"file for ResNet-152: .* fit it; --backbone=keras_applications/ResNet152 has some\. Received"),
+        (
+            "resnet152",
+            r"file for ResNet-152: .* fit it; use --backbone=keras_applications/ResNet152 --pretrained=imagenet",
+        ),
         ("resnext50", r"file for ResNeXt-50: no published weights fit it\. Received: pretrained=imagenet"),
     ],
 )

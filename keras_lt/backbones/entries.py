@@ -16,8 +16,8 @@ from keras_lt.registry import Entry
 class BackboneEntry(Entry):
     """A net from images [B,H,W,3] to a feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D]; called, a backbone.
 
-    >>> BACKBONES["resnext50"](image_size=224).output_shape
-    (None, 2048)
+    >>> keras_lt.backbones.find("resnet8")(image_size=28).output_shape
+    (None, 128)
 
     Attributes:
       function: (*, image_size) -> the net, without the layers that classify; where published weights fit, it also
@@ -66,7 +66,8 @@ class BackboneEntry(Entry):
     def check_weights(self, pretrained: str) -> None:
         """Raises ValueError where there are no such weights for it."""
         if pretrained == "imagenet" and not self.imagenet:
-            instead = f"; --backbone={self.imagenet_instead} has some" if self.imagenet_instead else ""
+            other = self.imagenet_instead
+            instead = f"; use --backbone={other} --pretrained=imagenet" if other else ""
             raise ValueError(
                 f"pretrained must be empty or a file for {self.label}: no published weights fit it{instead}. "
                 "Received: pretrained=imagenet"

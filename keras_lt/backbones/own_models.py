@@ -16,8 +16,12 @@ def of_model(
 ) -> BackboneEntry:
     """A model as a backbone, without the model being changed: each build trains a copy that begins with its weights.
 
-    >>> entry = keras_lt.backbones.of_model(model, pooling="first", normalization=keras_lt.backbones.TORCH)
-    >>> representation = keras_lt.learn_representation(data, backbone=entry)
+    >>> layers = [keras.layers.Conv2D(8, 3, strides=2, name=name) for name in ("first", "second")]
+    >>> model = keras.Sequential([keras.Input((28, 28, 3)), *layers])
+    >>> backbone = keras_lt.backbones.of_model(model, last_block="second", normalization=keras_lt.backbones.TORCH)
+    >>> recipe = keras_lt.Recipe(epochs=1, steps_per_epoch=2, batch_size=64)
+    >>> representation = keras_lt.learn_representation(data, backbone=backbone, recipe=recipe)
+    2/2 - ...
 
     The model itself will do as well, `learn_representation(data, backbone=model)`: it is then one layer, its map or
     tokens are averaged, and its images are normalised by the data set's statistics.
