@@ -218,14 +218,29 @@ def sample_classes(class_counts: np.ndarray) -> list[int]:
 
 
 def draw_augmented(data: LongTailed, inspection: Inspection, *, preprocessing: Preprocessing, seed: int) -> Figure:
-    """A page of views: a row for the first good training image of each of `sample_classes`."""
+    """A page of views: a row for the first good training image of each of `sample_classes`.
+
+    Where batches are mixed, the last views of all rows are such a batch.
+    """
     counts = data.class_counts
     chosen, groups = sample_classes(counts), shot_groups(counts)
     figure = Figure(figsize=(CELL * (VIEWS + 2.6), CELL * (len(chosen) + 0.4)))
     grid = figure.subplots(len(chosen), VIEWS + 1, squeeze=False)
+    first_good = {
+        label: np.flatnonzero((data.train.labels == label) & (inspection.hashes != b""))[:1] for label in chosen
+    }
+    rows_seen = {
+        label: views(data.train, row, preprocessing=preprocessing, seed=seed)
+        for label, rows in first_good.items()
+        for row in rows
+    }
+    if preprocessing.mixes and rows_seen:
+        batch = np.stack([seen[-1] for seen in rows_seen.values()]).astype(np.float32)
+        mixed = preprocessing.mix(batch, tf.constant(list(rows_seen)), tf.constant([seed, 0], tf.int64))[0]
+        for seen, image in zip(rows_seen.values(), mixed.numpy(), strict=True):
+            seen[-1] = np.clip(image, 0, 1)
     for label, axes in zip(chosen, grid, strict=True):
-        good = np.flatnonzero((data.train.labels == label) & (inspection.hashes != b""))
-        seen = views(data.train, good[0], preprocessing=preprocessing, seed=seed) if len(good) else []
+        seen = rows_seen.get(label, [])
         for ax in axes:
             ax.set_axis_off()
         for ax, view in zip(axes, seen, strict=False):
@@ -235,8 +250,21 @@ def draw_augmented(data: LongTailed, inspection: Inspection, *, preprocessing: P
         title = f"{name}\n{counts[label]:,} ({group})"
         axes[0].text(-0.1, 0.5, title, transform=axes[0].transAxes, ha="right", va="center", parse_math=False)
     grid[0, 0].set_title("evaluation", size=9)
-    grid[0, 1].set_title(f"training ({preprocessing.augmentation})", size=9, loc="left")
+    grid[0, 1].set_title(f"training ({augmentations(preprocessing)})", size=9, loc="left")
     return figure
+
+
+def augmentations(preprocessing: Preprocessing) -> str:
+    """All that is done to training images: "crop_flip, randaugment 2, the last by mixup 0.2"."""
+    said = [preprocessing.augmentation, *_numbers(preprocessing, "randaugment", "random_erasing")]
+    if mixing := _numbers(preprocessing, "mixup", "cutmix"):
+        said.append(f"the last by {' or '.join(mixing)}")
+    return ", ".join(said)
+
+
+def _numbers(preprocessing: Preprocessing, *names: str) -> list[str]:
+    """Those of the fields that are above 0, each with its value."""
+    return [f"{name} {getattr(preprocessing, name):g}" for name in names if getattr(preprocessing, name)]
 
 
 def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Preprocessing, seed: int = 0) -> dict:
@@ -271,6 +299,7 @@ def main():
             backbone=run_config.backbone,
             image_size=run_config.image_size,
             augmentation=run_config.augmentation,
+            **run_config.augmentations,
         )
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
