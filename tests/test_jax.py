@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -17,20 +18,40 @@ from keras_lt.files import read_history, read_json
 from keras_lt.run import Run
 from tests.conftest import COUNTS, squares
 
-# Process 1 may not give anything its place on the disk.
+# Process 1 may not give anything its place on the disk. Each process counts the images that its batches read.
 RUN = """
 import os, sys
+import numpy as np
+import tensorflow as tf
 from keras_lt import backbones, train
 from keras_lt.config import read_flag_file
+from keras_lt.datasets import Pixels
 from tests.tiny_backbone import TINY
 
 def refuse(*paths):
     raise OSError(f"process 1 writes {paths}")
 
 backbones.BACKBONES["tiny"] = TINY
+images_read, reader = [], Pixels.reader
+
+def counted_reader(examples):
+    read = reader(examples)
+
+    def count(rows):
+        images_read.append(rows.size)
+        return rows
+
+    def counted(rows):
+        return read(tf.ensure_shape(tf.numpy_function(count, [rows], rows.dtype), rows.shape))
+
+    return counted
+
+Pixels.reader = counted_reader
 if os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID") == "1":
     os.replace = os.mkdir = refuse
 train.run(read_flag_file(sys.argv[1]))
+with open(f"{sys.argv[1]}.read-{os.environ.get('KERAS_DISTRIBUTION_PROCESS_ID', 0)}", "w") as file:
+    file.write(str(sum(images_read)))
 """
 
 
@@ -117,6 +138,16 @@ def test_every_classifier_scores_as_on_tensorflow(on_tensorflow, on_jax, name):
     for classifier, row in theirs.items():
         for split in ("val", "test"):
             assert ours[classifier][split] == pytest.approx(row[split], abs=1e-6)
+
+
+def test_each_of_two_processes_reads_its_share_alone(on_jax):
+    """Two epochs of nine steps of 16, and val, 27 images filled up to 28, twice: half of each."""
+    of_both = 2 * (9 * 16 + 28)
+    ahead = 8 * 8  # Keras starts the stream anew where it ends, and some batches of eight are made that nobody takes
+    extracted = 150 + 27 + 21  # features of every image once, which the second process finds on disk
+    for process, others in ((0, extracted), (1, 0)):
+        read = int(pathlib.Path(f"{on_jax['two'].folder}.cfg.read-{process}").read_text()) - others
+        assert of_both / 2 <= read <= of_both / 2 + ahead
 
 
 def test_what_two_processes_trained_is_exported_on_tensorflow(on_jax):
