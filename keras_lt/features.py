@@ -56,7 +56,9 @@ class FeatureSet:
     rows: np.ndarray | None = None
 
     def __post_init__(self):
-        features = self.features if hasattr(self.features, "dtype") else np.asarray(self.features)  # stay where they are
+        features = (
+            self.features if hasattr(self.features, "dtype") else np.asarray(self.features)
+        )  # stay where they are
         labels = np.asarray(self.labels)
         examples = len(features) if self.rows is None else len(self.rows)
         if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != (examples,):

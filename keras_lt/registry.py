@@ -43,7 +43,9 @@ class Entry:
 
     def told(self, **parameters) -> "Entry":
         """The same entry with other defaults of its parameters."""
-        return dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
+        return (
+            dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
+        )
 
 
 Member = TypeVar("Member", bound=Entry)
@@ -95,9 +97,7 @@ def parsed(given: Mapping[str, str], parameters: Mapping[str, Any], *, of: str, 
     unknown = [parameter for parameter in given if parameter not in parameters]
     if unknown:
         there_is = ", ".join(f"{parameter}={default}" for parameter, default in parameters.items())
-        raise ValueError(
-            f"{name} has {f'the parameters {there_is}' if there_is else 'no parameters'}. Received: {of}"
-        )
+        raise ValueError(f"{name} has {f'the parameters {there_is}' if there_is else 'no parameters'}. Received: {of}")
     return {parameter: _value(text, parameters[parameter], parameter, of=of) for parameter, text in given.items()}
 
 
