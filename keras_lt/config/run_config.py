@@ -119,7 +119,7 @@ class RunConfig(_RecipeFlags):
     train_parts: str = _network(
         "all",
         "What stage one trains; the rest is frozen.",
-        choices=names_in("stages/representation.py", "TRAIN_PARTS"),
+        choices=names_in("stages/checks.py", "TRAIN_PARTS"),
     )
     backbone_lr_multiplier: float = _network(1.0, "The backbone's learning rate over the classifier's.")
 
@@ -143,13 +143,12 @@ class RunConfig(_RecipeFlags):
     )
     head: str = _system(
         "auto",
-        "Classifier that stage one trains: "
-        f"{_listed('stages/representation.py', 'HEADS')}; auto is what the loss needs.",
+        f"Classifier that stage one trains: {_listed('stages/checks.py', 'HEADS')}; auto is what the loss needs.",
     )
     stage_one: str = _system(
         "images",
         "What stage one is trained on; features are extracted once, where nothing of the backbone is trained.",
-        choices=names_in("stages/representation.py", "STAGE_ONE_INPUTS"),
+        choices=names_in("stages/checks.py", "STAGE_ONE_INPUTS"),
     )
     base_batch_size: int = _flag(
         STEPS,
@@ -166,12 +165,12 @@ class RunConfig(_RecipeFlags):
     stage_two: str = _stage_two(
         "features",
         "What stage two is trained on.",
-        choices=names_in("stages/classifier.py", "STAGE_TWO_INPUTS"),
+        choices=names_in("stages/checks.py", "STAGE_TWO_INPUTS"),
     )
     tau_split: str = _stage_two(
         "val",
         "What tau is chosen on; test needs --i_know_this_is_test.",
-        choices=names_in("stages/classifier.py", "TAU_SPLITS"),
+        choices=names_in("stages/checks.py", "TAU_SPLITS"),
     )
     i_know_this_is_test: bool = _stage_two(False, "Allows --tau_split=test; the results say so.")
     feature_views: int = _stage_two(
@@ -185,13 +184,13 @@ class RunConfig(_RecipeFlags):
     batch_norm: str = _stage_two(
         "frozen",
         "Statistics of batch norm in stage two; update takes --stage_two=images.",
-        choices=names_in("stages/classifier.py", "BATCH_NORMS"),
+        choices=names_in("stages/checks.py", "BATCH_NORMS"),
     )
 
     precision: str = _machine(
         "float32",
         "What the backbone computes in; classifiers are float32.",
-        choices=names_in("stages/representation.py", "PRECISIONS"),
+        choices=names_in("stages/checks.py", "PRECISIONS"),
     )
     strategy: str = _machine(
         "auto",

@@ -1,33 +1,29 @@
 """The two stages of Kang et al. (ICLR 2020): learn a representation, then a balanced classifier on top of it."""
 
-from keras_lt.stages.classifier import (
+from keras_lt.stages.checks import (
     BATCH_NORMS,
+    HEADS,
+    PRECISIONS,
+    STAGE_ONE_INPUTS,
     STAGE_TWO_INPUTS,
     TAU_SPLITS,
-    Classifier,
+    TRAIN_PARTS,
+    available_backbone,
+    check_hosts,
+    check_stage_one,
     check_stage_two,
     classifier_entry,
-    copy_of,
-    join,
-    learn_classifier,
-    load_classifier,
+    head_entry,
     trains_on_images,
 )
+from keras_lt.stages.classifier import Classifier, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.representation import (
-    HEADS,
-    PRECISIONS,
-    STAGE_ONE_INPUTS,
-    TRAIN_PARTS,
     Representation,
-    available_backbone,
     building,
-    check_hosts,
-    check_stage_one,
-    head_entry,
     learn_representation,
     make_preprocessing,
     read_preprocessing,

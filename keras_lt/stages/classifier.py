@@ -4,26 +4,20 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 import keras
 import numpy as np
 
-from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_dense
+from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
 from keras_lt.metrics import ShotGroups
-from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
-from keras_lt.registry import member, parsed, split
-from keras_lt.stages.fitting import CHOSEN_BY, check_choice, fit_on_features, fit_on_images, on_features, save_model
-from keras_lt.stages.representation import HEADS, Representation, train_only
-
-TAU_SPLITS = ("val", "test")
-STAGE_TWO_INPUTS = ("features", "images")
-BATCH_NORMS = ("frozen", "update")
-STAGE_TWO = Recipe(epochs=10, sampler="class_balanced")
+from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
+from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.representation import Representation, train_only
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,99 +169,6 @@ def learn_classifier(
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
-
-
-def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
-    """The entry of a classifier with its parameters, and the recipe by which it is trained.
-
-    Args:
-      name: in `classifiers.CLASSIFIERS`, with parameters of its own or fields of the recipe.
-      recipe: stage two's, of which the classifier may change fields.
-    Raises:
-      ValueError: there is no such classifier or parameter, or a recipe for one that is not trained.
-    """
-    text, given = split(name)
-    entry = member(CLASSIFIERS, text, what="classifier")
-    own = {key: value for key, value in given.items() if key in entry.parameters}
-    fields = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.metadata["stage_two"] is not None and isinstance(field.default, bool | int | float | str)
-    }
-    others = parsed(
-        {key: value for key, value in given.items() if key not in own},
-        {**entry.parameters, **(fields if entry.trained else {})},
-        of=f"classifier={name}",
-        name=text,
-    )
-    entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
-    return entry, dataclasses.replace(recipe, **{**entry.recipe, **others})
-
-
-def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
-    """Whether a classifier is trained on images through the backbone, and not on features."""
-    return entry.trained and (stage_two == "images" or entry.train_parts != "classifier")
-
-
-def check_stage_two(
-    name: str,
-    recipe: Recipe,
-    *,
-    stage_two: str = "features",
-    batch_norm: str = "frozen",
-    tau_split: str = "val",
-    mixes: bool = False,
-):
-    """Raises ValueError for what of stage two contradicts itself, or would do nothing.
-
-    Args:
-      name: of the classifier.
-      recipe: stage two's, as `classifier_entry` gives it.
-      mixes: whether training images are mixed.
-    """
-    entry, _ = classifier_entry(name, recipe)
-    check_choice("stage_two", stage_two, STAGE_TWO_INPUTS)
-    check_choice("batch_norm", batch_norm, BATCH_NORMS)
-    check_choice("tau_split", tau_split, TAU_SPLITS)
-    check_optimizer(recipe)
-    on_images = trains_on_images(entry, stage_two)
-    if batch_norm == "update" and stage_two == "features":
-        raise ValueError(
-            "batch_norm=update needs stage_two=images: features are extracted once, with fixed statistics. "
-            "Received: batch_norm=update, stage_two=features"
-        )
-    if not entry.trained:
-        return
-    if on_images and recipe.resampling_entry.makes_features:
-        raise ValueError(
-            f"{name} is trained on images, and new features are none. Received: resampling={recipe.resampling}"
-        )
-    if on_images and mixes and recipe.weights_entry.weighs:
-        raise ValueError(
-            "class_weights are of one class per image, and mixup and cutmix give it two. "
-            f"Received: {name} on images, class_weights={recipe.class_weights}"
-        )
-    needed = recipe.loss_entry.needed_head
-    if needed and not _gives(entry, needed):
-        raise ValueError(f"loss={recipe.loss} needs a classifier such as {needed}. Received: classifier={name}")
-
-
-def _gives(entry: ClassifierEntry, head: str) -> bool:
-    """Whether a classifier has the kind of layer that a head is, with the same settings."""
-    wanted = member(HEADS, head, what="head")(1, 2, seed=0)
-    ((_, layer), *_) = entry(fresh_dense(1, 2, seed=0), seed=0)
-    wanted, layer = ((type(one), getattr(one, "scale", None)) for one in (wanted, layer))
-    return wanted == layer
-
-
-def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):
-    """Raises ValueError where features of a split are missing, or of another width than train's."""
-    missing = [split for split in splits if split not in features]
-    if missing:
-        raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
-    widths = {split: examples.width for split, examples in features.items()}
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"features of all splits must have one width. Received: {widths}")
 
 
 def _start(

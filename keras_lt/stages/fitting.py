@@ -198,9 +198,3 @@ def save_model(model: keras.Model, path: str | os.PathLike):
     """Writes a `.keras` file, whole or not at all."""
     with atomic(path) as scratch:
         model.save(scratch)
-
-
-def check_choice(argument: str, value: str, valid):
-    """Raises ValueError, with the valid names, where `value` is none of them."""
-    if value not in valid:
-        raise ValueError(f"{argument} must be one of {', '.join(valid)}. Received: {argument}={value!r}")

@@ -6,39 +6,24 @@ import functools
 import os
 import pathlib
 import random
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 
 from keras_lt import backbones
-from keras_lt.classifiers import fresh_cosine, fresh_dense
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, hosts, make_strategy
+from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_history, read_json, write_history, write_json
-from keras_lt.losses import LDAM_SCALE
-from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
-from keras_lt.registry import Entry, check_numbers, member, split
+from keras_lt.stages.checks import available_backbone, check_hosts, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
-from keras_lt.stages.fitting import check_choice, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
-TRAIN_PARTS = ("all", "last_block", "classifier")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-STAGE_ONE_INPUTS = ("images", "features")
 STAGE_ONE = Recipe()
-# What stage one trains on the backbone: (width D, units C, *, seed) -> built layer.
-HEADS: dict[str, Entry] = {
-    "dense": Entry(fresh_dense, label="Dense"),
-    "cosine": Entry(
-        lambda width, units, *, seed, scale=LDAM_SCALE: fresh_cosine(width, units, seed=seed, scale=scale),
-        label="Cosine",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,89 +179,6 @@ def _in_memory(data: LongTailed, backbone: keras.Model, preprocessing: Preproces
     return {split: extract_features(backbone, data.splits[split], preprocessing) for split in ("train", "val")}
 
 
-def check_stage_one(
-    recipe: Recipe,
-    hooks: Hooks = DECOUPLING,
-    *,
-    backbone: backbones.BackboneEntry,
-    head: str = "auto",
-    pretrained: str = "",
-    train_parts: str = "all",
-    backbone_lr_multiplier: float = 1.0,
-    precision: str = "float32",
-    stage_one: str = "images",
-    **augmentations: float,
-):
-    """Raises ValueError for arguments of `learn_representation` that contradict one another; warns of a double balance.
-
-    Args: as there.
-    """
-    check_choice("train_parts", train_parts, TRAIN_PARTS)
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
-    check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
-    check_optimizer(recipe)
-    hooks.check_backbone(backbone)
-    fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    hooks.check(
-        **fields, head=head, pretrained=pretrained, train_parts=train_parts, stage_one=stage_one, **augmentations
-    )
-    if hooks.head is None:
-        head_entry(head, recipe)
-    elif head != "auto" or recipe.loss_entry.needed_head:
-        raise ValueError(
-            f"method={hooks.name} has a classifier of its own: no head, and no loss that needs one. "
-            f"Received: head={head}, loss={recipe.loss}"
-        )
-    mixes = {name: augmentations.get(name, 0) for name in ("mixup", "cutmix")}
-    mixed = ", ".join(f"{name}={value}" for name, value in mixes.items() if value)
-    if mixed and recipe.weights_entry.weighs:
-        raise ValueError(
-            "class_weights are of one class per image, and mixup and cutmix give it two. "
-            f"Received: class_weights={recipe.class_weights}, {mixed}"
-        )
-    if recipe.resampling_entry.makes_features:
-        raise ValueError(
-            "Stage one resamples images; what makes new features is of stage two. "
-            f"Received: resampling={recipe.resampling}"
-        )
-    if stage_one == "features":
-        if train_parts != "classifier":
-            raise ValueError(
-                "stage_one=features trains nothing of the backbone: train_parts=classifier. "
-                f"Received: train_parts={train_parts}"
-            )
-        if mixed or recipe.feature_loss:
-            raise ValueError(
-                "stage_one=features has no images to mix, and features that no loss moves. "
-                f"Received: {mixed or f'feature_loss={recipe.feature_loss}'}"
-            )
-    if recipe.corrects_twice:
-        warnings.warn(
-            f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced and no "
-            f"class_weights: sampler={recipe.sampler}, class_weights={recipe.class_weights} correct a second time.",
-            stacklevel=2,
-        )
-
-
-def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
-    """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
-
-    Raises:
-      ValueError: there is none, or its last block is to be trained and nobody knows where that begins.
-    """
-    entry = backbone.available()
-    if train_parts == "last_block":
-        entry.check_last_block()
-    return entry
-
-
-def check_hosts(strategy: Strategy, recipe: Recipe):
-    """Raises ValueError for what trains on one host alone."""
-    if recipe.feature_loss and not hosts(strategy).one_host:
-        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
-
-
 def make_preprocessing(
     data: LongTailed,
     *,
@@ -298,23 +200,6 @@ def make_preprocessing(
         **augmentations,
         **statistics,
     )
-
-
-def head_entry(head: str, recipe: Recipe) -> Entry:
-    """The entry of stage one's classifier: of a name in `HEADS`, or for "auto" that which the loss asks for.
-
-    Raises:
-      ValueError: there is no such head, or the loss does not go with it.
-    """
-    needed = recipe.loss_entry.needed_head
-    if head == "auto":
-        return member(HEADS, needed or "dense", what="head")
-    chosen = member(HEADS, head, what="head")
-    if needed:
-        wanted = member(HEADS, needed, what="head")
-        if (split(head)[0], chosen.parameters) != (split(needed)[0], wanted.parameters):
-            raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
-    return chosen
 
 
 def train_only(network: keras.Model, train_parts: str):

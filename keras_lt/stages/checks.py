@@ -1,0 +1,230 @@
+"""What is asked of both stages before any work, and what they choose by name."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+
+from keras_lt import backbones
+from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_cosine, fresh_dense
+from keras_lt.distribution import Strategy, hosts
+from keras_lt.features import FeatureSet
+from keras_lt.losses import LDAM_SCALE
+from keras_lt.optimization import check_optimizer
+from keras_lt.recipe import Recipe
+from keras_lt.registry import Entry, check_numbers, member, parsed, split
+from keras_lt.stages.hooks import DECOUPLING, Hooks
+
+TRAIN_PARTS = ("all", "last_block", "classifier")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STAGE_ONE_INPUTS = ("images", "features")
+# What stage one trains on the backbone: (width D, units C, *, seed) -> built layer.
+HEADS: dict[str, Entry] = {
+    "dense": Entry(fresh_dense, label="Dense"),
+    "cosine": Entry(
+        lambda width, units, *, seed, scale=LDAM_SCALE: fresh_cosine(width, units, seed=seed, scale=scale),
+        label="Cosine",
+    ),
+}
+TAU_SPLITS = ("val", "test")
+STAGE_TWO_INPUTS = ("features", "images")
+BATCH_NORMS = ("frozen", "update")
+STAGE_TWO = Recipe(epochs=10, sampler="class_balanced")
+
+
+def head_entry(head: str, recipe: Recipe) -> Entry:
+    """The entry of stage one's classifier: of a name in `HEADS`, or for "auto" that which the loss asks for.
+
+    Raises:
+      ValueError: there is no such head, or the loss does not go with it.
+    """
+    needed = recipe.loss_entry.needed_head
+    if head == "auto":
+        return member(HEADS, needed or "dense", what="head")
+    chosen = member(HEADS, head, what="head")
+    if needed:
+        wanted = member(HEADS, needed, what="head")
+        if (split(head)[0], chosen.parameters) != (split(needed)[0], wanted.parameters):
+            raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
+    return chosen
+
+
+def check_stage_one(
+    recipe: Recipe,
+    hooks: Hooks = DECOUPLING,
+    *,
+    backbone: backbones.BackboneEntry,
+    head: str = "auto",
+    pretrained: str = "",
+    train_parts: str = "all",
+    backbone_lr_multiplier: float = 1.0,
+    precision: str = "float32",
+    stage_one: str = "images",
+    **augmentations: float,
+):
+    """Raises ValueError for arguments of `learn_representation` that contradict one another; warns of a double balance.
+
+    Args: as there.
+    """
+    check_choice("train_parts", train_parts, TRAIN_PARTS)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
+    check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
+    check_optimizer(recipe)
+    hooks.check_backbone(backbone)
+    fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    hooks.check(
+        **fields, head=head, pretrained=pretrained, train_parts=train_parts, stage_one=stage_one, **augmentations
+    )
+    if hooks.head is None:
+        head_entry(head, recipe)
+    elif head != "auto" or recipe.loss_entry.needed_head:
+        raise ValueError(
+            f"method={hooks.name} has a classifier of its own: no head, and no loss that needs one. "
+            f"Received: head={head}, loss={recipe.loss}"
+        )
+    mixes = {name: augmentations.get(name, 0) for name in ("mixup", "cutmix")}
+    mixed = ", ".join(f"{name}={value}" for name, value in mixes.items() if value)
+    if mixed and recipe.weights_entry.weighs:
+        raise ValueError(
+            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            f"Received: class_weights={recipe.class_weights}, {mixed}"
+        )
+    if recipe.resampling_entry.makes_features:
+        raise ValueError(
+            "Stage one resamples images; what makes new features is of stage two. "
+            f"Received: resampling={recipe.resampling}"
+        )
+    if stage_one == "features":
+        if train_parts != "classifier":
+            raise ValueError(
+                "stage_one=features trains nothing of the backbone: train_parts=classifier. "
+                f"Received: train_parts={train_parts}"
+            )
+        if mixed or recipe.feature_loss:
+            raise ValueError(
+                "stage_one=features has no images to mix, and features that no loss moves. "
+                f"Received: {mixed or f'feature_loss={recipe.feature_loss}'}"
+            )
+    if recipe.corrects_twice:
+        warnings.warn(
+            f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced and no "
+            f"class_weights: sampler={recipe.sampler}, class_weights={recipe.class_weights} correct a second time.",
+            stacklevel=2,
+        )
+
+
+def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
+    """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
+
+    Raises:
+      ValueError: there is none, or its last block is to be trained and nobody knows where that begins.
+    """
+    entry = backbone.available()
+    if train_parts == "last_block":
+        entry.check_last_block()
+    return entry
+
+
+def check_hosts(strategy: Strategy, recipe: Recipe):
+    """Raises ValueError for what trains on one host alone."""
+    if recipe.feature_loss and not hosts(strategy).one_host:
+        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+
+
+def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
+    """The entry of a classifier with its parameters, and the recipe by which it is trained.
+
+    Args:
+      name: in `classifiers.CLASSIFIERS`, with parameters of its own or fields of the recipe.
+      recipe: stage two's, of which the classifier may change fields.
+    Raises:
+      ValueError: there is no such classifier or parameter, or a recipe for one that is not trained.
+    """
+    text, given = split(name)
+    entry = member(CLASSIFIERS, text, what="classifier")
+    own = {key: value for key, value in given.items() if key in entry.parameters}
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.metadata["stage_two"] is not None and isinstance(field.default, bool | int | float | str)
+    }
+    others = parsed(
+        {key: value for key, value in given.items() if key not in own},
+        {**entry.parameters, **(fields if entry.trained else {})},
+        of=f"classifier={name}",
+        name=text,
+    )
+    entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
+    return entry, dataclasses.replace(recipe, **{**entry.recipe, **others})
+
+
+def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
+    """Whether a classifier is trained on images through the backbone, and not on features."""
+    return entry.trained and (stage_two == "images" or entry.train_parts != "classifier")
+
+
+def check_stage_two(
+    name: str,
+    recipe: Recipe,
+    *,
+    stage_two: str = "features",
+    batch_norm: str = "frozen",
+    tau_split: str = "val",
+    mixes: bool = False,
+):
+    """Raises ValueError for what of stage two contradicts itself, or would do nothing.
+
+    Args:
+      name: of the classifier.
+      recipe: stage two's, as `classifier_entry` gives it.
+      mixes: whether training images are mixed.
+    """
+    entry, _ = classifier_entry(name, recipe)
+    check_choice("stage_two", stage_two, STAGE_TWO_INPUTS)
+    check_choice("batch_norm", batch_norm, BATCH_NORMS)
+    check_choice("tau_split", tau_split, TAU_SPLITS)
+    check_optimizer(recipe)
+    on_images = trains_on_images(entry, stage_two)
+    if batch_norm == "update" and stage_two == "features":
+        raise ValueError(
+            "batch_norm=update needs stage_two=images: features are extracted once, with fixed statistics. "
+            "Received: batch_norm=update, stage_two=features"
+        )
+    if not entry.trained:
+        return
+    if on_images and recipe.resampling_entry.makes_features:
+        raise ValueError(
+            f"{name} is trained on images, and new features are none. Received: resampling={recipe.resampling}"
+        )
+    if on_images and mixes and recipe.weights_entry.weighs:
+        raise ValueError(
+            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            f"Received: {name} on images, class_weights={recipe.class_weights}"
+        )
+    needed = recipe.loss_entry.needed_head
+    if needed and not _gives(entry, needed):
+        raise ValueError(f"loss={recipe.loss} needs a classifier such as {needed}. Received: classifier={name}")
+
+
+def _gives(entry: ClassifierEntry, head: str) -> bool:
+    """Whether a classifier has the kind of layer that a head is, with the same settings."""
+    wanted = member(HEADS, head, what="head")(1, 2, seed=0)
+    ((_, layer), *_) = entry(fresh_dense(1, 2, seed=0), seed=0)
+    wanted, layer = ((type(one), getattr(one, "scale", None)) for one in (wanted, layer))
+    return wanted == layer
+
+
+def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):
+    """Raises ValueError where features of a split are missing, or of another width than train's."""
+    missing = [split for split in splits if split not in features]
+    if missing:
+        raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
+    widths = {split: examples.width for split, examples in features.items()}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"features of all splits must have one width. Received: {widths}")
+
+
+def check_choice(argument: str, value: str, valid):
+    """Raises ValueError, with the valid names, where `value` is none of them."""
+    if value not in valid:
+        raise ValueError(f"{argument} must be one of {', '.join(valid)}. Received: {argument}={value!r}")
