@@ -3,14 +3,16 @@
 python -m keras_lt.describe --flagfile=flags/fashion_lt.cfg --output_dir=runs/fashion_lt/describe
 """
 
+import functools
 import os
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_describe_flags)):
     import matplotlib
     import matplotlib.ticker
     import numpy as np
@@ -19,7 +21,6 @@ with quietly():
     import tensorflow as tf
     from matplotlib.figure import Figure
 
-    from keras_lt import config
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.files import atomic, expanded, write_json
     from keras_lt.inspection import Inspection, inspect
@@ -288,4 +289,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_describe_flags()
-    launch(main, config.help_text)
+    launch(main)

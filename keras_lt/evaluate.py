@@ -16,9 +16,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_evaluate_flags)):
     import keras
     import numpy as np
     import rich
@@ -27,7 +28,6 @@ with quietly():
     import rich.text
     import tensorflow as tf
 
-    from keras_lt import config
     from keras_lt.config import EvaluateOptions
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.own_images import labelled_images
@@ -183,4 +183,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_evaluate_flags()
-    launch(main, config.help_text)
+    launch(main)

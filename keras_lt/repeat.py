@@ -6,15 +6,16 @@ Every seed is a run of `keras_lt.train` in `<workdir>/seed-<n>`, skipped when fi
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_repeat_flags)):
     import numpy as np
     import rich
 
-    from keras_lt import config
     from keras_lt.comparison.runs import train_all
     from keras_lt.comparison.summary import terminal_tables, write_summary
     from keras_lt.comparison.tables import mean_and_deviation
@@ -150,4 +151,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_repeat_flags()
-    launch(main, config.help_text)
+    launch(main)

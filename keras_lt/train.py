@@ -10,15 +10,16 @@ import dataclasses
 import functools
 import time
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_flags)):
     import keras
     import numpy as np
     import rich
     import tensorflow as tf
 
-    from keras_lt import config, distribution
+    from keras_lt import distribution
     from keras_lt.classifiers import fold
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
@@ -282,4 +283,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_flags()
-    launch(main, config.help_text)
+    launch(main)

@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 import typing
+from collections.abc import Callable
 
 from absl import flags
 
@@ -31,6 +32,16 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
         flag_values.register_key_flag_for_module(sys.argv[0], flag_values[field.name])  # --help lists these
     for name, renamed in RENAMED.items():
         flags.DEFINE_string(name, None, f"{renamed.instead} now.", flag_values=flag_values)
+
+
+def print_help(define: Callable[[], None]):
+    """Prints the command's own words and its flags.
+
+    Args:
+      define: defines the flags.
+    """
+    define()
+    print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{help_text()}", end="")
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
