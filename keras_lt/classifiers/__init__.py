@@ -24,8 +24,10 @@ from keras_lt.registry import Entry
 
 __all__ = [
     "CLASSIFIERS",
+    "HEADS",
     "ClassifierEntry",
     "CosineDense",
+    "HeadEntry",
     "LearnableWeightScaling",
     "NearestClassMean",
     "TauNormalizedDense",
@@ -37,12 +39,33 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True)
+class HeadEntry(Entry):
+    """What stage one trains on the backbone: (width D, units C, *, seed, **parameters) -> built layer.
+
+    Attributes:
+      affine: whether its logits are an affine map of the features.
+    """
+
+    affine: bool = dataclasses.field(default=False, kw_only=True)
+
+
+HEADS: dict[str, HeadEntry] = {
+    "dense": HeadEntry(fresh_dense, label="Dense", affine=True),
+    "cosine": HeadEntry(
+        lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale), label="Cosine"
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class ClassifierEntry(Entry):
     """A classifier of stage two: (head, *, seed, **parameters) -> [(choices, layer), ...].
 
     Attributes:
       starts_from: what of stage one it needs: "head", its classifier; "affine", a classifier that is an affine map of
         the features; "" nothing but the features.
+      gives: the head in `HEADS` whose logits its are like, so that a loss which needs that head can train it; its own
+        parameters may stand in it, in braces.
       trained: whether stage two fits it.
       train_parts: what stage two trains: "classifier", or with it the backbone's "last_block", or "all" of it.
       rate: factor on the learning rate of all that is trained.
@@ -54,6 +77,7 @@ class ClassifierEntry(Entry):
     """
 
     starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
+    gives: str = dataclasses.field(default="dense", kw_only=True)
     trained: bool = dataclasses.field(default=True, kw_only=True)
     train_parts: Literal["classifier", "last_block", "all"] = dataclasses.field(default="classifier", kw_only=True)
     rate: float = dataclasses.field(default=1.0, kw_only=True)
@@ -87,5 +111,5 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "tau_learned": ClassifierEntry(tau_norm.learned, label="τ learned", starts_from="affine"),
     "lws": ClassifierEntry(lws.candidates, label="LWS", starts_from="affine"),
     "lws_tau_norm": ClassifierEntry(lws.from_tau_norm, label="LWS from τ-norm", starts_from="affine"),
-    "cosine": ClassifierEntry(cosine.candidates, label="Cosine"),
+    "cosine": ClassifierEntry(cosine.candidates, label="Cosine", gives="cosine:scale={scale}"),
 }

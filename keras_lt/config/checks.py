@@ -19,6 +19,7 @@ from keras_lt.stages import (
     check_hosts,
     check_stage_one,
     check_stage_two,
+    check_start,
     classifier_entry,
     head_entry,
     trains_on_images,
@@ -98,9 +99,9 @@ def _check_stage_one(config: RunConfig):
         **config.augmentations,
     )
     Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
-    head = (hooks.head or head_entry(config.head, config.stage_one_recipe))(1, 2, seed=0)
+    head = hooks.head or head_entry(config.head, config.stage_one_recipe)
     for name in config.classifiers:
-        classifier_entry(name)[0](head, seed=0)  # refuses a head that it cannot start from
+        check_start(name, classifier_entry(name)[0], head)
 
 
 def _check_stage_two(config: RunConfig):

@@ -14,6 +14,9 @@ from keras_lt.command import with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig
 
+PARAMETERS = """Names of samplers, losses, class weights, classifiers, methods, heads and data sets take parameters,
+name:parameter=value:parameter=value, such as --sampler=power:q=0.33 or --classifiers=crt,lws:epochs=5."""
+
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
     """Defines one absl flag per field of `RunConfig`."""
@@ -41,7 +44,7 @@ def print_help(define: Callable[[], None]):
       define: defines the flags.
     """
     define()
-    print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{help_text()}", end="")
+    print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{PARAMETERS}\n\n{help_text()}", end="")
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lt.classifiers import HeadEntry
 from keras_lt.classifiers.dense import copied
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed, Split
@@ -170,7 +171,7 @@ def hooks() -> Hooks:
     return Hooks(
         name="fslwf",
         data=lambda data: only_classes(data, base_classes(data)),
-        head=fresh_head,
+        head=HeadEntry(fresh_head, label="FSLwF's cosine"),
         finished=with_room_for_novel_classes,
         classifier=learn_classifier,
     )

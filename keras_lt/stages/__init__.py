@@ -1,8 +1,8 @@
 """The two stages of Kang et al. (ICLR 2020): learn a representation, then a balanced classifier on top of it."""
 
+from keras_lt.classifiers import HEADS
 from keras_lt.stages.checks import (
     BATCH_NORMS,
-    HEADS,
     PRECISIONS,
     STAGE_ONE_INPUTS,
     STAGE_TWO_INPUTS,
@@ -12,6 +12,7 @@ from keras_lt.stages.checks import (
     check_hosts,
     check_stage_one,
     check_stage_two,
+    check_start,
     classifier_entry,
     head_entry,
     trains_on_images,
@@ -49,6 +50,7 @@ __all__ = [
     "check_hosts",
     "check_stage_one",
     "check_stage_two",
+    "check_start",
     "classifier_entry",
     "copy_of",
     "fit",

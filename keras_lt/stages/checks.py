@@ -5,33 +5,24 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from keras_lt import backbones
-from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_cosine, fresh_dense
+from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
 from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet
-from keras_lt.losses import LDAM_SCALE
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
-from keras_lt.registry import Entry, check_numbers, member, parsed, split
+from keras_lt.registry import check_numbers, member, parsed, split
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 TRAIN_PARTS = ("all", "last_block", "classifier")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_ONE_INPUTS = ("images", "features")
-# What stage one trains on the backbone: (width D, units C, *, seed) -> built layer.
-HEADS: dict[str, Entry] = {
-    "dense": Entry(fresh_dense, label="Dense"),
-    "cosine": Entry(
-        lambda width, units, *, seed, scale=LDAM_SCALE: fresh_cosine(width, units, seed=seed, scale=scale),
-        label="Cosine",
-    ),
-}
 TAU_SPLITS = ("val", "test")
 STAGE_TWO_INPUTS = ("features", "images")
 BATCH_NORMS = ("frozen", "update")
 STAGE_TWO = Recipe(epochs=10, sampler="class_balanced")
 
 
-def head_entry(head: str, recipe: Recipe) -> Entry:
+def head_entry(head: str, recipe: Recipe) -> HeadEntry:
     """The entry of stage one's classifier: of a name in `HEADS`, or for "auto" that which the loss asks for.
 
     Raises:
@@ -41,11 +32,15 @@ def head_entry(head: str, recipe: Recipe) -> Entry:
     if head == "auto":
         return member(HEADS, needed or "dense", what="head")
     chosen = member(HEADS, head, what="head")
-    if needed:
-        wanted = member(HEADS, needed, what="head")
-        if (split(head)[0], chosen.parameters) != (split(needed)[0], wanted.parameters):
-            raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
+    if needed and not _same_head(head, needed):
+        raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
     return chosen
+
+
+def _same_head(one: str, other: str) -> bool:
+    """Whether two names of heads are of the same head with the same parameters."""
+    first, second = ((split(text)[0], member(HEADS, text, what="head").parameters) for text in (one, other))
+    return first == second
 
 
 def check_stage_one(
@@ -155,7 +150,8 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         name=text,
     )
     entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
-    return entry, dataclasses.replace(recipe, **{**entry.recipe, **others})
+    changes = {**entry.recipe, **others}
+    return entry, dataclasses.replace(recipe, **changes) if changes else recipe
 
 
 def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
@@ -202,16 +198,17 @@ def check_stage_two(
             f"Received: {name} on images, class_weights={recipe.class_weights}"
         )
     needed = recipe.loss_entry.needed_head
-    if needed and not _gives(entry, needed):
+    if needed and not _same_head(entry.gives.format(**entry.parameters), needed):
         raise ValueError(f"loss={recipe.loss} needs a classifier such as {needed}. Received: classifier={name}")
 
 
-def _gives(entry: ClassifierEntry, head: str) -> bool:
-    """Whether a classifier has the kind of layer that a head is, with the same settings."""
-    wanted = member(HEADS, head, what="head")(1, 2, seed=0)
-    ((_, layer), *_) = entry(fresh_dense(1, 2, seed=0), seed=0)
-    wanted, layer = ((type(one), getattr(one, "scale", None)) for one in (wanted, layer))
-    return wanted == layer
+def check_start(name: str, entry: ClassifierEntry, head: HeadEntry):
+    """Raises ValueError where a classifier cannot start from stage one's."""
+    if entry.starts_from == "affine" and not head.affine:
+        raise ValueError(
+            f"{name} starts from a dense layer's weights; for another head take joint, ncm, crt or cosine. "
+            f"Received: head={head.label}"
+        )
 
 
 def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):

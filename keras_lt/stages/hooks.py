@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_lt import backbones
+from keras_lt.classifiers import HeadEntry
 from keras_lt.datasets import LongTailed
 from keras_lt.input_pipeline import training_batches
 from keras_lt.recipe import Recipe
@@ -21,7 +22,7 @@ class Hooks:
       data: the data set -> what stage one learns of it.
       check_backbone: raises ValueError for a backbone that will not do.
       network: the backbone, images -> features -> the one that is trained in its place.
-      head: (width, units, *, seed) -> built classifier of stage one; None is the one that is asked for.
+      head: the classifier of stage one; None is the one that is asked for.
       training_model: the model, images -> logits -> the model around it that is fitted; the first is what is kept.
       batches: of stage one's training images, as `input_pipeline.training_batches`.
       callbacks: of stage one, by its recipe.
@@ -35,7 +36,7 @@ class Hooks:
     data: Callable[[LongTailed], LongTailed] = lambda data: data
     check_backbone: Callable[[backbones.BackboneEntry], None] = lambda backbone: None
     network: Callable[[keras.Model], keras.Model] = lambda backbone: backbone
-    head: Callable[..., keras.layers.Layer] | None = None
+    head: HeadEntry | None = None
     training_model: Callable[[keras.Model], keras.Model] = lambda model: model
     batches: Callable[..., tf.data.Dataset] = training_batches
     callbacks: Callable[[Recipe], Sequence[keras.callbacks.Callback]] = lambda recipe: ()
