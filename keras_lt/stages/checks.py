@@ -150,7 +150,11 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         name=text,
     )
     entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
-    changes = {**entry.recipe, **others}
+    own_recipe = {
+        field: value.format(**entry.parameters) if isinstance(value, str) else value
+        for field, value in entry.recipe.items()
+    }
+    changes = {**own_recipe, **others}
     return entry, dataclasses.replace(recipe, **changes) if changes else recipe
 
 

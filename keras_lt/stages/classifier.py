@@ -15,6 +15,7 @@ from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
+from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
 from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.representation import Representation, train_only
@@ -164,11 +165,26 @@ def learn_classifier(
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
             tried.append((chosen, layer, backbone, val, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
-    chosen, layer, backbone, val, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
+    chosen, layer, backbone, val, scores = _best(tried, entry.preferred, len(judged.labels))
     layer = _settled(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
+
+
+def _best(tried: list[tuple], preferred: Mapping[str, object] | None, examples: int) -> tuple:
+    """The first of the best options, or the preferred one where the best is no better by more than a standard error.
+
+    Args:
+      examples: that the options were scored on, by which the error of an accuracy p is sqrt(p (1 - p) / examples).
+    """
+    best = max(tried, key=lambda option: option[-1][CHOSEN_BY])
+    for option in tried if preferred else ():
+        accuracy = option[-1][CHOSEN_BY]
+        error = (accuracy * (1 - accuracy) / examples) ** 0.5
+        if option[0] == preferred and best[-1][CHOSEN_BY] - accuracy <= error:
+            return option
+    return best
 
 
 def _start(
@@ -209,6 +225,8 @@ def _fitted(
       train_parts: what is trained on images; "" trains the layer on features.
     """
     backbone = None if representation is None else representation.backbone
+    training["multipliers"] = getattr(layer, "multipliers", None)
+    training["callbacks"] = [AfterEpoch()] if hasattr(layer, "after_epoch") else []
     if hasattr(layer, "adapt"):
         layer.adapt(features["train"].features, features["train"].labels)
     if layer.trainable_weights and train_parts:
@@ -223,7 +241,7 @@ def _fitted(
 
 
 def _fit_on_images(
-    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, recipe, seed, strategy, folder
+    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, strategy, **training
 ) -> keras.Model:
     """Fits the layer, and maybe parts of the backbone, through a copy of it; returns what then belongs to the layer.
 
@@ -239,7 +257,7 @@ def _fit_on_images(
                     for variable in part.trainable_variables:
                         variable.trainable = False  # its statistics move, its scale and shift do not
         model = join(backbone, layer)
-    fit_on_images(model, data, representation.preprocessing, recipe=recipe, seed=seed, strategy=strategy, folder=folder)
+    fit_on_images(model, data, representation.preprocessing, strategy=strategy, **training)
     moved = batch_norm == "update" or train_parts != "classifier"
     return backbone if moved else representation.backbone
 
