@@ -64,7 +64,12 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
             scores[model.name] = score_model(model, split, groups, open_set=open_set)
     if labelled:
         of = options.images or f"{data.name}, {options.split}"
-        rich.print(table({name: s.summary for name, s in scores.items()}, title=f"{of}: {len(split):,} {split.examples.called}, in %"))
+        rich.print(
+            table(
+                {name: s.summary for name, s in scores.items()},
+                title=f"{of}: {len(split):,} {split.examples.called}, in %",
+            )
+        )
     if options.predictions:
         write_predictions(options.predictions, scores, split=split, class_names=class_names)
         print(f"Predictions: {options.predictions}")
