@@ -6,8 +6,9 @@
     python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --images=photos --predictions=photos.csv
 
 `--model` is a SavedModel of `keras_lt.export`, or a `.keras` file from images to logits, which takes its preprocessing
-from the run in `--workdir`, or from `preprocessing.json` beside it; of data that are features already, from features. `--images` holds a folder per class, or images
-without labels, for which predictions are written alone.
+from the run in `--workdir`, or from `preprocessing.json` beside it; on data that are features already, a model from
+features to logits. `--images` holds a folder per class, or images without labels, for which predictions are written
+alone.
 """
 
 import csv

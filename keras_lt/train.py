@@ -147,10 +147,8 @@ def stage_one(run: Run, strategy: Strategy):
         return
     config, recipe = run.config, run.config.stage_one_recipe
     parts = f" in {recipe.accumulate_steps} micro-batches" if recipe.accumulate_steps > 1 else ""
-    print(
-        f"{recipe.batch_size} {run.data.train.examples.called} per step{parts}, peak learning rate {recipe.learning_rate:g}",
-        flush=True,
-    )
+    drawn = f"{recipe.batch_size} {run.data.train.examples.called} per step{parts}"
+    print(f"{drawn}, peak learning rate {recipe.learning_rate:g}", flush=True)
     representation = learn_representation(
         run.data,
         backbone=config.backbone,

@@ -50,7 +50,7 @@ def export_saved_model(
       images_float: `images`, float32 [B, H, W, 3] in RGB, 0 to 255, of one size.
       features: `image_bytes` as above; where a classifier is given.
     The first three give `probabilities` and `logits`, float32 [B, C], and `classes`, strings [B, C], the labels in
-    their order; the last `features`, float32 [B, D]. A model of feature vectors has one signature, which gives the same:
+    their order; the last `features`, float32 [B, D]. A model of feature vectors has one signature:
       serving_default: `features`, float32 [B, D].
 
     Beside them lie `LABELS`, one per line; `WARMUP` requests, where tensorflow-serving-api is installed; and what is

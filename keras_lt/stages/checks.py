@@ -270,14 +270,14 @@ def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *,
     if len(set(widths.values())) > 1:
         raise ValueError(f"features of all splits must have one width. Received: {widths}")
     classes = classes or int(features["train"].labels.max(initial=-1)) + 1
-    for split in dict.fromkeys(splits):
-        labels = features[split].labels
+    for name in dict.fromkeys(splits):
+        labels = features[name].labels
         if not len(labels) or labels.min() < 0 or labels.max() >= classes:
             found = f"{labels.min()}..{labels.max()}" if len(labels) else "none"
-            raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {split}")
-        bad = None if trusted else features[split].first_not_finite
+            raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {name}")
+        bad = None if trusted else features[name].first_not_finite
         if bad is not None:
-            raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {split}")
+            raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {name}")
 
 
 def check_choice(argument: str, value: str, valid):
