@@ -193,7 +193,7 @@ def extract_features(
     on_features = len(backbone.input_shape) == 2
     if on_features != (given is not None) or (on_features and backbone.input_shape[1:] != split.examples.shape):
         raise ValueError(
-            f"The backbone takes {backbone.input_shape}, an example each. "
+            f"The backbone takes examples of shape {backbone.input_shape[1:]}. "
             f"Received: {split.examples.called} of shape {split.examples.shape}"
         )
     if on_features:

@@ -93,11 +93,13 @@ def export_saved_model(
     if on_bad_request not in ON_BAD_REQUEST:
         raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
     takes = tuple(getattr(model, "input_shape", (None, image_size, image_size, 3)))[1:]
-    if (len(takes) == 1) == (image_size > 0) or (len(takes) == 1 and on_bad_request != "error"):
+    if (len(takes) == 1) == (image_size > 0):
         raise ValueError(
-            "A model of images has an image_size; one of features [B, D] has none, and nothing to decode either. "
-            f"Received: a model of {takes}, image_size={image_size}, on_bad_request={on_bad_request}"
+            "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "
+            f"Received: image_size={image_size}, a model of {(None, *takes)}"
         )
+    if on_bad_request != "error" and not image_size:
+        raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
     output_shape = (classifier or model).output_shape
     if output_shape[-1] != len(class_names):
         raise ValueError(

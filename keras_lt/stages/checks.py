@@ -128,6 +128,7 @@ NO_IMAGES: dict[str, tuple] = {
     "mixup": (0,),
     "cutmix": (0,),
     "feature_loss": ("",),
+    "stage_one": STAGE_ONE_INPUTS,
     "stage_two": ("features",),
     "feature_views": (0, 1),
     "feature_dtype": ("float32",),
