@@ -95,7 +95,7 @@ class Pixels(Examples):
             images = images[..., np.newaxis]  # grey images without a channel axis
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise ValueError(
-                "Images must be uint8 [N, H, W] or [N, H, W, 1 or 3], paths (str) [N], or Examples; features are floating "
+                "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or Examples; features floating "
                 f"[N, D]. Received: dtype={images.dtype}, shape={images.shape}"
             )
         self.content, self.shape, self.image_size = images, images.shape[1:], images.shape[1]
