@@ -52,6 +52,12 @@ def pooled(images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str 
     return keras.Model(images, layer(name="pool", dtype="float32")(given), name=name)
 
 
+def of_features(width: int) -> keras.Model:
+    """What stands for a backbone where data are features already, [B, width] -> the same."""
+    features = keras.Input((width,), name="features")
+    return keras.Model(features, keras.layers.Identity(name="pool", dtype="float32")(features), name="of_features")
+
+
 def as_backbone(
     net: keras.Model,
     *,

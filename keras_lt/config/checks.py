@@ -15,8 +15,10 @@ from keras_lt.registry import split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
+    NO_IMAGES,
     available_backbone,
     check_hosts,
+    check_no_images,
     check_stage_one,
     check_stage_two,
     check_start,
@@ -53,6 +55,9 @@ def check(config: RunConfig):
 
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
+    if data.of_features:
+        asked = {name: getattr(config, name) for name in NO_IMAGES}
+        check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
     available_backbone(backbones.find(config.backbone), train_parts=config.train_parts)
     config.method_entry().data(data)  # a method may need classes of some size

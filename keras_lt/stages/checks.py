@@ -108,6 +108,48 @@ def check_stage_one(
         )
 
 
+# The values, of flags and of arguments, that ask nothing of images or of a backbone.
+NO_IMAGES: dict[str, tuple] = {
+    "backbone": ("resnet8",),  # the default
+    "pretrained": ("",),
+    "image_size": (0,),
+    "train_parts": ("all", "classifier"),
+    "backbone_lr_multiplier": (1.0,),
+    "precision": ("float32",),
+    "augmentation": ("auto", "none"),
+    "randaugment": (0,),
+    "randaugment_magnitude": (9.0,),
+    "random_erasing": (0,),
+    "mixup": (0,),
+    "cutmix": (0,),
+    "feature_loss": ("",),
+    "stage_one": STAGE_ONE_INPUTS,
+    "stage_two": ("features",),
+    "feature_views": (0, 1),
+    "feature_dtype": ("float32",),
+    "batch_norm": ("frozen",),
+    "on_bad_image": ("error",),
+    "on_bad_request": ("error",),
+}
+
+
+def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (), **values):
+    """Raises ValueError for what needs images, or would do nothing, where data are features already.
+
+    Args:
+      classifiers: those of stage two.
+      **values: of names in `NO_IMAGES`.
+    """
+    if "features" not in hooks.fixed.get("stage_one", STAGE_ONE_INPUTS):
+        raise ValueError(f"method={hooks.name} is trained on images. Received: a data set of features alone")
+    for name in classifiers:
+        if trains_on_images(classifier_entry(name)[0], "features"):
+            raise ValueError(f"{name} is trained on images. Received: a data set of features alone")
+    for name, value in values.items():
+        if value not in NO_IMAGES[name]:
+            raise ValueError(f"{name} is of images, and the data set is of features alone. Received: {name}={value}")
+
+
 def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
     """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
 
@@ -215,14 +257,29 @@ def check_start(name: str, entry: ClassifierEntry, head: HeadEntry):
         )
 
 
-def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):
-    """Raises ValueError where features of a split are missing, or of another width than train's."""
+def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *, classes: int | None, trusted: bool):
+    """Raises ValueError where features of a split are missing, or of another width, or its labels are of no class.
+
+    Args:
+      splits: those that are needed.
+      classes: C; None is as many as train has.
+      trusted: whether they are known to be finite numbers.
+    """
     missing = [split for split in splits if split not in features]
     if missing:
         raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
     widths = {split: examples.width for split, examples in features.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"features of all splits must have one width. Received: {widths}")
+    classes = classes or int(features["train"].labels.max(initial=-1)) + 1
+    for name in dict.fromkeys(splits):
+        labels = features[name].labels
+        if not len(labels) or labels.min() < 0 or labels.max() >= classes:
+            found = f"{labels.min()}..{labels.max()}" if len(labels) else "none"
+            raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {name}")
+        bad = None if trusted else features[name].first_not_finite
+        if bad is not None:
+            raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {name}")
 
 
 def check_choice(argument: str, value: str, valid):

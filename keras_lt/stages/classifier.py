@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -64,13 +64,13 @@ def load_classifier(folder: str | os.PathLike, representation: Representation) -
 
 
 def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
-    """One model, images -> logits, of a backbone and a classifier on its features.
+    """One model, images or what else the backbone takes -> logits, of a backbone and a classifier on its features.
 
     >>> model = keras_lt.join(classifier.backbone, classifier.model)
     >>> model.input_shape, model.output_shape
     ((None, 28, 28, 3), (None, 10))
     """
-    images = keras.Input(backbone.input_shape[1:], name="images")
+    images = keras.Input(backbone.input_shape[1:], name="images" if len(backbone.input_shape) == 4 else "features")
     return keras.Model(images, classifier(backbone(images)))
 
 
@@ -125,21 +125,26 @@ def learn_classifier(
     entry, recipe = classifier_entry(name, recipe)
     check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
     on_images = trains_on_images(entry, stage_two)
-    if representation is None:
-        if on_images or features is None:
-            raise ValueError(
-                f"{name} needs a representation and its images, or features to train on and stage_two=features. "
-                f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
-            )
-    elif features is None:
+    no_images = representation is None or (data is not None and data.of_features)
+    if (on_images and no_images) or (representation is None and features is None):
+        raise ValueError(
+            f"{name} needs a representation and its images, or features to train on and stage_two=features. "
+            f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
+        )
+    if features is None:
         features = {
             split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
             for split in dict.fromkeys(("train", "val", tau_split))
         }
-    check_features(features, ("train", "val", tau_split if entry.tau_split else "val"))
     strategy = strategy or make_strategy()
     head, groups = _start(
-        name, entry, features["train"], head=head, representation=representation, groups=groups, data=data
+        name,
+        entry,
+        features,
+        splits=("train", "val", tau_split if entry.tau_split else "val"),
+        head=head,
+        representation=representation,
+        groups=groups if groups is not None or data is None else data.groups,
     )
     with strategy.scope():
         options = entry(head, seed=seed)
@@ -190,21 +195,26 @@ def _best(tried: list[tuple], preferred: Mapping[str, object] | None, examples: 
 def _start(
     name: str,
     entry: ClassifierEntry,
-    train: FeatureSet,
+    features: Mapping[str, FeatureSet],
     *,
+    splits: Sequence[str],
     head: keras.layers.Layer | None,
     representation: Representation | None,
     groups: ShotGroups | None,
-    data: LongTailed | None,
-) -> tuple[keras.layers.Layer, np.ndarray]:
-    """The classifier that stage two starts from, and the groups of the classes."""
+) -> tuple[keras.layers.Layer, ShotGroups]:
+    """The classifier that stage two starts from, and the groups of the classes, once the features fit them."""
     if head is None and representation is not None:
         head = representation.head
     if head is None and entry.starts_from:
         raise ValueError(f"{name} starts from stage one's classifier: give it by head=. Received: head=None")
+    classes = [] if head is None else [head.units]
+    classes += [] if groups is None else [len(groups.class_counts)]
+    if len(set(classes)) > 1:
+        raise ValueError(f"head and groups must be of the same classes. Received: {classes[0]} and {classes[1]}")
+    check_features(features, splits, classes=max(classes, default=None), trusted=representation is not None)
+    train = features["train"]
     if groups is None:
-        counted = np.bincount(train.labels, minlength=0 if head is None else head.units)
-        groups = ShotGroups(counted) if data is None else data.groups
+        groups = ShotGroups(np.bincount(train.labels, minlength=max(classes, default=0)))
     return head or fresh_dense(train.width, len(groups.class_counts), seed=0), groups
 
 
