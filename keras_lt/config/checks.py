@@ -60,8 +60,9 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
         check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
     available_backbone(backbones.find(config.backbone), train_parts=config.train_parts)
-    config.method_entry().data(data)  # a method may need classes of some size
-    check_hosts(strategy, config.stage_one_recipe)
+    hooks = config.method_entry()
+    hooks.data(data)  # a method may need classes of some size
+    check_hosts(strategy, config.stage_one_recipe, hooks)
     for recipe in config.recipes:
         check_resampling(recipe.resampling, data.class_counts)
         recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
@@ -125,6 +126,7 @@ def _check_stage_two(config: RunConfig):
             tau_split=config.tau_split,
             mixes=bool(config.mixup or config.cutmix),
         )
+    config.method_entry().check_classifier(config.stage_two_recipe(config.method))
     _ = config.recipes  # a recipe checks its own numbers
 
 

@@ -90,6 +90,11 @@ def check_stage_one(
             f"Received: resampling={recipe.resampling}"
         )
     if stage_one == "features":
+        if hooks.needs_images:
+            raise ValueError(
+                f"stage_one=features fits a classifier alone, and method={hooks.name} more than that on images. "
+                f"Received: stage_one=features, method={hooks.name}"
+            )
         if train_parts != "classifier":
             raise ValueError(
                 "stage_one=features trains nothing of the backbone: train_parts=classifier. "
@@ -162,10 +167,14 @@ def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -
     return entry
 
 
-def check_hosts(strategy: Strategy, recipe: Recipe):
+def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
     """Raises ValueError for what trains on one host alone."""
-    if recipe.feature_loss and not hosts(strategy).one_host:
+    if hosts(strategy).one_host:
+        return
+    if recipe.feature_loss:
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+    if hooks.one_host:
+        raise ValueError(f"method={hooks.name} trains on one host. Received: several hosts")
 
 
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
@@ -254,6 +263,23 @@ def check_start(name: str, entry: ClassifierEntry, head: HeadEntry):
         raise ValueError(
             f"{name} starts from a dense layer's weights; for another head take joint, ncm, crt or cosine. "
             f"Received: head={head.label}"
+        )
+
+
+def check_own_classifier(method: str, recipe: Recipe, *, on_images: bool = False):
+    """Raises ValueError for a recipe that the classifier of a method, a layer of its own, cannot be trained by.
+
+    Args:
+      on_images: whether it is trained on images.
+    """
+    if recipe.loss_entry.needed_head:
+        raise ValueError(
+            f"method={method} has a classifier of its own, so no loss that needs another. Received: loss={recipe.loss}"
+        )
+    if on_images and recipe.resampling_entry.makes_features:
+        raise ValueError(
+            f"method={method} trains its classifier on images, and new features are none. "
+            f"Received: resampling={recipe.resampling}"
         )
 
 

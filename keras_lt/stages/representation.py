@@ -149,7 +149,7 @@ def learn_representation(
     )
     entry = available_backbone(entry, train_parts=train_parts)
     strategy = strategy or make_strategy()
-    check_hosts(strategy, recipe)
+    check_hosts(strategy, recipe, hooks)
     learned = hooks.data(data)
     preprocessing = make_preprocessing(
         data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
@@ -167,6 +167,7 @@ def learn_representation(
         network.name, classifier.name = "backbone", "classifier"
         model = keras.Model(network.input, classifier(network(network.input)), name="representation")
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
+    fitting["callbacks"] = hooks.callbacks(recipe)
     if stage_one == "features":
         if extract is None or learned is not data:  # those that are kept are of the whole data set
             extract = functools.partial(_in_memory, learned)
@@ -184,7 +185,6 @@ def learn_representation(
             learned,
             preprocessing,
             batches=hooks.batches,
-            callbacks=hooks.callbacks(recipe),
             multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
             **fitting,
         )
