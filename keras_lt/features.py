@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
+from keras_lt.datasets.long_tailed import OPEN
 from keras_lt.files import read_json, write_json
 from keras_lt.input_pipeline import (
     evaluation_batches,
@@ -45,7 +46,7 @@ class FeatureSet:
 
     Attributes:
       features: of the images as they are evaluated, float32 or float16 [N, D], in memory or memory-mapped.
-      labels: int64 [N].
+      labels: int64 [N]; `OPEN`, -1, for examples of no class.
       views: of each image augmented V times, [N, V, D]; None where training draws from `features`.
       rows: where the examples stand in these arrays, int64, one per label; None is in their order.
     """
@@ -66,8 +67,11 @@ class FeatureSet:
                 "features must be floating-point numbers [N, D], and labels one per row. "
                 f"Received: features of {features.dtype}, shape {features.shape}, labels of shape {labels.shape}"
             )
-        if labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
-            raise ValueError(f"labels must be class ids, whole numbers from 0. Received: {labels.dtype}, {labels[:5]}")
+        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN:
+            raise ValueError(
+                f"labels must be class ids, whole numbers from 0, or {OPEN} for examples of no class. "
+                f"Received: {labels.dtype}, {labels[:5]}"
+            )
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
