@@ -151,10 +151,19 @@ def _what_was_trained(results: Mapping) -> list[str]:
         "feature_loss": "{} loss on features",
         "class_weights": "class weights by {}",
     }
-    words += [text.format(str(changed[field]).replace("_", " ")) for field, text in said.items() if field in changed]
+    for field, text in said.items():
+        if field in changed:  # "square-root sampling", but "weights by effective number"
+            words.append(text.format(_in_words(changed[field], "-" if field == "sampler" else " ")))
     if recipe.get("class_weights_from"):
         words[-1] += f" after epoch {recipe['class_weights_from']}"
     return [word for word in words if word]
+
+
+def _in_words(member: str, dash: str) -> str:
+    """A member of a family within a sentence: "focal:gamma=1" is "focal (gamma 1)"."""
+    name, *parameters = member.split(":")
+    told = ", ".join(parameter.replace("=", " ") for parameter in parameters)
+    return name.replace("_", dash) + (f" ({told})" if told else "")
 
 
 def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
