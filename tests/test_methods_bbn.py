@@ -193,6 +193,7 @@ def test_a_tiny_net_learns_and_logs_alpha(learned, striped):
     assert learned.head.kernel.shape == (8, 3)
 
 
+@pytest.mark.versions
 def test_what_it_leaves_is_a_representation_like_any_other(learned, striped, tmp_path):
     learned.save(tmp_path)
     again = Representation.load(tmp_path)

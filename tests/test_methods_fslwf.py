@@ -163,6 +163,7 @@ def test_a_new_generator_is_the_reference_s():
     np.testing.assert_array_equal([avg, att], np.ones((2, 50)))
 
 
+@pytest.mark.versions
 def test_the_layers_survive_saving(tmp_path):
     inputs = [keras.Input((2,)), keras.Input((2,)), keras.Input((2,))]
     model = keras.Model(inputs, small_generator(3)(*inputs))

@@ -134,6 +134,7 @@ def test_the_layers_compute_the_same_on_jax():
     assert "3 passed" in done.stdout
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("make", "shape"), [(meta_embedding, (40, 32)), (attention, (2, 7, 7, 16))], ids=["meta_embedding", "attention"]
 )
