@@ -18,6 +18,7 @@ from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
 from keras_lt.serving.warmup import write_warmup
 from keras_lt.stages import join
+from keras_lt.work_folder import SAVED_MODEL_FILES
 
 ON_BAD_REQUEST = ("error", "nan")
 LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not read
@@ -67,7 +68,7 @@ def export_saved_model(
 
     Args:
       model: preprocessed images [B, S, S, 3] -> logits [B, C], or with a classifier -> features [B, D].
-      path: the version's folder, such as `export/lws/1`; replaced where it exists.
+      path: the version's folder, such as `export/lws/1`; replaced where it holds a SavedModel and nothing else.
       class_names: [C].
       image_size: S, pixels.
       mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
@@ -112,7 +113,7 @@ def export_saved_model(
     backbone = model if classifier else None
     for name, (function, spec) in _signatures(network, backbone, preprocessing, class_names, on_bad_request).items():
         archive.add_endpoint(name, function, input_signature=[spec])
-    with atomic(path) as scratch:
+    with atomic(path, replaces=SAVED_MODEL_FILES) as scratch:
         try:
             archive.write_out(scratch, verbose=False)
             (scratch / LABELS).parent.mkdir()
