@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_lt.datasets import Split
 from keras_lt.datasets.examples import ArrayRows, first_not_finite
 from keras_lt.datasets.long_tailed import OPEN
-from keras_lt.files import read_json, write_json
+from keras_lt.files import check_replaceable, read_json, remove, write_json
 from keras_lt.input_pipeline import (
     evaluation_batches,
     evaluation_rows,
@@ -33,6 +33,7 @@ from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
+from keras_lt.work_folder import FEATURE_FILES
 
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
@@ -273,9 +274,11 @@ def _extract(
     if _rows_done(folder, manifest) < total:
         partial = folder.with_name(f"{folder.name}.part")  # the same name for the next process to find
         start = _rows_done(partial, manifest)
-        shutil.rmtree(folder, ignore_errors=True)  # of no use to anybody, and its space may be needed
+        for place in (folder, partial):
+            check_replaceable(place, FEATURE_FILES)
+        remove(folder)  # of no use to anybody, and its space may be needed
         if not start:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
             partial.mkdir(parents=True)
         _check_space(partial, (total - start) * shape[-1] * dtype.itemsize)
         mode = "r+" if start else "w+"

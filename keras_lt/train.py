@@ -40,6 +40,8 @@ def run(run_config: RunConfig) -> dict:
     this_run = Run.of(run_config)
     with contextlib.ExitStack() as held:
         with plain_errors():
+            if run_config.overwrite:
+                this_run.check_emptiable(run_config.data_dir)
             strategy = make_strategy(run_config.strategy, run_config.devices)
             data = this_run.data
             check_with_data(run_config, data, strategy)

@@ -18,6 +18,7 @@ from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
 from keras_lt.serving.warmup import write_warmup
 from keras_lt.stages import join
+from keras_lt.work_folder import SAVED_MODEL_FILES
 
 ON_BAD_REQUEST = ("error", "nan")
 LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not read
@@ -69,7 +70,7 @@ def export_saved_model(
     Args:
       model: preprocessed images [B, S, S, 3], or feature vectors [B, D] -> logits [B, C], or with a classifier ->
         features [B, D].
-      path: the version's folder, such as `export/lws/1`; replaced where it exists.
+      path: the version's folder, such as `export/lws/1`; replaced where it holds a SavedModel and nothing else.
       class_names: [C].
       image_size: S, pixels; 0 of a model of feature vectors, for which the next ones have no meaning either.
       mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
@@ -121,7 +122,7 @@ def export_saved_model(
         signatures = _signature_of_features(network, class_names, width=takes[0])
     for name, (function, spec) in signatures.items():
         archive.add_endpoint(name, function, input_signature=[spec])
-    with atomic(path) as scratch:
+    with atomic(path, replaces=SAVED_MODEL_FILES) as scratch:
         try:
             archive.write_out(scratch, verbose=False)
             (scratch / LABELS).parent.mkdir()
