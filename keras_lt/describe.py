@@ -83,7 +83,7 @@ def summarize(data: LongTailed, inspections: Mapping[str, Inspection], duplicate
                 "images": len(split),
                 "bad": len(inspections[name].problems),
                 "rotated": int((inspections[name].orientations > 1).sum()),
-                **smallest_and_largest(inspections[name]),
+                **({} if data.of_features else smallest_and_largest(inspections[name])),
                 "repeated": sum(len(group[name]) - 1 for group in duplicates if name in group),
             }
             for name, split in data.all_splits.items()
@@ -247,7 +247,10 @@ def draw_augmented(data: LongTailed, inspection: Inspection, *, preprocessing: P
 
 
 def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Preprocessing, seed: int = 0) -> dict:
-    """Examines the images, writes `describe.json`, `classes.png`, `sizes.png` and `augmented.png`; the summary."""
+    """Examines the images, writes `describe.json`, `classes.png`, `sizes.png` and `augmented.png`; the summary.
+
+    Of data that are features already there are neither sizes nor augmentations to be drawn.
+    """
     folder = pathlib.Path(folder)
     inspections = inspect(data)
     summary = summarize(data, inspections, find_duplicates(inspections))
@@ -256,6 +259,8 @@ def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Prep
         raise ValueError(f"No image can be read. Received: {data.name}, the first: {summary['bad_images'][0]}")
     with atomic(folder / "classes.png") as scratch:
         scratch.write_bytes(plot_class_counts(data).png)
+    if data.of_features:
+        return summary
     with matplotlib.rc_context(RC):
         figures = {
             "sizes.png": draw_sizes(inspections, image_size=preprocessing.image_size),
@@ -283,7 +288,7 @@ def main():
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
     print_summary(summary)
-    for name in ("describe.json", "classes.png", "sizes.png", "augmented.png"):
+    for name in ("describe.json", "classes.png", *(() if data.of_features else ("sizes.png", "augmented.png"))):
         print(folder / name)
 
 

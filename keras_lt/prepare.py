@@ -52,7 +52,7 @@ with quietly(__name__, lambda: parser().print_help()):
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
-    from keras_lt.files import read_json, write_json
+    from keras_lt.files import read_json, sweep, write_json
     from keras_lt.preparing.conversion import convert
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
@@ -171,8 +171,7 @@ def _begin(folder: pathlib.Path, settings: Mapping):
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output_dir must be a new or empty folder. Received: {folder}, which holds other files")
     write_json(folder / SETTINGS, settings)
-    for scratch in (*folder.glob(".*.tfrecord"), *folder.glob(".*.npz"), *folder.glob(".*.json")):
-        scratch.unlink()
+    sweep(folder)
 
 
 def _plan(folder: pathlib.Path, name: str, split: Split, data_dir: str, images_per_shard: int) -> list[Shard]:

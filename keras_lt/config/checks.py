@@ -15,8 +15,10 @@ from keras_lt.registry import split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
+    NO_IMAGES,
     available_backbone,
     check_hosts,
+    check_no_images,
     check_stage_one,
     check_stage_two,
     check_start,
@@ -53,10 +55,14 @@ def check(config: RunConfig):
 
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
+    if data.of_features:
+        asked = {name: getattr(config, name) for name in NO_IMAGES}
+        check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
     available_backbone(backbones.find(config.backbone), train_parts=config.train_parts)
-    config.method_entry().data(data)  # a method may need classes of some size
-    check_hosts(strategy, config.stage_one_recipe)
+    hooks = config.method_entry()
+    hooks.data(data)  # a method may need classes of some size
+    check_hosts(strategy, config.stage_one_recipe, hooks)
     for recipe in config.recipes:
         check_resampling(recipe.resampling, data.class_counts)
         recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
@@ -120,6 +126,7 @@ def _check_stage_two(config: RunConfig):
             tau_split=config.tau_split,
             mixes=bool(config.mixup or config.cutmix),
         )
+    config.method_entry().check_classifier(config.stage_two_recipe(config.method))
     _ = config.recipes  # a recipe checks its own numbers
 
 

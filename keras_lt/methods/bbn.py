@@ -32,7 +32,6 @@ FIXED = {
     "head": ("auto",),
     "pretrained": ("",),
     "train_parts": ("all",),
-    "stage_one": ("images",),
     "mixup": (0,),
     "cutmix": (0,),
 }

@@ -3,6 +3,7 @@
 from keras_lt.classifiers import HEADS
 from keras_lt.stages.checks import (
     BATCH_NORMS,
+    NO_IMAGES,
     PRECISIONS,
     STAGE_ONE_INPUTS,
     STAGE_TWO_INPUTS,
@@ -10,6 +11,8 @@ from keras_lt.stages.checks import (
     TRAIN_PARTS,
     available_backbone,
     check_hosts,
+    check_no_images,
+    check_own_classifier,
     check_stage_one,
     check_stage_two,
     check_start,
@@ -35,6 +38,7 @@ __all__ = [
     "CHOSEN_BY",
     "DECOUPLING",
     "HEADS",
+    "NO_IMAGES",
     "PRECISIONS",
     "STAGE_ONE_INPUTS",
     "STAGE_TWO_INPUTS",
@@ -48,6 +52,8 @@ __all__ = [
     "available_backbone",
     "building",
     "check_hosts",
+    "check_no_images",
+    "check_own_classifier",
     "check_stage_one",
     "check_stage_two",
     "check_start",

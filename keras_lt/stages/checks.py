@@ -90,6 +90,11 @@ def check_stage_one(
             f"Received: resampling={recipe.resampling}"
         )
     if stage_one == "features":
+        if hooks.needs_images:
+            raise ValueError(
+                f"stage_one=features fits a classifier alone, and method={hooks.name} more than that on images. "
+                f"Received: stage_one=features, method={hooks.name}"
+            )
         if train_parts != "classifier":
             raise ValueError(
                 "stage_one=features trains nothing of the backbone: train_parts=classifier. "
@@ -108,6 +113,48 @@ def check_stage_one(
         )
 
 
+# The values, of flags and of arguments, that ask nothing of images or of a backbone.
+NO_IMAGES: dict[str, tuple] = {
+    "backbone": ("resnet8",),  # the default
+    "pretrained": ("",),
+    "image_size": (0,),
+    "train_parts": ("all", "classifier"),
+    "backbone_lr_multiplier": (1.0,),
+    "precision": ("float32",),
+    "augmentation": ("auto", "none"),
+    "randaugment": (0,),
+    "randaugment_magnitude": (9.0,),
+    "random_erasing": (0,),
+    "mixup": (0,),
+    "cutmix": (0,),
+    "feature_loss": ("",),
+    "stage_one": STAGE_ONE_INPUTS,
+    "stage_two": ("features",),
+    "feature_views": (0, 1),
+    "feature_dtype": ("float32",),
+    "batch_norm": ("frozen",),
+    "on_bad_image": ("error",),
+    "on_bad_request": ("error",),
+}
+
+
+def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (), **values):
+    """Raises ValueError for what needs images, or would do nothing, where data are features already.
+
+    Args:
+      classifiers: those of stage two.
+      **values: of names in `NO_IMAGES`.
+    """
+    if "features" not in hooks.fixed.get("stage_one", STAGE_ONE_INPUTS):
+        raise ValueError(f"method={hooks.name} is trained on images. Received: a data set of features alone")
+    for name in classifiers:
+        if trains_on_images(classifier_entry(name)[0], "features"):
+            raise ValueError(f"{name} is trained on images. Received: a data set of features alone")
+    for name, value in values.items():
+        if value not in NO_IMAGES[name]:
+            raise ValueError(f"{name} is of images, and the data set is of features alone. Received: {name}={value}")
+
+
 def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
     """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
 
@@ -120,10 +167,14 @@ def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -
     return entry
 
 
-def check_hosts(strategy: Strategy, recipe: Recipe):
+def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
     """Raises ValueError for what trains on one host alone."""
-    if recipe.feature_loss and not hosts(strategy).one_host:
+    if hosts(strategy).one_host:
+        return
+    if recipe.feature_loss:
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+    if hooks.one_host:
+        raise ValueError(f"method={hooks.name} trains on one host. Received: several hosts")
 
 
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
@@ -150,7 +201,11 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         name=text,
     )
     entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
-    changes = {**entry.recipe, **others}
+    own_recipe = {
+        field: value.format(**entry.parameters) if isinstance(value, str) else value
+        for field, value in entry.recipe.items()
+    }
+    changes = {**own_recipe, **others}
     return entry, dataclasses.replace(recipe, **changes) if changes else recipe
 
 
@@ -211,14 +266,46 @@ def check_start(name: str, entry: ClassifierEntry, head: HeadEntry):
         )
 
 
-def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):
-    """Raises ValueError where features of a split are missing, or of another width than train's."""
+def check_own_classifier(method: str, recipe: Recipe, *, on_images: bool = False):
+    """Raises ValueError for a recipe that the classifier of a method, a layer of its own, cannot be trained by.
+
+    Args:
+      on_images: whether it is trained on images.
+    """
+    if recipe.loss_entry.needed_head:
+        raise ValueError(
+            f"method={method} has a classifier of its own, so no loss that needs another. Received: loss={recipe.loss}"
+        )
+    if on_images and recipe.resampling_entry.makes_features:
+        raise ValueError(
+            f"method={method} trains its classifier on images, and new features are none. "
+            f"Received: resampling={recipe.resampling}"
+        )
+
+
+def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *, classes: int | None, trusted: bool):
+    """Raises ValueError where features of a split are missing, or of another width, or its labels are of no class.
+
+    Args:
+      splits: those that are needed.
+      classes: C; None is as many as train has.
+      trusted: whether they are known to be finite numbers.
+    """
     missing = [split for split in splits if split not in features]
     if missing:
         raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
     widths = {split: examples.width for split, examples in features.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"features of all splits must have one width. Received: {widths}")
+    classes = classes or int(features["train"].labels.max(initial=-1)) + 1
+    for name in dict.fromkeys(splits):
+        labels = features[name].labels
+        if not len(labels) or labels.min() < 0 or labels.max() >= classes:
+            found = f"{labels.min()}..{labels.max()}" if len(labels) else "none"
+            raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {name}")
+        bad = None if trusted else features[name].first_not_finite
+        if bad is not None:
+            raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {name}")
 
 
 def check_choice(argument: str, value: str, valid):
