@@ -12,6 +12,7 @@ import keras_lt
 from keras_lt import classifiers, datasets, losses, samplers
 from keras_lt.config import RunConfig
 from keras_lt.registry import names_in
+from tests.test_imports import ROW_OF
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,6 +86,12 @@ def test_every_member_is_described(path, family):
         assert f"`{name}" in TEXTS["docs/systems.md"] or f"{name}|" in TEXTS["docs/systems.md"], name
 
 
+def test_the_table_of_modules_is_that_of_the_imports():
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", TEXTS["docs/design.md"], re.M)
+    written = {name: int(row) for row, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert written == {module: row for module, row in ROW_OF.items() if module != "__main__"}
+
+
 def test_the_readme_stays_short():
     assert TEXTS["README.md"].count("\n") < 185
     assert len(re.findall(r"^pip install -e ", TEXTS["README.md"], re.M)) == 2
@@ -132,3 +139,15 @@ def test_what_the_design_page_adds_is_a_member():
     features = {split: keras_lt.FeatureSet(rng.normal(size=(75, 4)), labels) for split in ("train", "val")}
     learned = keras_lt.learn_classifier("balanced_head:epochs=1:batch_size=25", features=features)
     assert isinstance(learned.model, keras.Model)
+
+
+def test_the_api_pages_have_every_public_name(tmp_path):
+    """The names that are loaded when first used among them, without a warning."""
+    pytest.importorskip("pdoc")
+    from tools.api_pages import write_pages  # noqa: PLC0415 - imports pdoc
+
+    write_pages(tmp_path)
+    text = (tmp_path / "keras_lt.html").read_text(encoding="utf-8")
+    for name in keras_lt.__all__:
+        assert f'id="{name}"' in text or f"keras_lt/{name}.html" in text, name
+    assert 'id="sample_indices"' in (tmp_path / "keras_lt/resampling.html").read_text(encoding="utf-8")
