@@ -8,7 +8,7 @@ import keras
 
 
 def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and those inside of them; `model.layers` has the outermost ones only. Keras 3.10 to 3.15."""
+    """The layers of a model and those inside of them, where `model.layers` has the outermost. Keras 3.10 to 3.15."""
     return list(model._flatten_layers(include_self=False))
 
 
@@ -30,7 +30,7 @@ def inside_xla() -> bool:
 
 
 def compute_on_tensorflow(layer: keras.layers.Layer):
-    """Has an image layer compute on TensorFlow whatever backend models have, for use in `tf.data`. Keras 3.10 to 3.15."""
+    """Has an image layer compute on TensorFlow, for use in `tf.data`, whatever the backend. Keras 3.10 to 3.15."""
     layer.backend.set_backend("tensorflow")
 
 

@@ -16,7 +16,6 @@ from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
     NO_IMAGES,
-    available_backbone,
     check_hosts,
     check_no_images,
     check_stage_one,
@@ -59,7 +58,9 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
         asked = {name: getattr(config, name) for name in NO_IMAGES}
         check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
-    available_backbone(backbones.find(config.backbone), train_parts=config.train_parts)
+    backbone = backbones.find(config.backbone).available()
+    if "last_block" in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
+        backbone.check_last_block()
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size
     check_hosts(strategy, config.stage_one_recipe, hooks)

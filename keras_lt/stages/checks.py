@@ -155,18 +155,6 @@ def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (
             raise ValueError(f"{name} is of images, and the data set is of features alone. Received: {name}={value}")
 
 
-def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
-    """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
-
-    Raises:
-      ValueError: there is none, or its last block is to be trained and nobody knows where that begins.
-    """
-    entry = backbone.available()
-    if train_parts == "last_block":
-        entry.check_last_block()
-    return entry
-
-
 def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
     """Raises ValueError for what trains on one host alone."""
     if hosts(strategy).one_host:

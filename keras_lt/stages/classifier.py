@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_lt import compat
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
@@ -261,7 +262,7 @@ def _fit_on_images(
         backbone = copy_of(representation.backbone)
         train_only(backbone, train_parts)
         if batch_norm == "update":
-            for part in _leaves(backbone):
+            for part in compat.layers_within(backbone):
                 if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
                     part.trainable = True  # by which Keras runs it in training mode
                     for variable in part.trainable_variables:
@@ -317,12 +318,3 @@ def _settled(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layer
     settled.build((None, width))
     settled.set_weights(layer.get_weights())
     return settled
-
-
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of the models nested in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer

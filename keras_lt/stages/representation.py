@@ -18,7 +18,7 @@ from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_history, read_json, write_history, write_json
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
-from keras_lt.stages.checks import available_backbone, check_hosts, check_no_images, check_stage_one, head_entry
+from keras_lt.stages.checks import check_hosts, check_no_images, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -147,7 +147,9 @@ def learn_representation(
         stage_one=stage_one,
         **augmentations,
     )
-    entry = available_backbone(entry, train_parts=train_parts)
+    entry = entry.available()
+    if train_parts == "last_block":
+        entry.check_last_block()
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
     learned = hooks.data(data)
