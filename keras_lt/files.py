@@ -188,7 +188,7 @@ def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSErro
     needs = f"{size / 1e6:.1f} MB" if size else f"more than {written / 1e6:.1f} MB"
     return (
         f"No room for {path} ({error.strerror}): it needs {needs}, {free / 1e6:.1f} MB are free. What was finished is "
-        "as it was: make room and give the same command again, and it goes on from there"
+        "kept: free some space and give the same command again, and it resumes from there"
     )
 
 

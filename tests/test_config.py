@@ -183,7 +183,7 @@ def test_help_goes_by_topic_and_shows_defaults_and_choices():
     text = config.help_text(flag_values)
     topics = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert topics[:3] == ["Data", "The run", "Network"]
-    assert "  --batch_size=512\n      Images of one update, over all devices.\n" in text
+    assert "  --batch_size=512\n      Images per step, over all devices together.\n" in text
     assert "  --learning_rate=0.2\n      Peak learning rate of stage one.\n" in text
     assert "  --classifier_learning_rate=0.0\n      Peak learning rate of stage two. 0 is --learning_rate.\n" in text
     assert "[frozen | update]" in text

@@ -42,9 +42,9 @@ GOOD = {
     "d.bmp": encoded("BMP", seed=3),
 }
 BAD = {  # file -> content, what is said of it
-    "cut.jpg": (JPEG[:-30], "broken or cut short"),
+    "cut.jpg": (JPEG[:-30], "corrupt or truncated"),
     "header.jpg": (JPEG[:100], "not a whole image of a known kind; it begins with"),
-    "half.png": (GOOD["b.png"][:90], "broken or cut short"),
+    "half.png": (GOOD["b.png"][:90], "corrupt or truncated"),
     "empty.jpg": (b"", "empty"),
     "page.jpg": (
         b"<!DOCTYPE html><html>404</html>",

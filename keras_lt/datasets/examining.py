@@ -50,7 +50,7 @@ def _why_not_decoded(image: PIL.Image.Image, error: tf.errors.OpError) -> str:
     try:
         image.load()
     except Exception:  # a broken image raises nearly anything
-        return f"broken or cut short ({image.format})"
+        return f"corrupt or truncated ({image.format})"
     said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
     return f"{image.format} of a kind that TensorFlow does not decode: {PREPARE}. It says: {said}"
 

@@ -188,7 +188,7 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         of=f"classifier={name}",
         name=text,
     )
-    entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
+    entry = entry.with_parameters(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
     own_recipe = {
         field: value.format(**entry.parameters) if isinstance(value, str) else value
         for field, value in entry.recipe.items()
