@@ -76,7 +76,9 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
         raise ValueError(f"{folder} is in use by {who}: wait for its end, or take another folder") from error
     except NotImplementedError:
-        warnings.warn(f"The file system of {folder} has no locks: see to it that one process uses it.", stacklevel=3)
+        warnings.warn(
+            f"The file system of {folder} has no locks: make sure that only one process uses it.", stacklevel=3
+        )
     try:
         if _holder(path)[:1] != [str(os.getpid())]:  # where filelock itself wrote it, it must stay as it is
             path.write_text(f"{os.getpid()}\n{platform.node()}\n", "utf-8")

@@ -2,7 +2,7 @@
 
     python -m keras_lt.prepare --dataset=places_lt --data_dir=/data/places --output_dir=/data/small --shorter_side=256
 
-Afterwards `--data_dir=/data/small` stands for the data set. Killed at any moment, the same command goes on from
+Afterwards `--data_dir=/data/small` stands for the data set. Killed at any moment, the same command resumes from
 the last finished shard. `--verify` reads a prepared folder through and names what is damaged. The folder is described
 in `keras_lt.datasets.prepared`, and what happens to an image in `keras_lt.preparing.conversion`.
 """

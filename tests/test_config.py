@@ -142,14 +142,14 @@ def test_what_starts_from_a_dense_layer_is_refused_on_another_head_before_any_tr
         ({"loss": "ldam", "head": "dense"}, "loss=ldam needs head=cosine:scale=30.0"),
         (
             {"classifier_resampling": "smote", "stage_two": "images", "classifiers": ("crt",)},
-            "crt is trained on images, and new features are none",
+            "crt is trained on images, and its resampling makes features",
         ),
         ({"classifier_resampling": "smote", "classifiers": ("fine_tune",)}, "fine_tune is trained on images"),
         ({"classifier_resampling": "smote"}, "would do nothing in this run: no classifier of it"),
         ({"method": "oltr", "mixup": 0.2}, "method=oltr has mixup=0 and no other"),
         (
             {"mixup": 0.2, "stage_two": "images", "classifiers": ("crt",), "classifier_class_weights": "power"},
-            "class_weights are of one class per image.*crt on images",
+            "class_weights need one class per image.*crt on images",
         ),
         (
             {"sampler": "square_root", "engine": "instance"},

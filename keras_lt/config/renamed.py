@@ -81,7 +81,10 @@ def translated(values: Values, old: dict[str, str]) -> Values:
         if not changes and value != renamed.default:
             raise ValueError(f"--{flag} would do nothing in this run; it is {renamed.instead} now. Received: {value}")
         if value != renamed.default:
-            warnings.warn(f"--{flag}={value} is {renamed.instead} now, and goes with the next release.", stacklevel=2)
+            warnings.warn(
+                f"--{flag}={value} is {renamed.instead} now; the old name will be removed in the next release.",
+                stacklevel=2,
+            )
         values |= changes
     for flag, names in RENAMED_VALUES.items():
         if values[flag] in names:

@@ -25,7 +25,7 @@ TOP = 5  # classes kept per example
 
 
 class Confusion(NamedTuple):
-    """How often examples of one class are taken for another; `share` is of the examples of the true class."""
+    """How often examples of one class are predicted as another; `share` is of the examples of the true class."""
 
     true: int
     predicted: int

@@ -36,7 +36,7 @@ class Class:
 
 @dataclasses.dataclass(frozen=True)
 class ConfusedPair:
-    """A class taken for one with many more training images.
+    """A class predicted as one with many more training images.
 
     Attributes:
       true, predicted: the two.
@@ -56,7 +56,7 @@ class ConfusedPair:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A test image, what it is and what it is taken for."""
+    """A test image, its true class and the predicted one."""
 
     picture: Picture
     true: Class
