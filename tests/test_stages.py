@@ -11,6 +11,7 @@ from keras_lt.classifiers import (
     ClassifierEntry,
     NearestClassMean,
     TauNormalizedDense,
+    fold,
     fresh_dense,
     ncm,
 )
@@ -116,17 +117,37 @@ def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_p
     assert_same(loaded.head.get_weights(), learned.head.get_weights())
 
 
+@pytest.fixture(scope="module")
+def two_classes(data):
+    """The first two classes of the data set, of which val and test have the second alone."""
+    parts = {name: split.subset(np.flatnonzero(split.labels == 1)) for name, split in data.splits.items()}
+    parts["train"] = data.train.subset(np.flatnonzero(data.train.labels < 2))
+    return dataclasses.replace(data, **parts, class_names=("dark", "grey"), listed_counts=None)
+
+
+@pytest.fixture(scope="module")
+def of_two_classes(two_classes, tiny_backbone):
+    return learn_representation(two_classes, backbone=tiny_backbone, recipe=dataclasses.replace(STAGE_ONE, epochs=1))
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(data, representation, name, tmp_path):
+def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(two_classes, of_two_classes, name, tmp_path):
+    data, representation = two_classes, of_two_classes
+    recipe = dataclasses.replace(STAGE_TWO, epochs=2, steps_per_epoch=2)
     before = weights(representation.backbone)
-    classifier = learn_classifier(name, representation, data, recipe=STAGE_TWO)
+    classifier = learn_classifier(name, representation, data, recipe=recipe)
     assert_same(weights(representation.backbone), before)
     assert (classifier.backbone is representation.backbone) == (CLASSIFIERS[name].train_parts == "classifier")
-    assert classifier.model.output_shape == (None, 3)
+    assert classifier.model.output_shape == (None, 2)
     classifier.save(tmp_path, representation)
     backbone, loaded = load_classifier(tmp_path, representation)
-    features = extract_features(backbone, data.test, representation.preprocessing).features
-    np.testing.assert_array_equal(loaded(features), classifier.model(features))
+    features = extract_features(backbone, data.test, representation.preprocessing)
+    logits = keras.ops.convert_to_numpy(classifier.model(features.features))
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(loaded(features.features), logits)
+    if (affine := fold(classifier.model.layers[-1])) is not None:
+        np.testing.assert_allclose(features.features @ affine[0] + affine[1], logits, rtol=1e-4, atol=1e-4)
+    assert 0 <= classifier.val["class_mean"] <= 1  # of the one class that is there
 
 
 def test_joint_is_stage_ones_own_classifier(data, representation):
