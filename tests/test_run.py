@@ -1,19 +1,23 @@
 """A finished run in one line, and what belongs together in it."""
 
 import dataclasses
+import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 import keras_lt
-from keras_lt import repeat, train
+from keras_lt import evaluate, repeat, train
 from keras_lt.config import RunConfig
 from keras_lt.evaluation import evaluate_classifier
 from keras_lt.features import extract_features
 from keras_lt.files import read_json
+from keras_lt.run import source_prior
 from keras_lt.serving import MODEL_CARD
 from keras_lt.work_folder import WorkFolder
 from tests.conftest import COUNTS, squares
+from tests.test_evaluate import asked as command_line
 from tests.test_files import holder_of
 
 GROUPS = ("many", "medium", "few", "all", "class_mean")
@@ -186,3 +190,127 @@ def test_parameters_are_part_of_a_classifiers_name_and_of_its_folder(tmp_path, n
     assert folder.finished_classifiers == folder.exported == [name]
     assert ":" not in folder.classifier_folder(name).name
     assert folder.latest_export(name).name == "3"
+
+
+# What version 0.1 wrote of a run with defaults, but for the sizes; since renamed: focal_gamma, label_smoothing,
+# class_weights_beta, classifier_epochs_for.
+FLAGS_01 = """
+--dataset=arrays
+--data_dir={data_dir}
+--imbalance_ratio=0.0
+--profile=auto
+--allow_modified_lists=false
+--on_bad_image=error
+--workdir={workdir}
+--overwrite=false
+--seed=0
+--backbone=tiny
+--pretrained=
+--image_size=0
+--train_parts=all
+--backbone_lr_multiplier=1.0
+--augmentation=crop_flip
+--randaugment=0
+--randaugment_magnitude=9.0
+--random_erasing=0.0
+--mixup=0.0
+--cutmix=0.0
+--method=decoupling
+--sampler=instance_balanced
+--engine=auto
+--head=auto
+--loss=cross_entropy
+--focal_gamma=2.0
+--feature_loss=
+--feature_loss_weight=1.0
+--class_weights=none
+--class_weights_from=0
+--class_weights_beta=0.9999
+--resampling=none
+--label_smoothing=0.0
+--epochs=2
+--steps_per_epoch=0
+--batch_size=16
+--accumulate_steps=1
+--base_batch_size=0
+--learning_rate=0.05
+--schedule=cosine
+--warmup_epochs=0
+--decay_epochs=
+--decay_factor=0.1
+--weight_decay=0.0005
+--clip_norm=0.0
+--ema_momentum=0.0
+--classifiers=joint,crt,crt_last_block
+--stage_two=features
+--classifier_epochs=2
+--classifier_epochs_for=
+--classifier_sampler=class_balanced
+--classifier_class_weights=none
+--classifier_resampling=none
+--classifier_learning_rate=0.0
+--classifier_schedule=cosine
+--classifier_decay_epochs=
+--tau_split=val
+--i_know_this_is_test=false
+--feature_views=2
+--feature_dtype=float16
+--batch_norm=frozen
+--precision=float32
+--jit_compile=auto
+--steps_per_execution=1
+--strategy=auto
+--devices=
+--export_classifier=
+--target_prior=
+--on_bad_request=error
+--export_onnx=false
+"""
+
+
+@pytest.fixture
+def folder_01(run_config, tmp_path):
+    """(**other flags) -> the run's folder as version 0.1 left it: without a lock, its predictions without cuts."""
+
+    def make(**flags):
+        folder = shutil.copytree(run_config.folder, tmp_path / "of 0.1", ignore=shutil.ignore_patterns(".lock"))
+        text = FLAGS_01.format(data_dir=run_config.data_dir, workdir=folder)
+        (folder / "flags.cfg").write_text(text + "".join(f"--{flag}={value}\n" for flag, value in flags.items()))
+        for path in folder.glob("classifiers/*/predictions.npz"):
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in file.files if name != "cuts"}
+            np.savez(path, **arrays)
+        return folder
+
+    return make
+
+
+def test_a_work_folder_of_version_01_is_opened_evaluated_and_exported(folder_01, run_config):
+    folder = folder_01()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        old = keras_lt.Run(folder)
+        assert old.differences(dataclasses.replace(run_config, workdir=str(folder))) == []
+    features = contents(folder / "features")
+    scores = evaluate.run(command_line(f"--workdir={folder}"))
+    for name, row in old.results["classifiers"].items():
+        assert old.scores(name).accuracies["all"] == pytest.approx(row["test"]["all"])
+        assert scores[name].accuracies["all"] == pytest.approx(row["test"]["all"])
+    assert contents(folder / "features") == features  # found, not extracted anew
+    assert (old.export("crt_last_block") / "saved_model.pb").exists()
+
+
+def test_what_was_not_default_in_version_01_is_told_by_its_new_name(folder_01):
+    folder = folder_01(loss="focal", focal_gamma=1.0, classifier_epochs_for="crt:5", method="oltr_frozen")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        old = keras_lt.Run(folder).config
+    assert [str(warning.message).split(" ")[0] for warning in caught] == [
+        "--focal_gamma=1.0",
+        "--classifier_epochs_for=crt:5",
+        "--method=oltr_frozen",
+    ]
+    assert old.loss == "focal:gamma=1.0"
+    assert old.classifiers == ("joint", "crt:epochs=5", "crt_last_block")
+    assert old.method == "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"
+    np.testing.assert_allclose(source_prior("oltr_frozen", old, COUNTS), [1 / 3] * 3)  # of class-balanced draws
