@@ -12,20 +12,21 @@ from keras_lt import evaluate, repeat, train
 from keras_lt.config import RunConfig
 from keras_lt.evaluation import evaluate_classifier
 from keras_lt.features import extract_features
-from keras_lt.files import read_json
+from keras_lt.files import read_history, read_json
 from keras_lt.run import source_prior
 from keras_lt.serving import MODEL_CARD
 from keras_lt.work_folder import WorkFolder
 from tests.conftest import COUNTS, squares
 from tests.test_evaluate import asked as command_line
 from tests.test_files import holder_of
+from tools.serving import models_config
 
 GROUPS = ("many", "medium", "few", "all", "class_mean")
 
 
 @pytest.fixture(scope="module")
 def run_config(tmp_path_factory):
-    """Half-precision features in two views; cRT on them, and cRT with a last block of its own."""
+    """Half-precision features in two views; cRT on them, for one epoch too, and cRT with a last block of its own."""
     folder = tmp_path_factory.mktemp("squares")
     for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
         images, labels = squares(counts, seed=seed)
@@ -42,7 +43,7 @@ def run_config(tmp_path_factory):
         classifier_epochs=2,
         feature_dtype="float16",
         feature_views=2,
-        classifiers=("joint", "crt", "crt_last_block"),
+        classifiers=("joint", "crt", "crt:epochs=1", "crt_last_block"),
     )
     train.run(run_config)
     return run_config
@@ -60,7 +61,7 @@ def contents(folder):
 
 def test_a_finished_run_is_had_in_one_line(run, run_config):
     assert run.results == read_json(run_config.folder / "results.json")
-    assert run.classifiers == ["joint", "crt", "crt_last_block"]
+    assert run.classifiers == ["joint", "crt", "crt:epochs=1", "crt_last_block"]
     assert run.config == run_config
     assert len(run.data.train) == 150
     assert len(run.representation.history) == 2
@@ -90,7 +91,7 @@ def test_features_are_those_of_the_backbone_as_the_run_stores_them(run, run_conf
     np.testing.assert_array_equal(own.features, extract_features(backbone, run.data.test, run.preprocessing).features)
 
 
-@pytest.mark.parametrize("name", ["joint", "crt", "crt_last_block"])
+@pytest.mark.parametrize("name", ["joint", "crt", "crt:epochs=1", "crt_last_block"])
 def test_scores_are_those_of_the_results(run, name):
     row = run.results["classifiers"][name]
     for split in ("val", "test"):
@@ -107,6 +108,24 @@ def test_an_export_is_the_next_version(run, run_config):
     assert written == run.latest_export("crt") == run_config.folder / f"export/crt/{version}"
     assert "crt" in run.exported
     assert "--target_prior=train" in (written / MODEL_CARD).read_text()
+
+
+def test_parameters_of_a_classifier_are_part_of_its_name_everywhere(run, run_config, tmp_path):
+    name, folder = "crt:epochs=1", run_config.folder
+    assert len(read_history(folder / "classifiers/crt-epochs=1/history.csv")) == 1
+    assert len(read_history(folder / "classifiers/crt/history.csv")) == 2
+    assert list(run.results["classifiers"]) == run.classifiers
+    assert ">cRT, epochs 1<" in (folder / "report.html").read_text()
+    assert "| cRT, epochs 1 |" in (folder / "results.md").read_text().replace("**", "")
+    scores = evaluate.run(command_line(f"--workdir={folder}", f"--classifiers={name}", f"--predictions={tmp_path}/p"))
+    assert scores[name].accuracies["all"] == pytest.approx(run.results["classifiers"][name]["test"]["all"])
+    assert f"{name},0," in (tmp_path / "p").read_text()
+    written = run.export(name)
+    assert written.parent == folder / "export/crt-epochs=1"
+    assert (written / MODEL_CARD).read_text().startswith(f"# {name} on ")
+    assert name in run.exported
+    models_config.main([f"--workdir={folder}"])
+    assert 'name: "crt-epochs=1" base_path: "/models/crt-epochs=1"' in (folder / "export/models.config").read_text()
 
 
 def test_repeating_a_run_of_half_precision_leaves_its_features_as_they_are_and_so_does_training_again(run_config):
@@ -167,7 +186,9 @@ def test_a_folder_that_is_no_run_is_told_what_was_expected(tmp_path, ask, missin
 
 
 def test_a_classifier_that_is_not_there_is_named_with_those_that_are(run):
-    with pytest.raises(ValueError, match=r"no finished classifier 'lws', it has joint, crt, crt_last_block; train it"):
+    with pytest.raises(
+        ValueError, match=r"no finished classifier 'lws', it has joint, crt, crt:epochs=1, crt_last_block; train it"
+    ):
         run.classifier("lws")
 
 
