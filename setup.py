@@ -20,7 +20,8 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }
 
-TEST = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "ruff>=0.8", "scipy>=1.12"]
+VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8"]  # for `pytest -m versions`
+TEST = [*VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(
     name="keras_lt",
@@ -35,16 +36,16 @@ setup(
     package_data={"keras_lt": ["data/*", "templates/*"], "keras_lt.flags": ["*.cfg"]},
     entry_points={"console_scripts": ["keras-lt=keras_lt.__main__:main"]},
     install_requires=[
-        "absl-py>=2.1",
+        "absl-py>=1.4",
         "filelock>=3.12",
         "h5py>=3.11",
         "jinja2>=3.1",
-        "keras>=3.8",
+        "keras>=3.10",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10",
         "rich>=13",
         "tensorflow>=2.18",
     ],
-    extras_require={**EXTRAS, "test": [*TEST, *itertools.chain(*EXTRAS.values())]},
+    extras_require={**EXTRAS, "versions": VERSIONS, "test": [*TEST, *itertools.chain(*EXTRAS.values())]},
 )

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.compat import layers_within
+
 STRATEGIES = ("auto", "none", "mirrored", "multi_host")
 
 
@@ -35,7 +37,7 @@ class OneHost:
         """Gives the model to be compiled and fitted: several devices share the statistics of the global batch."""
         layers = [
             layer
-            for layer in model._flatten_layers(include_self=False)
+            for layer in layers_within(model)
             if isinstance(layer, keras.layers.BatchNormalization) and self.strategy.num_replicas_in_sync > 1
         ]
         for layer in layers:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lt.compat import variable_index
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, member
 
@@ -79,7 +80,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         """One step on one variable."""
-        index = self._get_variable_index(variable)
+        index = variable_index(self, variable)
         rate = self._factors[index] * ops.cast(learning_rate, variable.dtype)
         momentum = self.momenta[index]
         gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable
@@ -131,7 +132,7 @@ class AdamW(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """One step on one variable."""
-        rate = self._factors[self._get_variable_index(variable)] * ops.cast(learning_rate, variable.dtype)
+        rate = self._factors[variable_index(self, variable)] * ops.cast(learning_rate, variable.dtype)
         self.assign_sub(variable, rate * self.decoupled_weight_decay * variable)
         super().update_step(gradient, variable, rate)
 
@@ -176,12 +177,13 @@ def check_optimizer(recipe: Recipe) -> OptimizerEntry:
       ValueError: there is none of that name, or it has no such setting.
     """
     entry = member(OPTIMIZERS, recipe.optimizer, what="optimizer")
-    for setting in {"momentum", "nesterov"} - set(entry.settings):
-        if getattr(recipe, setting) != getattr(Recipe, setting):
-            raise ValueError(
-                f"{setting} belongs to optimizer=sgd. "
-                f"Received: optimizer={recipe.optimizer}, {setting}={getattr(recipe, setting)}"
-            )
+    for owner, other in OPTIMIZERS.items():
+        for setting in other.settings:
+            if setting not in entry.settings and getattr(recipe, setting) != getattr(Recipe, setting):
+                raise ValueError(
+                    f"{setting} belongs to optimizer={owner}. "
+                    f"Received: optimizer={recipe.optimizer}, {setting}={getattr(recipe, setting)}"
+                )
     return entry
 
 

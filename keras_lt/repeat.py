@@ -6,15 +6,16 @@ Every seed is a run of `keras_lt.train` in `<workdir>/seed-<n>`, skipped when fi
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_repeat_flags)):
     import numpy as np
     import rich
 
-    from keras_lt import config
     from keras_lt.comparison.runs import train_all
     from keras_lt.comparison.summary import terminal_tables, write_summary
     from keras_lt.comparison.tables import mean_and_deviation
@@ -62,7 +63,7 @@ def summarize(
       predictions: classifier -> class ids, a row per seed, [S, N].
       labels: of the same test images, [N].
       groups: of the classes.
-      best: the classifier that, beside Joint, all are compared with.
+      best: the classifier that, beside the baseline, all are compared with.
     Returns: {"test_images", "resamples", "best", "classifiers": {name: {score: estimate}}, "comparisons": {reference:
       {name: {"differences": {score: estimate}, "only_right", "only_wrong", "p_values"}}}}, the last three per seed. An
       estimate is {"per_seed", "mean", "deviation", "interval"}: deviation over seeds, interval over test images.
@@ -151,4 +152,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_repeat_flags()
-    launch(main, config.help_text)
+    launch(main)

@@ -42,6 +42,7 @@ def photographs(dtype="float32"):
     return tf.constant(np.random.default_rng(1).normal(2.0, 3.0, (3, 5, 6, 4)), dtype)
 
 
+@pytest.mark.versions
 def test_the_fused_kernel_is_used():
     ours, theirs = pair()
     ops = [
@@ -56,6 +57,7 @@ def test_the_fused_kernel_is_used():
     assert "FusedBatchNormV3" in ops[0] - ops[1]
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("mode", MODES)
 def test_a_training_step_is_that_of_keras(mode):
     ours, theirs = pair()
@@ -65,6 +67,7 @@ def test_a_training_step_is_that_of_keras(mode):
         np.testing.assert_allclose(our, their, rtol=1e-5, err_msg=our.name)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_keeps_float32_statistics(dtype):
     ours, theirs = pair(dtype=f"mixed_{dtype}")
@@ -91,6 +94,7 @@ def test_frozen_and_in_inference_it_uses_the_moving_statistics():
     np.testing.assert_allclose(ours(photographs(), training=True), theirs(photographs()), rtol=1e-5)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
@@ -107,6 +111,7 @@ def test_what_the_kernel_does_not_fit_is_left_to_keras(options, shape):
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+@pytest.mark.versions
 def test_it_survives_saving(tmp_path):
     images = keras.Input((5, 6, 4))
     model = keras.Model(images, FusedBatchNormalization()(images))

@@ -33,6 +33,7 @@ def train(model, checkpoints, epochs):
     return done
 
 
+@pytest.mark.versions
 def test_a_stopped_training_ends_where_an_unstopped_one_does(tmp_path):
     """With dropout, batch norm and momentum, whose state Keras's own backup loses in part."""
     whole, stopped, resumed = model_with_dropout(), model_with_dropout(), model_with_dropout()

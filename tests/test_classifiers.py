@@ -55,6 +55,7 @@ def four_accuracies(logits, data):
 # Every classifier ends as a Keras layer from features to logits.
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_survives_saving(name, tmp_path):
     layer = built(name)

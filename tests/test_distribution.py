@@ -144,6 +144,7 @@ print(max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(*weights)))
 """
 
 
+@pytest.mark.versions
 def test_both_stages_run_on_two_devices_and_stage_two_gives_the_numbers_of_one():
     """Features have no batch norm, so two half batches are one batch; the last one of val is uneven."""
     assert float(lines_of(TWO_CPUS, NOISE, TWO_DEVICES)[-1]) < 1e-5

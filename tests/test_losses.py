@@ -204,6 +204,7 @@ def test_keras_loss_passes_and_keeps_what_else_the_function_takes():
     np.testing.assert_allclose(restored(np.array([0, 1]), np.zeros((2, 2))), 5 * math.log(2), rtol=1e-6)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_model_trains_with_each_loss_and_survives_saving(name, tmp_path):
     features = np.eye(3, dtype=np.float32)

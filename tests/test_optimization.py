@@ -50,6 +50,7 @@ def test_decay_reaches_every_trainable_weight_of_a_model():
         np.testing.assert_allclose(weight.numpy(), factor * value, rtol=1e-6)
 
 
+@pytest.mark.versions
 def test_multipliers_scale_the_rate_of_their_variables():
     fast, slow = keras.Variable(1.0, name="fast"), keras.Variable(1.0, name="slow")
     optimizer = CoupledSGD(0.1, momentum=0.0, multipliers={slow.path: 0.1})
@@ -135,6 +136,7 @@ def test_nesterov_steps_ahead_of_the_momentum():
     np.testing.assert_allclose(values, [2 - 0.15, 2 - 0.15 - 0.175], rtol=1e-6)
 
 
+@pytest.mark.versions
 def test_adamw_decays_apart_from_the_gradient_at_each_variables_own_rate():
     """Constant gradient 1: both moments' estimates are 1, so a step is rate / (1 + eps), after w (1 - rate 0.2)."""
     fast, slow = keras.Variable([2.0], name="fast"), keras.Variable([2.0], name="slow")
@@ -147,6 +149,7 @@ def test_adamw_decays_apart_from_the_gradient_at_each_variables_own_rate():
         np.testing.assert_allclose(np.ravel([np.asarray(w) for w in (fast, slow)]), expected, rtol=1e-5)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_every_optimizer_of_a_recipe_survives_its_config(name):
     recipe = Recipe(epochs=2, optimizer=name, learning_rate=0.1)

@@ -23,6 +23,7 @@ def test_without_magnitude_an_even_histogram_stays():
         np.testing.assert_allclose(operation(image, tf.constant([1, 2])), image, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", _operations(9.0))
 def test_each_operation_changes_the_image_and_keeps_its_range(name):
     operation = _operations(9.0)[name]
@@ -75,6 +76,7 @@ def test_a_parallel_map_gives_every_position_its_own_pixels_again_and_again():
     assert len(np.unique(whole.reshape(24, -1), axis=0)) == 24
 
 
+@pytest.mark.versions
 def test_global_random_states_are_left_alone():
     _operations.cache_clear()
     random.seed(1)

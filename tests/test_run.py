@@ -157,6 +157,7 @@ def test_an_emptied_folder_keeps_its_lock(tmp_path):
     run = keras_lt.Run(tmp_path / "run")
     with run.locked():
         (run.folder / "features/test").mkdir(parents=True)
+        (run.folder / "features/test/features.npy").touch()
         (run.folder / "flags.cfg").touch()
         run.empty()
         assert [path.name for path in run.folder.iterdir()] == [".lock"]
@@ -213,79 +214,68 @@ def test_parameters_are_part_of_a_classifiers_name_and_of_its_folder(tmp_path, n
     assert folder.latest_export(name).name == "3"
 
 
+THEIRS = ("images/cat/1.jpg", "notes.txt", "plots/mine.png", "export/notes.md", "features/test/mine.npy", "empty")
+OURS = ("flags.cfg", "plots/reliability.png", "export/lws/1/saved_model.pb", "features/val.part/features.npy")
+
+
+def write_all(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_what_a_run_did_not_write_stays_when_its_folder_is_emptied(tmp_path):
+    write_all(tmp_path, (*THEIRS, *OURS, "representation/.unfinished~host~1~model.keras"))
+    WorkFolder(tmp_path).empty()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(THEIRS)
+    assert not (tmp_path / "representation").exists()
+
+
+def test_all_that_a_run_writes_goes_when_its_folder_is_emptied(run_config, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run_config.folder, folder)
+    WorkFolder(folder).empty()
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("names", "places", "message"),
+    [
+        (("images/cat/1.jpg",), ("", "images"), "the data set is or lies in"),
+        (("images/cat/1.jpg", "flags.cfg"), ("", "images"), "the data set is or lies in"),
+        (("flags.cfg",), ("", ""), "the data set is or lies in"),
+        (("notes.txt",), ("", "/elsewhere"), "has a flags.cfg"),
+        (("flags.cfg", "deep/x"), ("deep", "/elsewhere"), "the current folder is or lies in"),
+    ],
+)
+def test_overwrite_refuses_a_folder_that_may_be_somebody_elses(tmp_path, monkeypatch, names, places, message):
+    (place, data), folder = places, tmp_path / "proj"
+    write_all(folder, names)
+    monkeypatch.chdir(folder / place if place else tmp_path)
+    before = contents(folder)
+    config = RunConfig(dataset="folder", data_dir=str(folder / data), workdir=str(folder), overwrite=True)
+    with pytest.raises(SystemExit, match=message):
+        train.run(config)
+    assert contents(folder) == before
+
+
 # What version 0.1 wrote of a run with defaults, but for the sizes; since renamed: focal_gamma, label_smoothing,
 # class_weights_beta, classifier_epochs_for.
 FLAGS_01 = """
---dataset=arrays
---data_dir={data_dir}
---imbalance_ratio=0.0
---profile=auto
---allow_modified_lists=false
---on_bad_image=error
---workdir={workdir}
---overwrite=false
---seed=0
---backbone=tiny
---pretrained=
---image_size=0
---train_parts=all
---backbone_lr_multiplier=1.0
---augmentation=crop_flip
---randaugment=0
---randaugment_magnitude=9.0
---random_erasing=0.0
---mixup=0.0
---cutmix=0.0
---method=decoupling
---sampler=instance_balanced
---engine=auto
---head=auto
---loss=cross_entropy
---focal_gamma=2.0
---feature_loss=
---feature_loss_weight=1.0
---class_weights=none
---class_weights_from=0
---class_weights_beta=0.9999
---resampling=none
---label_smoothing=0.0
---epochs=2
---steps_per_epoch=0
---batch_size=16
---accumulate_steps=1
---base_batch_size=0
---learning_rate=0.05
---schedule=cosine
---warmup_epochs=0
---decay_epochs=
---decay_factor=0.1
---weight_decay=0.0005
---clip_norm=0.0
---ema_momentum=0.0
---classifiers=joint,crt,crt_last_block
---stage_two=features
---classifier_epochs=2
---classifier_epochs_for=
---classifier_sampler=class_balanced
---classifier_class_weights=none
---classifier_resampling=none
---classifier_learning_rate=0.0
---classifier_schedule=cosine
---classifier_decay_epochs=
---tau_split=val
---i_know_this_is_test=false
---feature_views=2
---feature_dtype=float16
---batch_norm=frozen
---precision=float32
---jit_compile=auto
---steps_per_execution=1
---strategy=auto
---devices=
---export_classifier=
---target_prior=
---on_bad_request=error
---export_onnx=false
+--dataset=arrays --data_dir={data_dir} --imbalance_ratio=0.0 --profile=auto --allow_modified_lists=false
+--on_bad_image=error --workdir={workdir} --overwrite=false --seed=0 --backbone=tiny --pretrained= --image_size=0
+--train_parts=all --backbone_lr_multiplier=1.0 --augmentation=crop_flip --randaugment=0 --randaugment_magnitude=9.0
+--random_erasing=0.0 --mixup=0.0 --cutmix=0.0 --method=decoupling --sampler=instance_balanced --engine=auto
+--head=auto --loss=cross_entropy --focal_gamma=2.0 --feature_loss= --feature_loss_weight=1.0 --class_weights=none
+--class_weights_from=0 --class_weights_beta=0.9999 --resampling=none --label_smoothing=0.0 --epochs=2
+--steps_per_epoch=0 --batch_size=16 --accumulate_steps=1 --base_batch_size=0 --learning_rate=0.05 --schedule=cosine
+--warmup_epochs=0 --decay_epochs= --decay_factor=0.1 --weight_decay=0.0005 --clip_norm=0.0 --ema_momentum=0.0
+--classifiers=joint,crt,crt_last_block --stage_two=features --classifier_epochs=2 --classifier_epochs_for=
+--classifier_sampler=class_balanced --classifier_class_weights=none --classifier_resampling=none
+--classifier_learning_rate=0.0 --classifier_schedule=cosine --classifier_decay_epochs= --tau_split=val
+--i_know_this_is_test=false --feature_views=2 --feature_dtype=float16 --batch_norm=frozen --precision=float32
+--jit_compile=auto --steps_per_execution=1 --strategy=auto --devices= --export_classifier= --target_prior=
+--on_bad_request=error --export_onnx=false
 """
 
 
@@ -294,9 +284,10 @@ def folder_01(run_config, tmp_path):
     """(**other flags) -> the run's folder as version 0.1 left it: without a lock, its predictions without cuts."""
 
     def make(**flags):
-        folder = shutil.copytree(run_config.folder, tmp_path / "of 0.1", ignore=shutil.ignore_patterns(".lock"))
-        text = FLAGS_01.format(data_dir=run_config.data_dir, workdir=folder)
-        (folder / "flags.cfg").write_text(text + "".join(f"--{flag}={value}\n" for flag, value in flags.items()))
+        folder = shutil.copytree(run_config.folder, tmp_path / "of_0.1", ignore=shutil.ignore_patterns(".lock"))
+        lines = FLAGS_01.format(data_dir=run_config.data_dir, workdir=folder).split()
+        lines += [f"--{flag}={value}" for flag, value in flags.items()]
+        (folder / "flags.cfg").write_text("\n".join(lines))
         for path in folder.glob("classifiers/*/predictions.npz"):
             with np.load(path) as file:
                 arrays = {name: file[name] for name in file.files if name != "cuts"}

@@ -82,6 +82,7 @@ def signature(path, name):
     return load(path).signatures[name]
 
 
+@pytest.mark.versions
 def test_encoded_images_get_the_numbers_of_evaluation(backbone, lws, exported, images):
     answer = signature(exported, "serving_default")(image_bytes=tf.constant(encoded(images)))
     logits = lws(backbone(preprocessed(images)))
@@ -106,6 +107,7 @@ def test_pixels_of_any_size_get_the_same(backbone, lws, exported, images):
         np.testing.assert_allclose(answer["logits"], lws(backbone(preprocessed(images))), atol=1e-5)
 
 
+@pytest.mark.versions
 def test_features_are_the_backbones(backbone, exported, images):
     answer = signature(exported, "features")(image_bytes=tf.constant(encoded(images)))
     assert list(answer) == ["features"]
@@ -120,6 +122,7 @@ def test_batches_have_any_size(exported, lenient, images, count):
         assert {name: tuple(rows.shape[:1]) for name, rows in answer.items()} == dict.fromkeys(answer, (count,))
 
 
+@pytest.mark.versions
 def test_a_linear_head_is_served_as_one_dense_layer(exported):
     shapes = sorted(tuple(variable.shape) for variable in load(exported).variables)
     assert shapes == [(3,), (3, 3, 3, 4), (4,), (4, 3)]  # of the convolution and of one dense layer: no scales

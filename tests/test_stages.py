@@ -59,8 +59,11 @@ def test_the_epoch_that_validates_best_is_kept(data, representation):
     assert [row["learning_rate"] for row in representation.history] == pytest.approx([0.05, 0.0375, 0.0125])
 
 
-def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_backbone, tmp_path, monkeypatch):
-    arguments = {"backbone": tiny_backbone, "recipe": STAGE_ONE, "augmentation": "crop_flip"}
+@pytest.mark.versions
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "schedule": "cosine_per_step"}, {"nesterov": True}])
+def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_backbone, tmp_path, monkeypatch, changes):
+    recipe = dataclasses.replace(STAGE_ONE, **changes)
+    arguments = {"backbone": tiny_backbone, "recipe": recipe, "augmentation": "crop_flip"}
     whole = learn_representation(data, **arguments)
     saved = EpochCheckpoints.on_epoch_end
 
@@ -101,6 +104,7 @@ def test_a_multiplier_of_zero_holds_the_backbones_trainable_weights(data, tiny_b
     assert not np.array_equal(kernels[0], kernels[2])
 
 
+@pytest.mark.versions
 def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_path):
     learned = learn_representation(data, backbone=tiny_backbone, recipe=STAGE_ONE, folder=tmp_path)
     learned.save(tmp_path)

@@ -40,6 +40,7 @@ def accuracies(results):
     return {name: {split: row[split] for split in ("val", "test")} for name, row in results["classifiers"].items()}
 
 
+@pytest.mark.versions
 def test_a_run_leaves_what_the_design_says(run_config, capsys):
     config = run_config()
     results = train.run(config)

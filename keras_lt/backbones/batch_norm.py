@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_lt.compat import renormalizes
+
 
 @keras.saving.register_keras_serializable("keras_lt")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -40,5 +42,5 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
             and self.scale
             and self.center
-            and not (self.synchronized or self.renorm)
+            and not (self.synchronized or renormalizes(self))
         )

@@ -9,6 +9,8 @@ import math
 
 import keras
 
+from keras_lt.compat import inside_xla
+
 BLOCK_WIDTH = 32  # input channels: of 16 to 256, the fastest under XLA that still compiles in seconds
 
 
@@ -26,6 +28,8 @@ class GroupedConv2D(keras.layers.Conv2D):
             tf.nn.conv2d, strides=self.strides, padding=self.padding.upper(), dilations=self.dilation_rate
         )
         if not _has_kernel(inputs.dtype):
+            if max(self.dilation_rate) > 1:  # of these TensorFlow has no gradient on a CPU, by XLA it has
+                return super().convolution_op(inputs, kernel)
             return self._block_diagonal(convolve, inputs, kernel)
         outputs = convolve(inputs, kernel)
         # Keeps the graph optimiser from fusing bias or ReLU into the convolution: without oneDNN, and an exported model
@@ -51,7 +55,7 @@ def _has_kernel(dtype) -> bool:
 
     if any(tf.config.list_logical_devices(kind) for kind in ("GPU", "TPU")):
         return True
-    return tf.__internal__.get_enclosing_xla_context() is None and _trains_on_cpu(dtype)
+    return not inside_xla() and _trains_on_cpu(dtype)
 
 
 @functools.cache

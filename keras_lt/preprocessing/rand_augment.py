@@ -6,6 +6,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from keras_lt.compat import CountedSeeds, compute_on_tensorflow
+
 fold_in = tf.random.experimental.stateless_fold_in
 
 MAX_MAGNITUDE = 10.0
@@ -32,18 +34,6 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, *, operations: int, magnitude
     return image
 
 
-class _ExampleSeeds(keras.random.SeedGenerator):
-    """The seeds that a Keras layer asks for, folded from an example's instead of counted by a variable."""
-
-    def __init__(self, seed):  # without the parent's, which makes the variable
-        self._seed, self._asked = seed, 0
-
-    def next(self, ordered=True):
-        """The next seed, int [2]."""
-        self._asked += 1
-        return fold_in(self._seed, self._asked)
-
-
 @functools.cache
 def _operations(magnitude: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
     """Name -> (image, seed) -> image; what is moved out of the picture leaves grey."""
@@ -65,7 +55,7 @@ def _operations(magnitude: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], 
         "equalize": keras.layers.Equalization(),
     }
     for layer in layers.values():
-        layer.backend.set_backend("tensorflow")  # images come from tf.data, whatever backend the model has
+        compute_on_tensorflow(layer)
     return {
         **{name: functools.partial(_apply, layer) for name, layer in layers.items()},
         "solarize": functools.partial(_solarize, strength=strength),
@@ -74,7 +64,8 @@ def _operations(magnitude: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], 
 
 def _apply(layer, image, seed):
     batch = image[None]
-    transformation = layer.get_random_transformation(batch, training=True, seed=_ExampleSeeds(seed))
+    seeds = CountedSeeds(functools.partial(fold_in, seed))
+    transformation = layer.get_random_transformation(batch, training=True, seed=seeds)
     return layer.transform_images(batch, transformation, training=True)[0]
 
 

@@ -8,10 +8,8 @@ import rich.box
 import rich.table
 import rich.text
 
-from keras_lt.methods import METHODS
 from keras_lt.recipe import Recipe
-from keras_lt.registry import split
-from keras_lt.report.systems import BASELINE, FIELDS, display_name
+from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row
 
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
@@ -144,7 +142,7 @@ def _what_was_trained(results: Mapping) -> list[str]:
         field: recipe[field] for field in FIELDS if recipe.get(field, getattr(Recipe, field)) != getattr(Recipe, field)
     }
     words = [results.get("backbone", "")]
-    if METHODS[split(results.get("method", "decoupling"))[0]].own_row:
+    if has_own_row(results.get("method", "decoupling")):
         words.append(display_name(results["method"]))
     said = {
         "sampler": "{} sampling",

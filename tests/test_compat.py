@@ -1,0 +1,107 @@
+"""The versions that the package runs on, and what of them is not promised."""
+
+import ast
+import importlib
+import pathlib
+import re
+
+import keras
+import pytest
+
+import keras_lt
+from keras_lt import compat
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = pathlib.Path(keras_lt.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PYTHONS_OWN = {
+    "_replace",
+    "_asdict",
+    *dir(type),
+    "__version__",
+    "__file__",
+    "__context__",
+}  # the first two are of named tuples
+
+
+def versions(name):
+    """A list of `environments/`, as name -> version."""
+    lines = (ROOT / "environments" / f"{name}.txt").read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_can_be_imported(path):
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+
+
+def numbers(version):
+    """3.10.0 is 3.10."""
+    return tuple(int(part) for part in re.sub(r"(\.0)+$", "", version).split("."))
+
+
+def test_the_oldest_versions_that_are_tried_are_the_lower_bounds_of_the_package():
+    bounds = dict(re.findall(r'"([\w-]+)>=([\d.]+)"', (ROOT / "setup.py").read_text().lower()))
+    oldest = versions("oldest")
+    assert {"keras", "tensorflow", "numpy"} <= oldest.keys()
+    assert {name: numbers(bounds[name]) for name in oldest} == {name: numbers(oldest[name]) for name in oldest}
+
+
+def test_both_lists_say_all_that_the_package_requires():
+    assert versions("oldest").keys() <= versions("colab").keys() | {"pytest"}  # which Colab has not
+
+
+def test_private_names_of_others_stand_in_compat_alone():
+    own, used = set(PYTHONS_OWN), {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Attribute):
+                if isinstance(node.ctx, ast.Store):
+                    own.add(node.attr)
+                elif node.attr.startswith("_"):
+                    used.setdefault(node.attr, set()).add(path.name)
+            elif isinstance(node, ast.ImportFrom):
+                assert not re.match(r"(keras\.src|tensorflow\.python)\b", node.module), path
+    assert {name: files for name, files in used.items() if name not in own and files != {"compat.py"}} == {}
+
+
+@pytest.mark.versions
+def test_layers_within_are_those_of_every_depth():
+    inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="deep")])
+    outer = keras.Sequential([keras.Input((2,)), inner, keras.layers.Dense(1, name="shallow")])
+    assert {"deep", "shallow"} <= {layer.name for layer in compat.layers_within(outer)}
+
+
+@pytest.mark.versions
+def test_a_variable_is_found_where_the_optimizer_was_built_for_it():
+    variables = [keras.Variable([float(i)]) for i in range(3)]
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(variables)
+    assert [compat.variable_index(optimizer, variable) for variable in variables] == [0, 1, 2]
+
+
+@pytest.mark.versions
+def test_xla_is_known_while_it_compiles():
+    import tensorflow as tf  # noqa: PLC0415 - only this test needs it
+
+    seen = {}
+
+    def look(x, *, mode):
+        seen[mode] = compat.inside_xla()
+        return x
+
+    for mode in (False, True):
+        tf.function(lambda x, mode=mode: look(x, mode=mode), jit_compile=mode)(tf.constant(1.0))
+    assert seen == {False: False, True: True}
+
+
+@pytest.mark.versions
+def test_batch_renormalization_is_known_where_keras_has_it():
+    assert not compat.renormalizes(keras.layers.BatchNormalization())
+    if hasattr(keras.layers.BatchNormalization(), "renorm"):
+        assert compat.renormalizes(keras.layers.BatchNormalization(renorm=True))
