@@ -1,14 +1,15 @@
 """What Keras and TensorFlow do not promise: names of theirs that are private, or not there in every version.
 
-Each says in which versions it was seen; `environments/` lists those that are tried: Keras 3.10 to 3.15, TensorFlow 2.18
-to 2.21.
+Each says in which versions it was seen. `.ci/run` tries those of `environments/` and the newest.
 """
+
+from collections.abc import Callable
 
 import keras
 
 
 def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and those inside of them; `model.layers` has the outermost ones only. Keras 3.10 to 3.15."""
+    """The layers of a model and those inside of them; `model.layers` has the outermost only. Keras 3.10 to 3.15."""
     return list(model._flatten_layers(include_self=False))
 
 
@@ -30,7 +31,7 @@ def inside_xla() -> bool:
 
 
 def compute_on_tensorflow(layer: keras.layers.Layer):
-    """Has an image layer compute on TensorFlow whatever backend models have, for use in `tf.data`. Keras 3.10 to 3.15."""
+    """Has an image layer compute on TensorFlow, as `tf.data` needs it on every backend. Keras 3.10 to 3.15."""
     layer.backend.set_backend("tensorflow")
 
 
@@ -43,7 +44,7 @@ class CountedSeeds(keras.random.SeedGenerator):
       seed_of: (times asked, from 1) -> int [2].
     """
 
-    def __init__(self, seed_of):
+    def __init__(self, seed_of: Callable):
         self._seed_of, self._asked = seed_of, 0
 
     def next(self, ordered=True):

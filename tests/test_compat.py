@@ -14,7 +14,14 @@ from keras_lt import compat
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PYTHONS_OWN = {"_replace", "_asdict", *dir(type), "__version__", "__file__", "__context__"}  # the first two are of named tuples
+PYTHONS_OWN = {
+    "_replace",
+    "_asdict",
+    *dir(type),
+    "__version__",
+    "__file__",
+    "__context__",
+}  # the first two are of named tuples
 
 
 def versions(name):
