@@ -6,6 +6,7 @@ import pathlib
 import time
 import warnings
 import zipfile
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -42,7 +43,11 @@ class EpochCheckpoints(keras.callbacks.Callback):
         return int(np.argmax([row[self.monitor] for row in self.history]))
 
     def restore(self, model: keras.Model) -> int:
-        """Puts the newest readable checkpoint into the compiled model; returns the epochs that it has behind it."""
+        """Puts the newest readable checkpoint into the compiled model; returns the epochs that it has behind it.
+
+        Raises:
+          OSError: it is one of another model or optimizer.
+        """
         for path in reversed(self._saved()):
             try:
                 with np.load(path) as state:
@@ -50,7 +55,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 warnings.warn(f"Checkpoint {path} cannot be read ({error}); the one before it is used.", stacklevel=2)
                 continue
-            _restore(model, values)
+            _restore(model, values, of=path)
             self.history = json.loads(str(values["history"]))
             if self.writes:
                 self._tidy()
@@ -62,8 +67,9 @@ class EpochCheckpoints(keras.callbacks.Callback):
         if self._best_state or self.folder is None:
             _restore(model, self._best_state)
         else:
-            with np.load(self._path(self.best_epoch)) as state:
-                _restore(model, state)
+            path = self._path(self.best_epoch)
+            with np.load(path) as state:
+                _restore(model, state, of=path)
         model.optimizer.finalize_variable_values(model.trainable_variables)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
@@ -103,9 +109,30 @@ class EpochCheckpoints(keras.callbacks.Callback):
         return [] if self.folder is None else sorted(self.folder.glob("checkpoints/epoch-*.npz"))
 
 
-def _restore(model: keras.Model, state):
-    if not model.optimizer.built:  # one that scales the loss would make its variables twice
-        model.optimizer.build(model.trainable_variables)
-    for prefix, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
-        for i, variable in enumerate(variables):
-            variable.assign(state[f"{prefix}{i}"])
+def _restore(model: keras.Model, state: Mapping[str, np.ndarray], *, of: object = "memory"):
+    """Assigns a checkpoint's variables.
+
+    Raises:
+      OSError: they are not those of the model and its optimizer.
+    """
+    optimizer = model.optimizer
+    if not optimizer.built:  # one that scales the loss would make its variables twice
+        optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *optimizer.variables]
+    values = [state[f"model{i}"] for i in range(_count(state, "model"))]
+    own = [state[f"optimizer{i}"] for i in range(_count(state, "optimizer"))]
+    if len(own) == len(optimizer.variables) + 1:  # of version 0.1, whose learning rate was a variable
+        updates = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales the loss
+        del own[len(optimizer.variables) - len(updates.variables) + 1]  # it stood behind the iterations
+    values += own
+    if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+        raise OSError(
+            f"A checkpoint must have the {len(variables)} variables of what is trained, in their shapes. "
+            f"Received: {len(values)} others in {of}; without its folder this training starts afresh"
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _count(state: Mapping[str, np.ndarray], prefix: str) -> int:
+    return sum(name.rstrip("0123456789") == prefix for name in state)

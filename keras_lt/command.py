@@ -12,15 +12,33 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, logging
 
 FLAG_FILE = ("--flagfile", "-flagfile")
+HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
 
 
+def answer_help(module: str, print_help: Callable[[], None]):
+    """Prints the help and ends the program where that is what the command is asked for.
+
+    Args:
+      module: the `__name__` of the command's module.
+    """
+    if module == "__main__" and HELP & set(sys.argv[1:]):
+        print_help()
+        sys.exit()
+
+
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def quietly(module: str = "", print_help: Callable[[], None] | None = None) -> Iterator[None]:
     """Keeps what TensorFlow's libraries write to the terminal while they load; it is shown where loading fails.
 
     They write from C++ before any logging level counts, so it is the file descriptor that is turned aside.
+
+    Args:
+      module: its `__name__`, in the body of which the libraries are loaded.
+      print_help: answers --help of a command, before anything is loaded.
     """
+    if print_help:
+        answer_help(module, print_help)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryFile() as aside:
         terminal = os.dup(2)
@@ -87,15 +105,8 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
     return read
 
 
-def launch(main: Callable[[], None], help_text: Callable[[], str]):
-    """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line.
-
-    Args:
-      help_text: what --help says below the command's own words.
-    """
-    if {"--help", "-h", "-help"} & set(sys.argv[1:]):
-        print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{help_text()}", end="")
-        return
+def launch(main: Callable[[], None]):
+    """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
 
     def run(arguments):
         logging.set_verbosity(logging.WARNING)

@@ -12,7 +12,16 @@ from collections.abc import Mapping, Sequence
 
 from keras_lt.command import plain_errors, quietly
 
-with quietly():
+
+def parser() -> argparse.ArgumentParser:
+    """The command's own flags."""
+    own = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    own.add_argument("workdirs", nargs="+", help="Work folders of finished runs.")
+    own.add_argument("--output_dir", default="runs/compare", help="Folder to write to.")
+    return own
+
+
+with quietly(__name__, lambda: parser().print_help()):
     import matplotlib
     import rich
 
@@ -109,10 +118,7 @@ def label(flags: Sequence[tuple[str, str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None):
     """Runs the command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdirs", nargs="+", help="Work folders of finished runs.")
-    parser.add_argument("--output_dir", default="runs/compare", help="Folder to write to.")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     with plain_errors():
         groups = group_seeds([FinishedRun.read(folder) for folder in given.workdirs])
     table, output = table_of(groups), expanded(given.output_dir)

@@ -1,6 +1,6 @@
 """What Keras and TensorFlow do not promise: names of theirs that are private, or not there in every version.
 
-Each says in which versions it was seen. `.ci/run` tries those of `environments/` and the newest.
+Each says in which versions it was seen; `.ci/run` tries those of `environments/` and the newest.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import keras
 
 
 def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and those inside of them; `model.layers` has the outermost only. Keras 3.10 to 3.15."""
+    """The layers of a model and those inside of them, where `model.layers` has the outermost. Keras 3.10 to 3.15."""
     return list(model._flatten_layers(include_self=False))
 
 
@@ -31,7 +31,7 @@ def inside_xla() -> bool:
 
 
 def compute_on_tensorflow(layer: keras.layers.Layer):
-    """Has an image layer compute on TensorFlow, as `tf.data` needs it on every backend. Keras 3.10 to 3.15."""
+    """Has an image layer compute on TensorFlow, for use in `tf.data`, whatever the backend. Keras 3.10 to 3.15."""
     layer.backend.set_backend("tensorflow")
 
 

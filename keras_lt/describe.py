@@ -3,14 +3,16 @@
 python -m keras_lt.describe --flagfile=flags/fashion_lt.cfg --output_dir=runs/fashion_lt/describe
 """
 
+import functools
 import os
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_describe_flags)):
     import matplotlib
     import matplotlib.ticker
     import numpy as np
@@ -19,7 +21,6 @@ with quietly():
     import tensorflow as tf
     from matplotlib.figure import Figure
 
-    from keras_lt import config
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.files import atomic, expanded, write_json
     from keras_lt.inspection import Inspection, inspect
@@ -82,7 +83,7 @@ def summarize(data: LongTailed, inspections: Mapping[str, Inspection], duplicate
                 "images": len(split),
                 "bad": len(inspections[name].problems),
                 "rotated": int((inspections[name].orientations > 1).sum()),
-                **smallest_and_largest(inspections[name]),
+                **({} if data.of_features else smallest_and_largest(inspections[name])),
                 "repeated": sum(len(group[name]) - 1 for group in duplicates if name in group),
             }
             for name, split in data.all_splits.items()
@@ -246,7 +247,10 @@ def draw_augmented(data: LongTailed, inspection: Inspection, *, preprocessing: P
 
 
 def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Preprocessing, seed: int = 0) -> dict:
-    """Examines the images, writes `describe.json`, `classes.png`, `sizes.png` and `augmented.png`; the summary."""
+    """Examines the images, writes `describe.json`, `classes.png`, `sizes.png` and `augmented.png`; the summary.
+
+    Of data that are features already there are neither sizes nor augmentations to be drawn.
+    """
     folder = pathlib.Path(folder)
     inspections = inspect(data)
     summary = summarize(data, inspections, find_duplicates(inspections))
@@ -255,6 +259,8 @@ def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Prep
         raise ValueError(f"No image can be read. Received: {data.name}, the first: {summary['bad_images'][0]}")
     with atomic(folder / "classes.png") as scratch:
         scratch.write_bytes(plot_class_counts(data).png)
+    if data.of_features:
+        return summary
     with matplotlib.rc_context(RC):
         figures = {
             "sizes.png": draw_sizes(inspections, image_size=preprocessing.image_size),
@@ -282,10 +288,10 @@ def main():
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
     print_summary(summary)
-    for name in ("describe.json", "classes.png", "sizes.png", "augmented.png"):
+    for name in ("describe.json", "classes.png", *(() if data.of_features else ("sizes.png", "augmented.png"))):
         print(folder / name)
 
 
 if __name__ == "__main__":
     config.define_describe_flags()
-    launch(main, config.help_text)
+    launch(main)

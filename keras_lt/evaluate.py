@@ -6,8 +6,9 @@
     python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --images=photos --predictions=photos.csv
 
 `--model` is a SavedModel of `keras_lt.export`, or a `.keras` file from images to logits, which takes its preprocessing
-from the run in `--workdir`, or from `preprocessing.json` beside it. `--images` holds a folder per class, or images
-without labels, for which predictions are written alone.
+from the run in `--workdir`, or from `preprocessing.json` beside it; on data that are features already, a model from
+features to logits. `--images` holds a folder per class, or images without labels, for which predictions are written
+alone.
 """
 
 import csv
@@ -16,9 +17,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_evaluate_flags)):
     import keras
     import numpy as np
     import rich
@@ -27,7 +29,6 @@ with quietly():
     import rich.text
     import tensorflow as tf
 
-    from keras_lt import config
     from keras_lt.config import EvaluateOptions
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.own_images import labelled_images
@@ -46,8 +47,8 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
     """Scores what was asked for, prints the table and writes the predictions; returns the scores by model."""
     with plain_errors():
         of_run = Run(**options.run) if options.run is not None else None
-        models = open_models(options, of_run)
         data = open_data(options, of_run)
+        models = open_models(options, of_run, on_features=data is not None and data.of_features and not options.images)
         class_names = agreed_names(models, data)
         split = labelled_images(options.images, class_names) if options.images else data.splits[options.split]
         open_set = data.open_set if options.split == "test" and not options.images else None
@@ -64,17 +65,23 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
             scores[model.name] = score_model(model, split, groups, open_set=open_set)
     if labelled:
         of = options.images or f"{data.name}, {options.split}"
-        rich.print(table({name: s.summary for name, s in scores.items()}, title=f"{of}: {len(split):,} images, in %"))
+        rich.print(
+            table(
+                {name: s.summary for name, s in scores.items()},
+                title=f"{of}: {len(split):,} {split.examples.called}, in %",
+            )
+        )
     if options.predictions:
         write_predictions(options.predictions, scores, split=split, class_names=class_names)
         print(f"Predictions: {options.predictions}")
     return scores
 
 
-def open_models(options: EvaluateOptions, of_run: Run | None) -> list[ScoredModel]:
-    """The model that was asked for, or classifiers of the run."""
+def open_models(options: EvaluateOptions, of_run: Run | None, *, on_features: bool) -> list[ScoredModel]:
+    """The model that was asked for, of images or of features, or classifiers of the run."""
     if options.model:
-        return [load_model(options.model, preprocessing=of_run.preprocessing if of_run else None)]
+        preprocessing = of_run.preprocessing if of_run else None
+        return [load_model(options.model, preprocessing=preprocessing, on_features=on_features)]
     return run_models(of_run, options.classifiers or list(of_run.results["classifiers"]))
 
 
@@ -183,4 +190,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_evaluate_flags()
-    launch(main, config.help_text)
+    launch(main)

@@ -5,10 +5,12 @@
 Every call writes a new version beside the earlier ones, which a model server picks up by itself.
 """
 
+import functools
+
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
-    from keras_lt import config
+with quietly(__name__, functools.partial(config.print_help, config.define_flags)):
     from keras_lt.run import Run
 
 
@@ -40,4 +42,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_flags()
-    launch(main, config.help_text)
+    launch(main)

@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.files import read_json, write_json
+from keras_lt.datasets.examples import ArrayRows, first_not_finite
+from keras_lt.datasets.long_tailed import OPEN
+from keras_lt.files import check_replaceable, read_json, remove, write_json
 from keras_lt.input_pipeline import (
     evaluation_batches,
     evaluation_rows,
@@ -27,10 +29,11 @@ from keras_lt.input_pipeline import (
     view_batches,
     weighted,
 )
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
+from keras_lt.work_folder import FEATURE_FILES
 
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
@@ -44,30 +47,30 @@ class FeatureSet:
     """Features of one split.
 
     Attributes:
-      features: of the images as they are evaluated, float32 or float16 [N, D], in memory or memory-mapped.
-      labels: int64 [N].
+      features: of the images as they are evaluated, floating [N, D], in memory or memory-mapped, or rows of these.
+      labels: int64 [N]; `OPEN`, -1, for examples of no class.
       views: of each image augmented V times, [N, V, D]; None where training draws from `features`.
-      rows: where the examples stand in these arrays, int64, one per label; None is in their order.
     """
 
-    features: np.ndarray
+    features: np.ndarray | ArrayRows
     labels: np.ndarray
-    views: np.ndarray | None = None
-    rows: np.ndarray | None = None
+    views: np.ndarray | ArrayRows | None = None
 
     def __post_init__(self):
         features = (
             self.features if hasattr(self.features, "dtype") else np.asarray(self.features)
         )  # stay where they are
         labels = np.asarray(self.labels)
-        examples = len(features) if self.rows is None else len(self.rows)
-        if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != (examples,):
+        if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != (len(features),):
             raise ValueError(
                 "features must be floating-point numbers [N, D], and labels one per row. "
                 f"Received: features of {features.dtype}, shape {features.shape}, labels of shape {labels.shape}"
             )
-        if labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
-            raise ValueError(f"labels must be class ids, whole numbers from 0. Received: {labels.dtype}, {labels[:5]}")
+        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN:
+            raise ValueError(
+                f"labels must be class ids, whole numbers from 0, or {OPEN} for examples of no class. "
+                f"Received: {labels.dtype}, {labels[:5]}"
+            )
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
@@ -75,6 +78,12 @@ class FeatureSet:
     def width(self) -> int:
         """Features per example, D."""
         return self.features.shape[-1]
+
+    @functools.cached_property
+    def first_not_finite(self) -> int | None:
+        """The first row with a number that is none in float32, of features or views; None without one."""
+        found = [first_not_finite(array) for array in (self.features, self.views) if array is not None]
+        return min((row for row in found if row is not None), default=None)
 
     def resampled(self, how: str, *, seed: int = 0) -> "FeatureSet":
         """Other examples drawn from, as `LongTailed.resampled`; or "smote", with which new ones are made.
@@ -85,8 +94,11 @@ class FeatureSet:
         resampling = member(RESAMPLING, how, what="resampling")
         if resampling.makes_features:
             return FeatureSet(*resampling(self.features, self.labels, seed=seed))
+        if resampling.size is None:
+            return self
         rows = resampling(self.labels, seed=seed)
-        return dataclasses.replace(self, labels=self.labels[rows], rows=rows)
+        views = None if self.views is None else ArrayRows(self.views, rows)
+        return FeatureSet(ArrayRows(self.features, rows), self.labels[rows], views)
 
     def training_batches(
         self,
@@ -128,7 +140,6 @@ class FeatureSet:
         """Batches of the examples at those indices, or (indices, views)."""
 
         def read(rows, *view):  # NumPy reads a memory map without taking all of it into memory
-            rows = rows if self.rows is None else self.rows[rows]
             return (self.views[rows, view[0]] if view else self.features[rows]).astype(np.float32)
 
         def batch(rows, *view):
@@ -141,7 +152,7 @@ class FeatureSet:
 def extract_features(
     backbone: keras.Model,
     split: Split,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | NoPreprocessing,
     *,
     batch_size: int = 256,
     folder: str | os.PathLike | None = None,
@@ -150,6 +161,8 @@ def extract_features(
     seed: int = 0,
 ) -> FeatureSet:
     """The backbone's features of every example, with the evaluation preprocessing; on one device of several.
+
+    Examples that are features already are taken as they are and where they lie, memory-mapped or not.
 
     >>> val = keras_lt.extract_features(representation.backbone, data.val, representation.preprocessing)
     1000/1000 - ...
@@ -168,7 +181,8 @@ def extract_features(
         Where the preprocessing does not augment there is nothing to choose from. MixUp and CutMix play no part.
       seed: of the augmentations.
     Raises:
-      ValueError: an unknown dtype, a negative number of views, or features that are no finite numbers of that dtype.
+      ValueError: an unknown dtype, a negative number of views, features that are no finite numbers of that dtype, or
+        a backbone that takes other examples.
       OSError: the disk has too little space left.
     """
     if dtype not in FEATURE_DTYPES or views < 0:
@@ -176,6 +190,15 @@ def extract_features(
             f"dtype must be one of {', '.join(FEATURE_DTYPES)}, and views at least 0. "
             f"Received: dtype={dtype!r}, views={views}"
         )
+    given = split.examples.features
+    on_features = len(backbone.input_shape) == 2
+    if on_features != (given is not None) or (on_features and backbone.input_shape[1:] != split.examples.shape):
+        raise ValueError(
+            f"The backbone takes examples of shape {backbone.input_shape[1:]}. "
+            f"Received: {split.examples.called} of shape {split.examples.shape}"
+        )
+    if on_features:
+        return FeatureSet(given, split.labels)
     size, width = preprocessing.image_size, backbone.output_shape[-1]
     compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
@@ -251,9 +274,11 @@ def _extract(
     if _rows_done(folder, manifest) < total:
         partial = folder.with_name(f"{folder.name}.part")  # the same name for the next process to find
         start = _rows_done(partial, manifest)
-        shutil.rmtree(folder, ignore_errors=True)  # of no use to anybody, and its space may be needed
+        for place in (folder, partial):
+            check_replaceable(place, FEATURE_FILES)
+        remove(folder)  # of no use to anybody, and its space may be needed
         if not start:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove(partial)
             partial.mkdir(parents=True)
         _check_space(partial, (total - start) * shape[-1] * dtype.itemsize)
         mode = "r+" if start else "w+"

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import fnmatch
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import filelock
 import numpy as np
@@ -22,17 +23,20 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a full quota
 
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike, *, size: int = 0):
+def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = ()):
     """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
 
     Where the body raises, `path` stays as it was and the scratch is removed.
 
     Args:
       size: bytes that will be written, where known; said where there is no room for them.
+      replaces: patterns of all that a folder may hold that is to be replaced, as `unknown_in`.
     Raises:
+      ValueError: `path` is a folder with something else in it, which would be lost.
       OSError: the disk is full, with what to do about it.
     """
     path = pathlib.Path(path)
+    check_replaceable(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch, old = _scratch(path), _scratch(path.with_name(f"old-{path.name}"))
     try:
@@ -116,6 +120,49 @@ def remove(path: pathlib.Path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def unknown_in(folder: pathlib.Path, known: Sequence[str]) -> list[pathlib.Path]:
+    """Files below a folder that fit none of the patterns, "plots/*.png" say, and are no lock or scratch of ours."""
+    own = (LOCK, f"{SCRATCH}*", f"*/{SCRATCH}*", *known)
+    return [path for path in sorted(folder.rglob("*")) if not _is_folder(path) and not _fits(path, folder, own)]
+
+
+def check_replaceable(path: pathlib.Path, known: Sequence[str]):
+    """Raises ValueError where a path is a folder that holds anything but known files, as `unknown_in`."""
+    if path.is_dir() and (unknown := unknown_in(path, known)):
+        raise ValueError(
+            f"{path} is to be replaced, but holds what was not written by keras_lt: {unknown[0]}; "
+            "move that away, or write to another folder"
+        )
+
+
+def remove_known(folder: pathlib.Path, known: Sequence[str]):
+    """Removes the files of a folder that fit the patterns and what `atomic` left, and folders that this empties."""
+    ours, folders, emptied = (f"{SCRATCH}*", f"*/{SCRATCH}*", *known), [os.path.dirname(name) for name in known], set()
+    for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder before the folder
+        if _is_folder(path):
+            if (path in emptied or _fits(path, folder, folders)) and not any(path.iterdir()):
+                path.rmdir()
+                emptied.add(path.parent)
+        elif _fits(path, folder, ours):
+            path.unlink()
+            emptied.add(path.parent)
+
+
+def lies_in(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether a path is a folder or lies below it, however both are written."""
+    path, folder = (pathlib.Path(os.path.realpath(expanded(place))) for place in (path, folder))
+    return path.is_relative_to(folder)
+
+
+def _is_folder(path: pathlib.Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _fits(path: pathlib.Path, folder: pathlib.Path, patterns: Sequence[str]) -> bool:
+    name = path.relative_to(folder).as_posix()
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _is_abandoned(scratch: pathlib.Path) -> bool:

@@ -13,20 +13,52 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from keras_lt.command import part, plain_errors, quietly
+from keras_lt.files import expanded
+from keras_lt.registry import names_in
 
-with quietly():
+WEIGHTS = ".weights.h5"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's own flags."""
+    own = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    nets, augmentations = (
+        names_in("backbones/__init__.py", "BACKBONES"),
+        names_in("preprocessing/augmentations.py", "AUGMENTATIONS"),
+    )
+    own.add_argument("--checkpoint", type=expanded, required=True, help="PyTorch file")
+    own.add_argument("--backbone", choices=nets, required=True, help="the net that it holds")
+    own.add_argument("--output", type=expanded, required=True, help=f"folder to make, or a file *{WEIGHTS}")
+    images = own.add_argument_group("what images go through, kept in the work folder")
+    images.add_argument("--image_size", type=int, default=224, help="pixels")
+    images.add_argument("--mean", type=_rgb, default="0.485,0.456,0.406", help="of red,green,blue in [0, 1]")
+    images.add_argument("--std", type=_rgb, default="0.229,0.224,0.225", help="of red,green,blue in [0, 1]")
+    images.add_argument("--augmentation", choices=augmentations, default="imagenet", help="in training")
+    return own
+
+
+def _rgb(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be red,green,blue. Received: {text}") from error
+    return red, green, blue
+
+
+with quietly(__name__, lambda: parser().print_help()):
     import keras
     import numpy as np
 
     from keras_lt import backbones
     from keras_lt.classifiers import fresh_dense
     from keras_lt.datasets import LongTailed
-    from keras_lt.files import atomic, expanded
-    from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
+    from keras_lt.files import atomic
+    from keras_lt.preprocessing import Preprocessing
     from keras_lt.stages import Representation, join
     from keras_lt.work_folder import WorkFolder
 
-WEIGHTS = ".weights.h5"
 Parameters = dict[str, np.ndarray]
 
 
@@ -125,29 +157,9 @@ def _read(checkpoint: pathlib.Path, backbone: str, *, image_size: int | None) ->
     return network, classifier
 
 
-def _rgb(text: str) -> tuple[float, float, float]:
-    try:
-        red, green, blue = map(float, text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be red,green,blue. Received: {text}") from error
-    return red, green, blue
-
-
 def main(command_line: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=expanded, required=True, help="PyTorch file")
-    parser.add_argument("--backbone", choices=backbones.BACKBONES, required=True, help="the net that it holds")
-    parser.add_argument("--output", type=expanded, required=True, help=f"folder to make, or a file *{WEIGHTS}")
-    images = parser.add_argument_group("what images go through, kept in the work folder")
-    images.add_argument("--image_size", type=int, default=224, help="pixels")
-    images.add_argument("--mean", type=_rgb, default=LongTailed.mean, help="of red,green,blue in [0, 1]")
-    images.add_argument("--std", type=_rgb, default=LongTailed.std, help="of red,green,blue in [0, 1]")
-    images.add_argument("--augmentation", choices=AUGMENTATIONS, default=LongTailed.augmentation, help="in training")
-    arguments = parser.parse_args(command_line)
-
+    arguments = parser().parse_args(command_line)
     source = {"checkpoint": arguments.checkpoint, "backbone": arguments.backbone}
     output = arguments.output
     as_weights = output.name.endswith(WEIGHTS)

@@ -51,7 +51,7 @@ def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> 
     """
     folder = _keras_home() / "keras_lt/inspections" if cache_dir is None else pathlib.Path(cache_dir)
     return {
-        name: _inspect(split.examples, folder, f"{data.name}, {name}: examining images")
+        name: _inspect(split.examples, folder, f"{data.name}, {name}: examining {split.examples.called}")
         for name, split in data.all_splits.items()
     }
 

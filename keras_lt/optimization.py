@@ -177,12 +177,13 @@ def check_optimizer(recipe: Recipe) -> OptimizerEntry:
       ValueError: there is none of that name, or it has no such setting.
     """
     entry = member(OPTIMIZERS, recipe.optimizer, what="optimizer")
-    for setting in {"momentum", "nesterov"} - set(entry.settings):
-        if getattr(recipe, setting) != getattr(Recipe, setting):
-            raise ValueError(
-                f"{setting} belongs to optimizer=sgd. "
-                f"Received: optimizer={recipe.optimizer}, {setting}={getattr(recipe, setting)}"
-            )
+    for owner, other in OPTIMIZERS.items():
+        for setting in other.settings:
+            if setting not in entry.settings and getattr(recipe, setting) != getattr(Recipe, setting):
+                raise ValueError(
+                    f"{setting} belongs to optimizer={owner}. "
+                    f"Received: optimizer={recipe.optimizer}, {setting}={getattr(recipe, setting)}"
+                )
     return entry
 
 

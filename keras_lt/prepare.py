@@ -20,8 +20,31 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from keras_lt.command import plain_errors, quietly
+from keras_lt.registry import names_in
 
-with quietly():
+
+def parser() -> argparse.ArgumentParser:
+    """The command's own flags."""
+    own = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    own.add_argument("--dataset", default="", help="Data set, as keras_lt.train takes it.")
+    own.add_argument("--data_dir", default="", help="Folder with the data set's lists and images.")
+    own.add_argument("--output_dir", required=True, help="Folder to write.")
+    own.add_argument("--shorter_side", type=int, default=0, help="Of larger images, pixels; 0 leaves sizes alone.")
+    own.add_argument("--quality", type=int, default=90, help="Of JPEGs written anew, 1 to 100.")
+    own.add_argument("--lossless", action="store_true", help="Write PNG where an image has to be written anew.")
+    choices = names_in("inspection.py", "ON_BAD_IMAGE")
+    own.add_argument("--on_bad_image", choices=choices, default="error", help="What a missing or damaged image does.")
+    own.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="Threads.")
+    own.add_argument("--verify", action="store_true", help="Prepare nothing; read --output_dir through.")
+    options = own.add_argument_group("options of the data set, as keras_lt.train takes them")
+    options.add_argument("--imbalance_ratio", type=float)
+    options.add_argument("--profile")
+    options.add_argument("--seed", type=int)
+    options.add_argument("--allow_modified_lists", action="store_true", default=None)
+    return own
+
+
+with quietly(__name__, lambda: parser().print_help()):
     import rich.progress
     from PIL import Image
 
@@ -29,8 +52,7 @@ with quietly():
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
-    from keras_lt.files import read_json, write_json
-    from keras_lt.inspection import ON_BAD_IMAGE
+    from keras_lt.files import read_json, sweep, write_json
     from keras_lt.preparing.conversion import convert
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
@@ -149,8 +171,7 @@ def _begin(folder: pathlib.Path, settings: Mapping):
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"--output_dir must be a new or empty folder. Received: {folder}, which holds other files")
     write_json(folder / SETTINGS, settings)
-    for scratch in (*folder.glob(".*.tfrecord"), *folder.glob(".*.npz"), *folder.glob(".*.json")):
-        scratch.unlink()
+    sweep(folder)
 
 
 def _plan(folder: pathlib.Path, name: str, split: Split, data_dir: str, images_per_shard: int) -> list[Shard]:
@@ -220,24 +241,7 @@ def _description(data: LongTailed, shorter_side: int, skipped: int) -> dict:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="", help="Data set, as keras_lt.train takes it.")
-    parser.add_argument("--data_dir", default="", help="Folder with the data set's lists and images.")
-    parser.add_argument("--output_dir", required=True, help="Folder to write.")
-    parser.add_argument("--shorter_side", type=int, default=0, help="Of larger images, pixels; 0 leaves sizes alone.")
-    parser.add_argument("--quality", type=int, default=90, help="Of JPEGs written anew, 1 to 100.")
-    parser.add_argument("--lossless", action="store_true", help="Write PNG where an image has to be written anew.")
-    parser.add_argument(
-        "--on_bad_image", choices=ON_BAD_IMAGE, default="error", help="What a missing or damaged image does."
-    )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="Threads.")
-    parser.add_argument("--verify", action="store_true", help="Prepare nothing; read --output_dir through.")
-    options = parser.add_argument_group("options of the data set, as keras_lt.train takes them")
-    options.add_argument("--imbalance_ratio", type=float)
-    options.add_argument("--profile")
-    options.add_argument("--seed", type=int)
-    options.add_argument("--allow_modified_lists", action="store_true", default=None)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.shorter_side < 0 or not 1 <= given.quality <= 100 or given.workers < 1:
         raise ValueError(
             "Expected --shorter_side >= 0, --quality in 1..100 and --workers >= 1. "

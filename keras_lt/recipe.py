@@ -20,17 +20,26 @@ SAME = "same"  # stage two takes what stage one has
 SAMPLING, LOSSES, STEPS, MACHINE = "Sampling", "Losses and class weights", "Optimisation", "Precision and devices"
 
 
-def _field(topic: str, default: Any, help_text: str, *, stage_two: Any = SAME, choices: Sequence[str] = ()):
+def _field(
+    topic: str, default: Any, help_text: str, *, stage_two: Any = SAME, choices: Sequence[str] = (), more: str = ""
+):
     """A field that is a flag.
 
     Args:
-      help_text: with {stage} where the stage's name belongs.
+      help_text: with {stage} where the stage's name belongs, and {choices}.
+      more: what is to be said of stage two's own flag beside that.
       stage_two: the default of a flag `--classifier_<name>` of its own; `SAME` without one, for what both stages share;
         `None` for what is of stage one alone.
     """
     return dataclasses.field(
         default=default,
-        metadata={"topic": topic, "help": help_text, "stage_two": stage_two, "choices": tuple(choices)},
+        metadata={
+            "topic": topic,
+            "help": help_text,
+            "stage_two": stage_two,
+            "choices": tuple(choices),
+            "more": more,
+        },
     )
 
 
@@ -56,7 +65,9 @@ class Recipe:
     optimizer: str = _field(
         STEPS, "sgd", "Optimiser of both stages: {choices}.", choices=names_in("optimization.py", "OPTIMIZERS")
     )
-    learning_rate: float = _field(STEPS, 0.2, "Peak learning rate of {stage}.", stage_two=0.0)
+    learning_rate: float = _field(
+        STEPS, 0.2, "Peak learning rate of {stage}.", stage_two=0.0, more="0 is --learning_rate."
+    )
     schedule: str = _field(
         STEPS,
         "cosine",

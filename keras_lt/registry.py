@@ -32,7 +32,7 @@ class Entry:
         """Calls the function."""
         return self.function(*args, **kwargs)
 
-    @property
+    @functools.cached_property
     def parameters(self) -> dict[str, Any]:
         """What the member can be told by name, with the defaults: the function's arguments that have one."""
         return {

@@ -6,21 +6,23 @@ Every seed is a run of `keras_lt.train` in `<workdir>/seed-<n>`, skipped when fi
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_repeat_flags)):
     import numpy as np
     import rich
 
-    from keras_lt import config
     from keras_lt.comparison.runs import train_all
     from keras_lt.comparison.summary import terminal_tables, write_summary
     from keras_lt.comparison.tables import mean_and_deviation
     from keras_lt.config import RunConfig
     from keras_lt.features import classify
     from keras_lt.metrics import ShotGroups
+    from keras_lt.report.systems import BASELINE
     from keras_lt.run import Run
     from keras_lt.significance import interval, mcnemar, stratified_bootstrap
     from keras_lt.stages import CHOSEN_BY
@@ -61,7 +63,7 @@ def summarize(
       predictions: classifier -> class ids, a row per seed, [S, N].
       labels: of the same test images, [N].
       groups: of the classes.
-      best: the classifier that, beside "joint", all are compared with.
+      best: the classifier that, beside the baseline, all are compared with.
     Returns: {"test_images", "resamples", "best", "classifiers": {name: {score: estimate}}, "comparisons": {reference:
       {name: {"differences": {score: estimate}, "only_right", "only_wrong", "p_values"}}}}, the last three per seed. An
       estimate is {"per_seed", "mean", "deviation", "interval"}: deviation over seeds, interval over test images.
@@ -78,7 +80,7 @@ def summarize(
         for name, correct in zip(accuracies, sums.T, strict=True):
             accuracies[name].append(groups.accuracies(correct, total))
     resampled = {name: _by_score(rows) for name, rows in accuracies.items()}
-    references = dict.fromkeys(name for name in ("joint", best) if name in predictions)
+    references = dict.fromkeys(name for name in (BASELINE, best) if name in predictions)
     return {
         "test_images": len(labels),
         "resamples": resamples,
@@ -150,4 +152,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_repeat_flags()
-    launch(main, config.help_text)
+    launch(main)

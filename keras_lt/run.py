@@ -17,10 +17,17 @@ from keras_lt.evaluation import Scores, evaluate_classifier
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.inspection import screen
 from keras_lt.methods import METHODS
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
 from keras_lt.serving import WARMUP, export_saved_model, read_prior, render_model_card, trained_prior
-from keras_lt.stages import Classifier, Representation, classifier_entry, load_classifier, read_preprocessing
+from keras_lt.stages import (
+    NO_IMAGES,
+    Classifier,
+    Representation,
+    classifier_entry,
+    load_classifier,
+    read_preprocessing,
+)
 from keras_lt.work_folder import WorkFolder
 
 OPTIONS = [field.name for field in dataclasses.fields(RunConfig) if not field.metadata["of_the_run"]]
@@ -91,7 +98,7 @@ class Run(WorkFolder):
         return Representation.load(self.representation_folder)
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing | NoPreprocessing:
         """What images go through; known without the model being loaded."""
         self._expect(self.representation_folder / "preprocessing.json", "a run with a representation")
         return read_preprocessing(self.representation_folder)
@@ -233,7 +240,8 @@ class Run(WorkFolder):
         data = self.data if config.on_bad_image == "skip" else self.listed_data
         target, latest = read_prior(config.target_prior, data.class_counts), self.latest_export(name)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
-        flags = {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS and value}
+        not_its_own = (*OPTIONS, *NO_IMAGES) if self.listed_data.of_features else OPTIONS
+        flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = export_saved_model(
             backbone,
             self.versions_folder(name) / str(1 + int(latest.name) if latest else 1),

@@ -10,15 +10,16 @@ import dataclasses
 import functools
 import time
 
+from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly():
+with quietly(__name__, functools.partial(config.print_help, config.define_flags)):
     import keras
     import numpy as np
     import rich
     import tensorflow as tf
 
-    from keras_lt import config, distribution
+    from keras_lt import distribution
     from keras_lt.classifiers import fold
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
@@ -39,6 +40,8 @@ def run(run_config: RunConfig) -> dict:
     this_run = Run.of(run_config)
     with contextlib.ExitStack() as held:
         with plain_errors():
+            if run_config.overwrite:
+                this_run.check_emptiable(run_config.data_dir)
             strategy = make_strategy(run_config.strategy, run_config.devices)
             data = this_run.data
             check_with_data(run_config, data, strategy)
@@ -129,12 +132,12 @@ def check_imported(run: Run):
 
 def describe(data: LongTailed):
     """Says what the data set is like."""
-    counts = data.class_counts
+    counts, called = data.class_counts, data.train.examples.called
     groups = ", ".join(f"{size} {name}" for name, size in data.groups.sizes.items())
     print(
-        f"{data.name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test images of "
+        f"{data.name}: {len(data.train)} training, {len(data.val)} validation and {len(data.test)} test {called} of "
         f"{len(counts)} classes, {counts.max()} down to {counts.min()} per class ({groups} shot)"
-        + (f", and {len(data.open_set)} images of no class" if data.open_set else "")
+        + (f", and {len(data.open_set)} {called} of no class" if data.open_set else "")
     )
     for note in data.notes:
         print(note)
@@ -147,7 +150,8 @@ def stage_one(run: Run, strategy: Strategy):
         return
     config, recipe = run.config, run.config.stage_one_recipe
     parts = f" in {recipe.accumulate_steps} micro-batches" if recipe.accumulate_steps > 1 else ""
-    print(f"{recipe.batch_size} images per step{parts}, peak learning rate {recipe.learning_rate:g}", flush=True)
+    drawn = f"{recipe.batch_size} {run.data.train.examples.called} per step{parts}"
+    print(f"{drawn}, peak learning rate {recipe.learning_rate:g}", flush=True)
     representation = learn_representation(
         run.data,
         backbone=config.backbone,
@@ -237,7 +241,7 @@ def assemble(run: Run, outcomes: dict) -> dict:
         "classes": len(data.class_names),
         "groups": data.groups.sizes,
         "train_images": len(data.train),
-        "backbone": run.config.backbone,
+        "backbone": "" if data.of_features else run.config.backbone,
         "method": run.config.method,
         "stage_one": {  # an imported representation has no recipe and took no epochs
             "recipe": dataclasses.asdict(recipe) if history else None,
@@ -269,7 +273,7 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         flags=run.config.as_flags(),
         scores={name: run.scores(name) for name in outcomes},
         exported=exported,
-        thumbnails=functools.partial(thumbnails, run.data.test),
+        thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),
     )
 
 
@@ -282,4 +286,4 @@ def main():
 
 if __name__ == "__main__":
     config.define_flags()
-    launch(main, config.help_text)
+    launch(main)

@@ -8,6 +8,26 @@ import shutil
 
 from keras_lt import files
 
+_OF_A_PART = (
+    *("model.keras", "backbone.keras", "preprocessing.json", "history.csv", "scores.json", "predictions.npz"),
+    *("bad_batch.npz", "checkpoints/epoch-*.npz", "events/*/events.out.tfevents.*"),
+)
+_PLOTS = ("class_accuracy", "class_counts", "group_accuracy", "reliability", "tau_curve_*", "weight_norms")
+FEATURE_FILES = ("features.npy", "manifest.json")
+SAVED_MODEL_FILES = (
+    *("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "README.md", "made_by.json"),
+    *("variables/variables.*", "assets/*", "assets.extra/labels.txt", "assets.extra/model.onnx"),
+    "assets.extra/tf_serving_warmup_requests",
+)
+RUN_FILES = (  # all that is written into a work folder, as patterns; what fits none of them is somebody else's
+    *("flags.cfg", "data.json", "data.npz", "train.log", "results.json", "results.md", "report.html"),
+    *("bad_images.txt", *(f"plots/{plot}.{kind}" for plot in _PLOTS for kind in ("png", "svg"))),
+    *(f"describe/{name}" for name in ("describe.json", "classes.png", "sizes.png", "augmented.png")),
+    *(f"{part}/{name}" for part in ("representation", "classifiers/*") for name in _OF_A_PART),
+    *(f"features/*/{name}" for name in FEATURE_FILES),
+    *(f"export/*/[0-9]*/{name}" for name in SAVED_MODEL_FILES),
+)
+
 
 class WorkFolder:
     """The work folder of a run: its files, its lock, and what can be said without opening a model.
@@ -118,20 +138,37 @@ class WorkFolder:
         return files.locked(self.folder)
 
     def empty(self):
-        """Removes all that is in the folder but its lock."""
-        for path in self.folder.iterdir():
-            if path.name != files.LOCK:
-                files.remove(path)
+        """Removes what runs write, and nothing else, after `check_emptiable`; the flags go last."""
+        self.check_emptiable()
+        files.remove_known(self.folder, [name for name in RUN_FILES if name != self.flags_file.name])
+        files.remove(self.flags_file)
+
+    def check_emptiable(self, data_dir: str | os.PathLike = ""):
+        """Raises ValueError where the folder is no run's, is or holds the current one, or the data set's `data_dir`."""
+        if not self.folder.exists():
+            return
+        for what, place in {"the current folder": os.curdir, "the data set": data_dir}.items():
+            if place and files.lies_in(place, self.folder):
+                raise ValueError(
+                    f"--overwrite does not empty a folder that {what} is or lies in. Received: --workdir={self.folder}"
+                )
+        is_run = self.flags_file.exists() or self.has_representation
+        if not is_run and (foreign := files.unknown_in(self.folder, ())):
+            raise ValueError(
+                "--overwrite empties a folder of keras_lt.train alone, which has a flags.cfg. "
+                f"Received: --workdir={self.folder} without one, with {foreign[0]}"
+            )
 
     def take_representation(self, source: "WorkFolder"):
         """Puts another run's representation and features into this folder; files are shared where they can be."""
         pairs = [
-            (source.features_folder, self.features_folder),
-            (source.representation_folder, self.representation_folder),  # last: with it the folder counts as complete
+            (source.features_folder, self.features_folder, [f"*/{name}" for name in FEATURE_FILES]),
+            # Last: with it the folder counts as complete.
+            (source.representation_folder, self.representation_folder, _OF_A_PART),
         ]
-        for theirs, ours in pairs:
+        for theirs, ours, known in pairs:
             if theirs.exists():
-                with files.atomic(ours) as scratch:
+                with files.atomic(ours, replaces=known) as scratch:
                     left_out = shutil.ignore_patterns("checkpoints", "events", "*.part")
                     shutil.copytree(theirs, scratch, copy_function=_link, ignore=left_out)
 

@@ -7,9 +7,10 @@ import pytest
 
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.files import read_history
+from keras_lt.optimization import CoupledSGD, SteppedRate
 
 
-def model_with_dropout():
+def model_with_dropout(optimizer=None):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -20,7 +21,7 @@ def model_with_dropout():
             keras.layers.Dense(1),
         ]
     )
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
+    model.compile(optimizer or keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     return model
 
 
@@ -43,6 +44,36 @@ def test_a_stopped_training_ends_where_an_unstopped_one_does(tmp_path):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     with (tmp_path / "history.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
+
+
+SCALED = keras.mixed_precision.LossScaleOptimizer
+
+
+@pytest.mark.parametrize("around", [lambda optimizer: optimizer, SCALED], ids=["plain", "scaled"])
+def test_a_training_of_version_01_whose_learning_rate_was_a_variable_goes_on(tmp_path, around):
+    rates = SteppedRate([0.05] * 4, passes=4)  # the same in every epoch, so that both do the same
+    whole, old, new = (model_with_dropout(around(CoupledSGD(rate))) for rate in (rates, 0.05, rates))
+    train(whole, EpochCheckpoints(None, "loss"), 4)
+    train(old, EpochCheckpoints(tmp_path, "loss"), 2)
+    assert train(new, EpochCheckpoints(tmp_path, "loss"), 4) == 2
+    assert len(old.optimizer.variables) == len(new.optimizer.variables) + 1
+    for ours, theirs in zip(new.variables, whole.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    for ours, theirs in zip(new.optimizer.variables, whole.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+@pytest.mark.parametrize("change", ["width", "optimizer"])
+def test_a_checkpoint_of_another_training_is_refused_in_one_line_and_nothing_is_assigned(tmp_path, change):
+    feed(tmp_path, [0.1])
+    model = keras.Sequential([keras.Input((2 if change == "width" else 1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd" if change == "width" else "adam", "mse")
+    before = model.get_weights()
+    with pytest.raises(
+        OSError, match=r"^A checkpoint must have the \d variables .* 3 others in .*epoch-00001.npz; [^\n]+$"
+    ):
+        EpochCheckpoints(tmp_path, "val_score").restore(model)
+    np.testing.assert_array_equal(model.get_weights(), before)
 
 
 def feed(folder, values):

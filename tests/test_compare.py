@@ -60,7 +60,7 @@ def test_the_table_by_hand(folders):
 def test_runs_are_told_apart_by_the_flags_that_decide_their_numbers(folder_of):
     row = {"joint": (0.5, 0.5, 0.5, 0.5)}
     runs = [folder_of("a", row), folder_of("b", row, epochs=30, loss="focal", data_dir="elsewhere")]
-    assert [label(flags) for flags in grouped(runs)] == ["loss=cross_entropy, epochs=90", "loss=focal, epochs=30"]
+    assert [label(flags) for flags in grouped(runs)] == ["epochs=90, loss=cross_entropy", "epochs=30, loss=focal"]
     assert [label(flags) for flags in grouped([runs[0], folder_of("c", row, seed=1)])] == ["run"]
     added = grouped([runs[0], folder_of("d", row, feature_loss="range")])
     assert [label(flags) for flags in added] == ["none", "range"]

@@ -1,11 +1,14 @@
 import dataclasses
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from absl import flags
 
-from keras_lt import config
+from keras_lt import config, train
 from keras_lt.config import RunConfig
+from keras_lt.recipe import SAME, Recipe
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags"
 
@@ -31,7 +34,8 @@ def test_places_lt_is_the_published_recipe():
     one, two = run_config.stage_one_recipe, run_config.stage_two_recipe("crt")
     assert (one.epochs, one.batch_size, one.learning_rate, one.weight_decay) == (30, 256, 0.1, 5e-4)
     assert (two.epochs, two.sampler, two.loss) == (10, "class_balanced", "cross_entropy")
-    assert run_config.stage_two_recipe("lws").epochs == 5
+    assert run_config.classifiers[-1] == "lws:epochs=5"
+    assert run_config.stage_two_recipe("lws:epochs=5").epochs == 5
 
 
 def test_saved_flags_replay_the_run(tmp_path):
@@ -46,9 +50,9 @@ def test_differences_name_the_flags_that_make_another_run():
     same = dataclasses.replace(run_config, workdir="/elsewhere", classifiers=("lws",), export_classifier="lws")
     assert run_config.differences(same) == []
     other = dataclasses.replace(run_config, seed=1, sampler="square_root")
-    assert run_config.differences(other) == [
-        "--seed=0 there, --seed=1 now",
+    assert sorted(run_config.differences(other)) == [
         "--sampler=instance_balanced there, --sampler=square_root now",
+        "--seed=0 there, --seed=1 now",
     ]
 
 
@@ -72,8 +76,17 @@ def test_every_flag_has_help():
             ["--dataset=places_lt", "--imbalance_ratio=50"],
             "places_lt takes no such option. Received: imbalance_ratio=50",
         ),
-        (["--classifier_epochs_for=lsw:5"], "must be classifier:epochs.*Received: lsw:5"),
-        (["--classifier_epochs_for=lws:0"], "epochs must be at least 1"),
+        (["--classifiers=lws:epochs=0"], "epochs must be at least 1"),
+        (["--classifiers=lws:depth=2"], r"lws has the parameters epochs=90, .*Received: classifier=lws:depth=2"),
+        (["--classifiers=ncm:epochs=2"], "ncm has no parameters"),
+        (["--classifiers=crt,crt"], "must name each once. Received: crt twice"),
+        (["--sampler=balanced"], "sampler must be one of instance_balanced, class_balanced"),
+        (["--classifier_sampler=balanced"], "In stage two: sampler must be one of instance_balanced, class_balanced"),
+        (["--loss=ce"], "loss must be one of cross_entropy"),
+        (["--loss=focal:alpha=1"], "focal has the parameters gamma=2.0"),
+        (["--method=bbn:branches=3"], "bbn has no parameters"),
+        (["--method=oltr:backbone_rate=fast"], "backbone_rate must be a number"),
+        (["--seed=-1"], "--seed must be at least 0"),
         (["--decay_epochs=160,x"], "--decay_epochs must be ints, comma-separated. Received: 160,x"),
         (["--decay_epochs=160"], "decay_epochs belong to schedule=multistep"),
         (["--backbone=resnet51"], "backbone must be one of .*resnet50"),
@@ -98,9 +111,7 @@ def test_values_that_cannot_be_are_refused_before_any_work(arguments, message):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--sampler=balanced", "class_balanced"),
-        ("--classifier_sampler=balanced", "class_balanced"),
-        ("--loss=ce", "cross_entropy"),
+        ("--stage_two=pixels", "features"),
         ("--strategy=gpu", "mirrored"),
         ("--epoch=3", "Did you mean: epochs"),
     ],
@@ -119,17 +130,39 @@ def test_a_run_config_made_in_python_is_checked_alike():
 @pytest.mark.parametrize("name", ["tau_norm", "tau_search", "tau_learned", "lws", "lws_tau_norm"])
 def test_what_starts_from_a_dense_layer_is_refused_on_another_head_before_any_training(name, head):
     RunConfig(classifiers=("joint", "ncm", "crt", "cosine"), **head)
-    with pytest.raises(ValueError, match="start from a dense layer's weights"):
+    with pytest.raises(ValueError, match="starts from a dense layer's weights"):
         RunConfig(classifiers=("joint", name), **head)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "bbn", "loss": "ldam"}, "--method=bbn has a classifier of its own"),
-        ({"method": "fslwf", "head": "cosine"}, "--method=fslwf has a classifier of its own"),
-        ({"loss": "ldam", "head": "dense"}, "loss=ldam needs a cosine head"),
-        ({"classifier_resampling": "smote", "stage_two": "images"}, "makes features needs --stage_two=features"),
+        ({"method": "bbn", "loss": "ldam"}, "method=bbn has loss='cross_entropy' and no other"),
+        ({"method": "fslwf", "head": "cosine"}, "method=fslwf has a classifier of its own"),
+        ({"loss": "ldam", "head": "dense"}, "loss=ldam needs head=cosine:scale=30.0"),
+        (
+            {"classifier_resampling": "smote", "stage_two": "images", "classifiers": ("crt",)},
+            "crt is trained on images, and new features are none",
+        ),
+        ({"classifier_resampling": "smote", "classifiers": ("fine_tune",)}, "fine_tune is trained on images"),
+        ({"classifier_resampling": "smote"}, "would do nothing in this run: no classifier of it"),
+        ({"method": "oltr", "mixup": 0.2}, "method=oltr has mixup=0 and no other"),
+        (
+            {"mixup": 0.2, "stage_two": "images", "classifiers": ("crt",), "classifier_class_weights": "power"},
+            "class_weights are of one class per image.*crt on images",
+        ),
+        (
+            {"sampler": "square_root", "engine": "instance"},
+            "engine=instance.*Received: engine=instance, sampler=square",
+        ),
+        ({"feature_views": 4, "classifiers": ("ncm",)}, "--feature_views would do nothing"),
+        (
+            {"classifier_resampling": "smote", "feature_views": 4, "classifiers": ("crt",)},
+            "--feature_views would do no",
+        ),
+        ({"decay_factor": 0.5}, "--decay_factor would do nothing in this run: it belongs to multistep schedules"),
+        ({"classifier_schedule": "multistep"}, "In stage two: decay_epochs belong to schedule=multistep"),
+        ({"stage_one": "features"}, "stage_one=features trains nothing of the backbone"),
         ({"class_weights_from": 3}, "class_weights_from must be below epochs, and needs class_weights"),
         ({"classifiers": ()}, "--classifiers must name some of"),
     ],
@@ -150,7 +183,9 @@ def test_help_goes_by_topic_and_shows_defaults_and_choices():
     text = config.help_text(flag_values)
     topics = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert topics[:3] == ["Data", "The run", "Network"]
-    assert "  --batch_size=512\n      Images per step, over all devices.\n" in text
+    assert "  --batch_size=512\n      Images of one update, over all devices.\n" in text
+    assert "  --learning_rate=0.2\n      Peak learning rate of stage one.\n" in text
+    assert "  --classifier_learning_rate=0.0\n      Peak learning rate of stage two. 0 is --learning_rate.\n" in text
     assert "[frozen | update]" in text
     assert all(f"  --{field.name}=" in text for field in dataclasses.fields(RunConfig))
 
@@ -165,3 +200,75 @@ def test_cuts_are_a_papers_unless_given():
         RunConfig(shot_cuts="mislas")
     with pytest.raises(ValueError, match="--many_above must be at least 0"):
         RunConfig(many_above=-5)
+
+
+def test_the_flags_of_both_stages_are_the_recipes_fields():
+    names = {field.name for field in dataclasses.fields(RunConfig)}
+    for field in dataclasses.fields(Recipe):
+        assert field.name in names
+        own = field.metadata["stage_two"] not in (None, SAME)
+        assert (f"classifier_{field.name}" in names) == own
+    config = RunConfig(weight_decay=0.01, classifier_loss="focal:gamma=1", classifier_schedule="cosine_per_step")
+    two = config.stage_two_recipe("crt:weight_decay=0.5:epochs=3")
+    assert (two.weight_decay, two.loss, two.schedule, two.epochs) == (0.5, "focal:gamma=1", "cosine_per_step", 3)
+    assert (two.feature_loss, two.class_weights_from, two.sampler) == ("", 0, "class_balanced")
+    assert config.stage_one_recipe.weight_decay == 0.01
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        (["--loss=focal", "--focal_gamma=1"], {"loss": "focal:gamma=1"}),
+        (["--loss=sigmoid_focal", "--focal_gamma=1"], {"loss": "sigmoid_focal:gamma=1"}),
+        (["--label_smoothing=0.1"], {"loss": "cross_entropy:label_smoothing=0.1"}),
+        (
+            ["--class_weights=effective_number", "--class_weights_beta=0.99"],
+            {"class_weights": "effective_number:beta=0.99"},
+        ),
+        (["--classifiers=ncm,lws", "--classifier_epochs_for=lws:5"], {"classifiers": ("ncm", "lws:epochs=5")}),
+        (
+            ["--method=oltr_frozen"],
+            {"method": "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"},
+        ),
+    ],
+)
+def test_flags_of_version_0_1_are_said_by_the_new_ones_with_a_warning(arguments, changes):
+    with pytest.warns(UserWarning, match=" now"):
+        assert config.from_flags(parse(*arguments)) == RunConfig(**changes)
+
+
+def test_a_flag_file_of_version_0_1_reads_without_a_word_where_it_has_the_defaults(tmp_path, recwarn):
+    lines = ["--focal_gamma=2.0", "--label_smoothing=0.0", "--class_weights_beta=0.9999", "--classifier_epochs_for="]
+    (tmp_path / "flags.cfg").write_text("\n".join(["--loss=focal", "--class_weights=effective_number", *lines]))
+    read = config.read_flag_file(tmp_path / "flags.cfg")
+    assert (read.loss, read.class_weights) == ("focal", "effective_number")
+    assert not recwarn.list
+
+
+def test_an_old_flag_that_would_do_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"--focal_gamma would do nothing in this run; it is --loss=focal:gamma=2 now"):
+        config.from_flags(parse("--focal_gamma=1"))
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "export", "prepare", "describe", "repeat", "compare"])
+def test_help_answers_before_keras_is_loaded(command):
+    """In a process where neither Keras nor TensorFlow can be imported."""
+    program = f"""
+import runpy, sys
+sys.modules["keras"] = sys.modules["tensorflow"] = None
+sys.argv = ["{command}", "--help"]
+runpy.run_module("keras_lt.{command}", run_name="__main__", alter_sys=True)
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "--" in answer.stdout
+
+
+def test_a_refusal_leaves_nothing_behind(arrays_dir, tmp_path):
+    """Neither of flags, nor of what the data or a method say of them."""
+    without_base_classes = {"method": "fslwf", "classifiers": ("ncm",), "many_above": 1000}
+    for changes in ({"batch_size": 500}, {"target_prior": "no such file"}, without_base_classes):
+        arguments = {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(tmp_path / "run"), **changes}
+        with pytest.raises(SystemExit, match="Error: "):
+            train.run(RunConfig(**{"batch_size": 16, "epochs": 1, **arguments}))
+        assert not (tmp_path / "run").exists()

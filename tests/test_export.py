@@ -85,15 +85,41 @@ def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, d
 
 
 def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_draws(run_config, data):
-    np.testing.assert_allclose(source_prior("joint", run_config, data.class_counts, trained=False), AS_TRAINED)
-    np.testing.assert_allclose(source_prior("crt", run_config, data.class_counts, trained=True), [1 / 3] * 3)
-    assert source_prior("ncm", run_config, data.class_counts, trained=False) is None
+    np.testing.assert_allclose(source_prior("joint", run_config, data.class_counts), AS_TRAINED)
+    np.testing.assert_allclose(source_prior("crt", run_config, data.class_counts), [1 / 3] * 3)
+    assert source_prior("ncm", run_config, data.class_counts) is None
     changed = dataclasses.replace(run_config, sampler="square_root", classifier_sampler="instance_balanced")
+    changed = dataclasses.replace(changed, classifiers=("joint", "crt"))
     roots = np.sqrt(COUNTS)
-    np.testing.assert_allclose(source_prior("joint", changed, data.class_counts, trained=False), roots / roots.sum())
-    np.testing.assert_allclose(source_prior("crt", changed, data.class_counts, trained=True), AS_TRAINED)
+    np.testing.assert_allclose(source_prior("joint", changed, data.class_counts), roots / roots.sum())
+    np.testing.assert_allclose(source_prior("crt", changed, data.class_counts), AS_TRAINED)
     evened = dataclasses.replace(changed, classifier_resampling="smote")
-    np.testing.assert_allclose(source_prior("crt", evened, data.class_counts, trained=True), [1 / 3] * 3)
+    np.testing.assert_allclose(source_prior("crt", evened, data.class_counts), [1 / 3] * 3)
+
+
+def test_parameters_of_a_classifier_and_of_a_loss_count(run_config, data):
+    own = source_prior("crt:sampler=square_root", run_config, data.class_counts)
+    roots = np.sqrt(COUNTS)
+    np.testing.assert_allclose(own, roots / roots.sum())
+    halved = dataclasses.replace(run_config, loss="logit_adjustment:tau=0.5")
+    np.testing.assert_allclose(source_prior("joint", halved, data.class_counts), roots / roots.sum())
+
+
+def test_the_same_weights_have_the_same_prior_whatever_the_row_is_called(run_config, data):
+    """BBN's own row is stage one's classifier, whose two branches see opposite priors and end balanced."""
+    bbn = RunConfig(dataset="arrays", method="bbn", classifiers=("joint", "crt"))
+    assert source_prior("bbn", bbn, data.class_counts) is None
+    assert source_prior("joint", bbn, data.class_counts) is None
+    np.testing.assert_allclose(source_prior("crt", bbn, data.class_counts), [1 / 3] * 3)
+    oltr = RunConfig(dataset="arrays", method="oltr", classifiers=("joint",))
+    np.testing.assert_allclose(source_prior("joint", oltr, data.class_counts), AS_TRAINED)
+    np.testing.assert_allclose(source_prior("oltr", oltr, data.class_counts), [1 / 3] * 3)
+
+
+def test_an_engine_cannot_silence_the_sampler_that_priors_go_by():
+    with pytest.raises(ValueError, match=r"engine=instance draws.*Received: engine=instance, sampler=class_balanced"):
+        RunConfig(dataset="arrays", engine="instance", sampler="class_balanced")
+    assert RunConfig(dataset="arrays", engine="instance").engine == "instance"
 
 
 def test_the_card_says_what_it_is(run_config, results, data):

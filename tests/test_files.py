@@ -144,3 +144,17 @@ def test_a_tilde_is_the_home_folder_where_there_is_one(monkeypatch):
     assert str(expanded("~/x")) == "/home/me/x"
     assert str(expanded("~nobody-of-that-name/x")) == "~nobody-of-that-name/x"
     assert str(expanded("runs/~x")) == "runs/~x"
+
+
+def test_a_folder_is_replaced_where_it_holds_what_is_known_and_nothing_else(tmp_path):
+    folder = tmp_path / "1"
+    folder.mkdir()
+    (folder / "saved_model.pb").write_text("old")
+    with atomic(folder, replaces=("saved_model.pb",)) as scratch:
+        scratch.mkdir()
+        (scratch / "saved_model.pb").write_text("new")
+    assert (folder / "saved_model.pb").read_text() == "new"
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt"), atomic(folder, replaces=("saved_model.pb",)):
+        pytest.fail("the body ran")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "notes.txt", "saved_model.pb"]

@@ -11,10 +11,10 @@ from keras_lt import Recipe, backbones
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.features import extract_features
 from keras_lt.losses import LOSSES
-from keras_lt.methods import bbn
+from keras_lt.methods import METHODS, bbn
 from keras_lt.metrics import ShotAccuracy
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.stages import Representation, learn_classifier
+from keras_lt.stages import Representation, learn_classifier, learn_representation
 from tests.conftest import COUNTS
 from tests.programs import NOISE, TWO_CPUS, lines_of
 from tests.tiny_backbone import tiny
@@ -43,7 +43,11 @@ def striped():
 
 @pytest.fixture(scope="module")
 def learned(striped):
-    return bbn.learn_representation(striped, backbone="tiny", recipe=dataclasses.replace(RECIPE, epochs=4), seed=0)
+    return learn(striped, backbone="tiny", recipe=dataclasses.replace(RECIPE, epochs=4))
+
+
+def learn(data, **options):
+    return learn_representation(data, hooks=METHODS["bbn"](), **options)
 
 
 def bilateral(*, seed=0):
@@ -201,7 +205,7 @@ def test_what_it_leaves_is_a_representation_like_any_other(learned, striped, tmp
     }
     recipe = dataclasses.replace(RECIPE, sampler="class_balanced")
     options = {"features": features, "recipe": recipe, "seed": 0, "strategy": None, "folder": None}
-    own = bbn.learn_classifier(again, striped, **options)
+    own = METHODS["bbn"]().classifier(again, striped, **options)
     assert own.val["class_mean"] == max(row["val_class_mean"] for row in learned.history)
     assert own.backbone is again.backbone
     np.testing.assert_allclose(own.model(again.backbone(images)), learned.model(images), rtol=1e-6)
@@ -214,7 +218,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(striped, tmp_path):
     last = tmp_path / "checkpoints" / f"epoch-{recipe.epochs:05d}.npz"
 
     def state():
-        bbn.learn_representation(striped, backbone="tiny", recipe=recipe, seed=0, folder=tmp_path)
+        learn(striped, backbone="tiny", recipe=recipe, folder=tmp_path)
         with np.load(last) as saved:
             history = [{**row, "seconds": 0} for row in json.loads(str(saved["history"]))]
             return {name: saved[name] for name in saved.files if name != "history"}, history
@@ -236,13 +240,15 @@ os.environ |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_d
 """
 TWO_DEVICES = """
 from keras_lt import backbones
-from keras_lt.methods import bbn
+from keras_lt.methods import METHODS, bbn
 from tests.tiny_backbone import TINY
 
 backbones.BACKBONES["tiny"] = TINY
 recipe = Recipe(epochs=2, steps_per_epoch=2, batch_size=8, learning_rate=0.02, weight_decay=0.01)
 one, two = (
-    bbn.learn_representation(data, backbone="tiny", recipe=recipe, strategy=make_strategy(*strategy))
+    learn_representation(
+        data, hooks=METHODS["bbn"](), backbone="tiny", recipe=recipe, strategy=make_strategy(*strategy)
+    )
     for strategy in (["none"], two_devices)
 )
 moved = [np.abs(a - b).max() for a, b in zip(one.model.get_weights(), two.model.get_weights())]
@@ -292,4 +298,4 @@ def test_the_training_model_can_be_cloned():
 )
 def test_what_is_not_bbn_is_refused(striped, options, words):
     with pytest.raises(ValueError, match=words):
-        bbn.learn_representation(striped, **options)
+        learn(striped, **options)

@@ -14,10 +14,10 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
 from keras_lt.features import FeatureSet
 from keras_lt.files import read_history
-from keras_lt.methods import fslwf
+from keras_lt.methods import METHODS, fslwf
 from keras_lt.methods.episodes import draw_episode, episode_batches, novel_in_episode
 from keras_lt.methods.fslwf import CosineHead, WeightGenerator
-from keras_lt.stages import Representation, join, load_classifier
+from keras_lt.stages import Representation, join, learn_representation, load_classifier
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "fslwf.npz")
 COLOURS = np.array([(220, 220, 220), (90, 10, 90), (30, 220, 30), (220, 30, 30), (10, 90, 90), (30, 30, 220)])
@@ -72,10 +72,11 @@ def study(representation, data, features):
     return representation, data, features
 
 
-def learn(study, folder):
+def learn(study, folder, **changes):
     representation, data, features = study
-    options = {"features": features, "recipe": STAGE_TWO, "seed": 0, "strategy": make_strategy("none")}
-    return fslwf.learn_classifier(representation, data, **options, folder=folder)
+    recipe = dataclasses.replace(STAGE_TWO, **changes)
+    options = {"features": features, "recipe": recipe, "seed": 0, "strategy": make_strategy("none")}
+    return METHODS["fslwf"]().classifier(representation, data, **options, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_stage_one_sees_base_classes_alone(data):
 
 
 def test_a_representation_scores_all_classes_and_knows_the_base_ones(data, tiny_backbone, tmp_path):
-    learned = fslwf.learn_representation(data, backbone=tiny_backbone, recipe=STAGE_ONE)
+    learned = learn_representation(data, hooks=METHODS["fslwf"](), backbone=tiny_backbone, recipe=STAGE_ONE)
     assert learned.model.output_shape == (None, 6)
     kernel, scale, bias = learned.head.get_weights()
     np.testing.assert_array_equal(kernel.any(axis=0), BASE)
@@ -321,12 +322,34 @@ def test_base_and_novel_classes_are_both_needed(counts, received):
     few = Split(np.zeros((len(counts), 8, 8), np.uint8), np.arange(len(counts)))
     data = LongTailed("few", squares(counts, seed=0), few, few, tuple("abc"[: len(counts)]))
     with pytest.raises(ValueError, match=f"more than 100 training images.*Received: {received} in few"):
-        fslwf.learn_representation(data, backbone="tiny")
+        learn_representation(data, hooks=METHODS["fslwf"](), backbone="tiny")
+
+
+@pytest.mark.parametrize(
+    ("counts", "val", "test", "message"),
+    [
+        ((20, 120, 5), [0], [0], "more than 20 training images of every base class.*Received: 20 of one in some"),
+        ((120, 120, 5), [2], [0], r"images of base classes in every split\. Received: none among the 1 of val in some"),
+        ((120, 120, 5), [0], [2, 2], "none among the 2 of test in some"),
+    ],
+)
+def test_an_episode_needs_examples_and_every_split_a_base_class(counts, val, test, message):
+    labels = np.repeat(np.arange(3), counts), val, test
+    splits = [Split(np.zeros((len(own), 8, 8), np.uint8), np.array(own)) for own in labels]
+    with pytest.raises(ValueError, match=message):
+        fslwf.base_classes(LongTailed("some", *splits, tuple("abc"), many_above=19, few_below=10))
+
+
+def test_what_its_two_stages_do_not_have_is_refused(study):
+    with pytest.raises(ValueError, match="stage_one=features fits a classifier alone, and method=fslwf more"):
+        learn_representation(study[1], hooks=METHODS["fslwf"](), stage_one="features", train_parts="classifier")
+    with pytest.raises(ValueError, match=r"method=fslwf has .* Received: loss=sigmoid"):
+        learn(study, None, loss="sigmoid")
 
 
 def test_a_head_of_another_kind_is_refused(data, representation, features):
-    with pytest.raises(ValueError, match=r"a cosine head of its own\. Received: head=dense"):
-        fslwf.learn_representation(data, head="dense")
+    with pytest.raises(ValueError, match=r"method=fslwf has a classifier of its own: no head.*Received: head=dense"):
+        learn_representation(data, hooks=METHODS["fslwf"](), head="dense")
     dense = fresh_dense(WIDTH, 6, seed=0)
     dense.name = "classifier"
     other = dataclasses.replace(representation, model=join(representation.backbone, dense))

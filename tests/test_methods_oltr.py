@@ -13,13 +13,18 @@ from keras import ops
 
 from keras_lt import backbones
 from keras_lt.checkpoints import EpochCheckpoints
+from keras_lt.config import RunConfig
 from keras_lt.distribution import MultiHost, make_strategy
 from keras_lt.features import extract_features
-from keras_lt.methods import oltr
+from keras_lt.methods import METHODS, oltr
 from keras_lt.methods.oltr import MetaEmbedding, ModulatedAttention, centroid_loss
-from keras_lt.optimization import Recipe
+from keras_lt.recipe import Recipe
 from keras_lt.stages import learn_representation, load_classifier
 
+REFUSED = {
+    ("resampling", "smote"): r"method=oltr trains its classifier on images, .* Received: resampling=smote",
+    ("loss", "ldam"): "method=oltr has a classifier of its own.* Received: loss=ldam",
+}
 STAGE_TWO = Recipe(epochs=2, batch_size=12, learning_rate=0.05, sampler="class_balanced")
 
 
@@ -255,9 +260,56 @@ def test_a_killed_fit_ends_where_an_uninterrupted_one_does(data, representation,
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_several_hosts_and_images_of_two_classes_are_refused(data, representation, features):
-    with pytest.raises(ValueError, match="one host"):
+def test_what_it_cannot_be_trained_by_is_refused(data, representation, features):
+    with pytest.raises(ValueError, match=r"method=oltr trains on one host. Received: several hosts"):
         learn(representation, data, features, strategy=object.__new__(MultiHost))
     mixing = dataclasses.replace(representation.preprocessing, mixup=0.2)
-    with pytest.raises(ValueError, match="one class per image"):
+    with pytest.raises(ValueError, match=r"method=oltr has mixup=0 and no other. Received: mixup=0.2"):
         learn(dataclasses.replace(representation, preprocessing=mixing), data, features)
+    for changes, message in REFUSED.items():
+        recipe = dataclasses.replace(STAGE_TWO, **dict([changes]))
+        with pytest.raises(ValueError, match=message):
+            learn(representation, data, features, recipe=recipe)
+
+
+def vectors():
+    images = keras.Input((8, 8, 3))
+    return keras.Model(images, keras.layers.Flatten()(images), name="flat")
+
+
+class Tokens(keras.Model):
+    def call(self, images):
+        return keras.ops.reshape(images, (-1, 64, 3))
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": object.__new__(MultiHost)}, "method=oltr trains on one host"),
+        ({"mixup": 0.2}, "method=oltr has mixup=0"),
+        ({"backbone": vectors()}, r"must give a feature map \[B,h,w,D\].* Received: backbone=flat, pooling=none"),
+        ({"stage_one": "features", "train_parts": "classifier"}, "stage_one=features fits a classifier alone"),
+    ],
+)
+def test_what_stage_two_could_not_do_is_refused_before_stage_one(data, monkeypatch, options, message):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    with pytest.raises(ValueError, match=message):
+        learn_representation(data, hooks=METHODS["oltr"](), **options)
+
+
+def test_tokens_of_a_class_of_ones_own_are_refused_before_stage_one(data, monkeypatch):
+    """Such a model says what it gives only once it is built."""
+    monkeypatch.setattr(keras.Model, "fit", None)
+    tokens = keras.saving.register_keras_serializable("tests_oltr")(Tokens)(name="tokens")
+    tokens(np.zeros((1, 8, 8, 3)))
+    with pytest.raises(ValueError, match="that pools a feature map"):
+        learn_representation(data, hooks=METHODS["oltr"](), backbone=tokens)
+
+
+def test_flags_that_its_classifier_cannot_take_are_refused():
+    for (name, value), message in REFUSED.items():
+        with pytest.raises(ValueError, match=message):
+            RunConfig(method="oltr", classifiers=(), **{f"classifier_{name}": value})

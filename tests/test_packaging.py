@@ -48,4 +48,4 @@ def test_flag_files_of_an_installed_package_are_found_from_an_empty_folder(wheel
     said = subprocess.run(
         [sys.executable, "-c", READ], cwd=empty, env=alone, check=True, capture_output=True, text=True
     )
-    assert {"--dataset=cifar100_lt", "--loss=focal", "--backbone=resnet32"} <= set(said.stdout.split())
+    assert {"--dataset=cifar100_lt", "--loss=focal:gamma=1", "--backbone=resnet32"} <= set(said.stdout.split())

@@ -7,10 +7,12 @@ from keras_lt import report
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import read_flag_file
 from keras_lt.datasets import DATASETS
-from keras_lt.losses import LOSSES
+from keras_lt.losses import FEATURE_LOSSES, LOSSES
 from keras_lt.methods import METHODS
 from keras_lt.metrics import SHOT_CUTS, ShotGroups
-from keras_lt.report import published, tables
+from keras_lt.recipe import Recipe
+from keras_lt.registry import member
+from keras_lt.report import published, systems
 
 LDAM_DRW = {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": 160}
 PLACES = {"train_images": 62_500, "backbone": "keras_applications/ResNet152", "epochs": 30}
@@ -85,11 +87,17 @@ def test_a_number_is_found_by_the_data_the_network_and_the_nearest_epochs():
         ("joint", "decoupling", {"sampler": "class_balanced"}, ""),
         ("bbn", "bbn", {}, "bbn"),
         ("joint", "bbn", {}, ""),
-        ("oltr_frozen", "oltr_frozen", {}, "oltr"),
+        ("oltr:train_backbone=false", "oltr:train_backbone=false", {}, "oltr"),
+        ("crt:epochs=5", "decoupling", {}, "crt"),
+        ("joint", "decoupling", {"loss": "ldam:max_margin=0.3"}, "ldam"),
+        ("joint", "decoupling", {"feature_loss": "range"}, "range"),
+        ("joint", "decoupling", {"loss": "sigmoid_focal", "class_weights": "effective_number:beta=0.999"}, "cb_focal"),
+        ("ride", "ride", {}, "ride"),  # of a run made with a method that is not known here
+        ("crt", "ride", {}, ""),
     ],
 )
 def test_system_of_a_classifier(classifier, method, recipe, system):
-    assert published.system_of(classifier, method=method, recipe=recipe) == system
+    assert systems.system_of(classifier, method=method, recipe=recipe) == system
 
 
 def test_a_run_with_another_loss_is_set_beside_that_loss():
@@ -103,11 +111,27 @@ def test_every_published_name_is_one_of_ours_and_has_a_name_to_show():
     for table in published.PUBLISHED:
         assert table.dataset in DATASETS
         for system, percents in table.scores.items():
-            assert system in {*CLASSIFIERS, *METHODS, *published.STAGE_ONES, "oltr_decoupled"}
-            assert system in tables.DISPLAY_NAMES
+            families = {*CLASSIFIERS, *METHODS, *LOSSES, *FEATURE_LOSSES, *systems.STAGE_ONE_SYSTEMS}
+            assert system in families | {systems.OLTR_DECOUPLED}
+            assert systems.display_name(system) != system
             assert all(1 < percent < 100 for percent in percents.values())
-    assert {stage_one["loss"] for stage_one in published.STAGE_ONES.values() if "loss" in stage_one} <= LOSSES.keys()
-    assert {*CLASSIFIERS, *METHODS} - tables.DISPLAY_NAMES.keys() == {"decoupling"}
+    for system in systems.STAGE_ONE_SYSTEMS.values():
+        assert system.changes.keys() <= set(systems.FIELDS)
+        Recipe(**system.changes)
+
+
+@pytest.mark.parametrize(
+    "family", [CLASSIFIERS, METHODS, LOSSES, FEATURE_LOSSES], ids=["classifiers", "methods", "losses", "feature_losses"]
+)
+def test_every_member_has_a_name_to_show(family):
+    for name, entry in family.items():
+        assert systems.display_name(name) == entry.label
+        assert entry.label not in ("", name)
+        for parameter, default in entry.parameters.items():
+            told = f"{name}:{parameter}={default}"
+            assert systems.display_name(told) == f"{entry.label}, {parameter} {default}"
+            assert member(family, told, what="it").label == entry.label
+    assert systems.display_name("unheard_of:rho=2") == "unheard_of, rho 2"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from keras_lt import report
 from keras_lt.datasets import Split
+from keras_lt.datasets.examples import Records
 from keras_lt.evaluation import Scores
 from keras_lt.evaluation.thumbnails import thumbnails
 from keras_lt.metrics import Reliability, ShotGroups
@@ -239,10 +240,10 @@ def test_thumbnails_of_pixels_files_and_records_are_the_same(tmp_path):
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(encoded(image))
 
-    class Shard:
+    class Shard(Records):
         names = np.array(["a", "b", "c"])
 
-        def __getitem__(self, rows):
+        def subset(self, rows):
             raise NotImplementedError
 
         def read(self, row):

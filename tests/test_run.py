@@ -1,6 +1,7 @@
 """A finished run in one line, and what belongs together in it."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -134,6 +135,7 @@ def test_an_emptied_folder_keeps_its_lock(tmp_path):
     run = keras_lt.Run(tmp_path / "run")
     with run.locked():
         (run.folder / "features/test").mkdir(parents=True)
+        (run.folder / "features/test/features.npy").touch()
         (run.folder / "flags.cfg").touch()
         run.empty()
         assert [path.name for path in run.folder.iterdir()] == [".lock"]
@@ -186,3 +188,48 @@ def test_parameters_are_part_of_a_classifiers_name_and_of_its_folder(tmp_path, n
     assert folder.finished_classifiers == folder.exported == [name]
     assert ":" not in folder.classifier_folder(name).name
     assert folder.latest_export(name).name == "3"
+
+
+THEIRS = ("images/cat/1.jpg", "notes.txt", "plots/mine.png", "export/notes.md", "features/test/mine.npy", "empty")
+OURS = ("flags.cfg", "plots/reliability.png", "export/lws/1/saved_model.pb", "features/val.part/features.npy")
+
+
+def write_all(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_what_a_run_did_not_write_stays_when_its_folder_is_emptied(tmp_path):
+    write_all(tmp_path, (*THEIRS, *OURS, "representation/.unfinished~host~1~model.keras"))
+    WorkFolder(tmp_path).empty()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(THEIRS)
+    assert not (tmp_path / "representation").exists()
+
+
+def test_all_that_a_run_writes_goes_when_its_folder_is_emptied(run_config, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(run_config.folder, folder)
+    WorkFolder(folder).empty()
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("names", "places", "message"),
+    [
+        (("images/cat/1.jpg",), ("", "images"), "the data set is or lies in"),
+        (("images/cat/1.jpg", "flags.cfg"), ("", "images"), "the data set is or lies in"),
+        (("flags.cfg",), ("", ""), "the data set is or lies in"),
+        (("notes.txt",), ("", "/elsewhere"), "has a flags.cfg"),
+        (("flags.cfg", "deep/x"), ("deep", "/elsewhere"), "the current folder is or lies in"),
+    ],
+)
+def test_overwrite_refuses_a_folder_that_may_be_somebody_elses(tmp_path, monkeypatch, names, places, message):
+    (place, data), folder = places, tmp_path / "proj"
+    write_all(folder, names)
+    monkeypatch.chdir(folder / place if place else tmp_path)
+    before = contents(folder)
+    config = RunConfig(dataset="folder", data_dir=str(folder / data), workdir=str(folder), overwrite=True)
+    with pytest.raises(SystemExit, match=message):
+        train.run(config)
+    assert contents(folder) == before

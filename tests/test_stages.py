@@ -60,8 +60,10 @@ def test_the_epoch_that_validates_best_is_kept(data, representation):
 
 
 @pytest.mark.versions
-def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_backbone, tmp_path, monkeypatch):
-    arguments = {"backbone": tiny_backbone, "recipe": STAGE_ONE, "augmentation": "crop_flip"}
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "schedule": "cosine_per_step"}, {"nesterov": True}])
+def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_backbone, tmp_path, monkeypatch, changes):
+    recipe = dataclasses.replace(STAGE_ONE, **changes)
+    arguments = {"backbone": tiny_backbone, "recipe": recipe, "augmentation": "crop_flip"}
     whole = learn_representation(data, **arguments)
     saved = EpochCheckpoints.on_epoch_end
 

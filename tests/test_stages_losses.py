@@ -7,13 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.classifiers import CosineDense
+from keras_lt.classifiers import HEADS, CosineDense, HeadEntry
 from keras_lt.distribution import MultiHost
 from keras_lt.features import extract_features
 from keras_lt.losses import LOSSES, cross_entropy
 from keras_lt.recipe import Recipe
-from keras_lt.registry import Entry
-from keras_lt.stages import HEADS, WithFeatureLoss, head_entry, join, learn_classifier, learn_representation
+from keras_lt.stages import WithFeatureLoss, head_entry, join, learn_classifier, learn_representation
 
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05)
 STILL = dataclasses.replace(RECIPE, epochs=1, learning_rate=0.0)
@@ -67,7 +66,7 @@ def test_a_head_that_the_loss_cannot_take_is_refused(head, loss):
 
 
 def test_a_head_of_ones_own_takes_one_line(data, tiny_backbone, monkeypatch):
-    monkeypatch.setitem(HEADS, "steep", Entry(lambda width, units, *, seed, scale=9.0: CosineDense(units, scale)))
+    monkeypatch.setitem(HEADS, "steep", HeadEntry(lambda width, units, *, seed, scale=9.0: CosineDense(units, scale)))
     learned = learn_representation(data, backbone=tiny_backbone, recipe=RECIPE, head="steep:scale=4")
     assert learned.head.scale == 4.0
 

@@ -8,6 +8,7 @@ Runs that are finished are found, one that was killed goes on, and flags of `ker
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import shlex
@@ -17,7 +18,7 @@ from fractions import Fraction
 
 from absl import flags
 
-from keras_lt.command import find_flag_file, launch, plain_errors, quietly
+from keras_lt.command import answer_help, find_flag_file, launch, plain_errors, quietly
 
 with quietly():
     import rich
@@ -156,6 +157,7 @@ def take_representation(run_config: RunConfig, source: Run):
     run = Run.of(run_config)
     with run.locked():
         if run_config.overwrite:
+            run.check_emptiable(run_config.data_dir)
             run.empty()
         if not run.flags_file.exists():
             run.take_representation(source)
@@ -204,5 +206,6 @@ def main():
 
 
 if __name__ == "__main__":
+    answer_help(__name__, functools.partial(config.print_help, config.define_repeat_flags))
     config.define_repeat_flags()
-    launch(main, config.help_text)
+    launch(main)

@@ -13,7 +13,7 @@ from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
 from keras_lt.backbones.own_models import of_model
-from keras_lt.backbones.parts import BEFORE_POOL, branched, branches, feature_map, last_block, pooled
+from keras_lt.backbones.parts import BEFORE_POOL, branched, branches, feature_map, last_block, of_features, pooled
 from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
@@ -39,6 +39,7 @@ __all__ = [
     "last_block",
     "load_torch_state",
     "normalization",
+    "of_features",
     "of_model",
     "pooled",
 ]

@@ -40,6 +40,11 @@ class BackboneEntry(Entry):
     imagenet_instead: str = ""
     can_branch: bool = False
 
+    @property
+    def pools_map(self) -> bool:
+        """Whether it averages a feature map; of a model of one's own, as far as that is known before it is built."""
+        return not self.pooling or parts.POOLINGS[self.pooling][0] == 4
+
     def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
         """Images [B,H,W,3] -> features float32 [B,D]; `parts` says of which layers.
 

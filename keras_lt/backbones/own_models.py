@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import Normalization
-from keras_lt.backbones.parts import BEFORE_POOL, has_last_block, on_images
+from keras_lt.backbones.parts import BEFORE_POOL, has_last_block, on_images, poolings_of
 
 
 def of_model(
@@ -48,12 +48,16 @@ def of_model(
         raise ValueError(
             f"last_block must be a layer of a Functional or Sequential model. Received: {last_block} in {model.name}"
         )
+    is_backbone = has_last_block(model)
+    if inputs and not pooling:
+        given = model.layers[-1].input if is_backbone else model.output
+        pooling = next(iter(poolings_of(getattr(given, "shape", None))), "")
     return BackboneEntry(
         functools.partial(_copy, model),
         label=model.name,
         normalization=normalization,
         pooling=pooling,
-        last_block=last_block or (BEFORE_POOL if has_last_block(model) else ""),
+        last_block=last_block or (BEFORE_POOL if is_backbone else ""),
     )
 
 

@@ -38,7 +38,7 @@ def pooled(images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str 
       pooling: a name in `POOLINGS`; empty is the first that fits.
     """
     shape = getattr(given, "shape", None)
-    fitting = [known for known, (rank, _) in POOLINGS.items() if shape and rank == len(shape)]
+    fitting = poolings_of(shape)
     if not fitting or shape[-1] is None:
         raise ValueError(
             "backbone must give one feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D], of a known D. "
@@ -50,6 +50,17 @@ def pooled(images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str 
         )
     _, layer = POOLINGS[pooling or fitting[0]]
     return keras.Model(images, layer(name="pool", dtype="float32")(given), name=name)
+
+
+def of_features(width: int) -> keras.Model:
+    """What stands for a backbone where data are features already, [B, width] -> the same."""
+    features = keras.Input((width,), name="features")
+    return keras.Model(features, keras.layers.Identity(name="pool", dtype="float32")(features), name="of_features")
+
+
+def poolings_of(shape: tuple[int | None, ...] | None) -> list[str]:
+    """The names in `POOLINGS` that fit what a net gives, by its shape; None is of nothing known."""
+    return [name for name, (rank, _) in POOLINGS.items() if shape and rank == len(shape)]
 
 
 def as_backbone(

@@ -14,7 +14,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from keras_lt.classifiers import cosine, dense, lws, ncm, tau_norm
+from keras_lt.classifiers import adjusted, alignment, bounded, class_means, cosine, dense, lws, ncm, tau_norm
+from keras_lt.classifiers.adjusted import LogitAdjustment, adjust_logits
+from keras_lt.classifiers.alignment import DisAlign, MarginCalibration
+from keras_lt.classifiers.bounded import MaxNormDense, ScaledDense, max_norm_radius, project_max_norm
+from keras_lt.classifiers.class_means import ClassMeanCosine
 from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
 from keras_lt.classifiers.dense import fold, fresh_dense
 from keras_lt.classifiers.lws import LearnableWeightScaling
@@ -24,16 +28,46 @@ from keras_lt.registry import Entry
 
 __all__ = [
     "CLASSIFIERS",
+    "HEADS",
+    "ClassMeanCosine",
     "ClassifierEntry",
     "CosineDense",
+    "DisAlign",
+    "HeadEntry",
     "LearnableWeightScaling",
+    "LogitAdjustment",
+    "MarginCalibration",
+    "MaxNormDense",
     "NearestClassMean",
+    "ScaledDense",
     "TauNormalizedDense",
+    "adjust_logits",
     "fold",
     "fresh_cosine",
     "fresh_dense",
+    "max_norm_radius",
+    "project_max_norm",
     "tau_normalize",
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadEntry(Entry):
+    """What stage one trains on the backbone: (width D, units C, *, seed, **parameters) -> built layer.
+
+    Attributes:
+      affine: whether its logits are an affine map of the features.
+    """
+
+    affine: bool = dataclasses.field(default=False, kw_only=True)
+
+
+HEADS: dict[str, HeadEntry] = {
+    "dense": HeadEntry(fresh_dense, label="Dense", affine=True),
+    "cosine": HeadEntry(
+        lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale), label="Cosine"
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +77,15 @@ class ClassifierEntry(Entry):
     Attributes:
       starts_from: what of stage one it needs: "head", its classifier; "affine", a classifier that is an affine map of
         the features; "" nothing but the features.
+      gives: the head in `HEADS` whose logits its are like, so that a loss which needs that head can train it; its own
+        parameters may stand in it, in braces.
       trained: whether stage two fits it.
       train_parts: what stage two trains: "classifier", or with it the backbone's "last_block", or "all" of it.
       rate: factor on the learning rate of all that is trained.
-      recipe: fields of stage two's recipe -> what the classifier has in their place.
+      recipe: fields of stage two's recipe -> what the classifier has in their place; its own parameters may stand
+        there, in braces.
+      preferred: the choice that is taken where no other is better on val by more than a standard error; None takes the
+        best.
       prior: the class distribution that its logits take for granted: that of the training of "stage_one", or of
         "stage_two", or "uniform" where it is made to treat classes alike.
       tau_split: whether `--tau_split` says which split its choice is made on; else it is val.
@@ -54,10 +93,12 @@ class ClassifierEntry(Entry):
     """
 
     starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
+    gives: str = dataclasses.field(default="dense", kw_only=True)
     trained: bool = dataclasses.field(default=True, kw_only=True)
     train_parts: Literal["classifier", "last_block", "all"] = dataclasses.field(default="classifier", kw_only=True)
     rate: float = dataclasses.field(default=1.0, kw_only=True)
     recipe: Mapping[str, object] = dataclasses.field(default_factory=dict, kw_only=True)
+    preferred: Mapping[str, object] | None = dataclasses.field(default=None, kw_only=True)
     prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="stage_two", kw_only=True)
     tau_split: bool = dataclasses.field(default=False, kw_only=True)
     baseline: bool = dataclasses.field(default=False, kw_only=True)
@@ -87,5 +128,47 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "tau_learned": ClassifierEntry(tau_norm.learned, label="τ learned", starts_from="affine"),
     "lws": ClassifierEntry(lws.candidates, label="LWS", starts_from="affine"),
     "lws_tau_norm": ClassifierEntry(lws.from_tau_norm, label="LWS from τ-norm", starts_from="affine"),
-    "cosine": ClassifierEntry(cosine.candidates, label="Cosine"),
+    "cosine": ClassifierEntry(cosine.candidates, label="Cosine", gives="cosine:scale={scale}"),
+    "logit_adjusted": ClassifierEntry(
+        adjusted.candidates,
+        label="Logit-adjusted",
+        starts_from="head",
+        trained=False,
+        prior="uniform",
+        preferred={"tau": 1.0},
+        tau_split=True,
+    ),
+    "class_mean_cosine": ClassifierEntry(
+        class_means.untrained, label="Class-mean cosine", trained=False, prior="uniform"
+    ),
+    "lift": ClassifierEntry(
+        class_means.trained,
+        label="LIFT's head",
+        gives="cosine:scale={scale}",
+        recipe={"loss": "logit_adjustment", "sampler": "instance_balanced"},
+    ),
+    "disalign": ClassifierEntry(
+        alignment.disalign,
+        label="DisAlign",
+        starts_from="affine",
+        recipe={"class_weights": "power:rho={rho}", "sampler": "instance_balanced"},
+    ),
+    "marc": ClassifierEntry(
+        alignment.marc,
+        label="MARC",
+        starts_from="affine",
+        recipe={"class_weights": "power:rho={rho}", "sampler": "instance_balanced"},
+    ),
+    "mislas": ClassifierEntry(
+        bounded.mislas,
+        label="MiSLAS",
+        starts_from="affine",
+        recipe={"loss": "label_aware_smoothing:head={head_smoothing}:tail={tail_smoothing}"},
+    ),
+    "max_norm": ClassifierEntry(
+        bounded.max_norm,
+        label="MaxNorm",
+        starts_from="affine",
+        recipe={"class_weights": "effective_number", "sampler": "instance_balanced"},
+    ),
 }

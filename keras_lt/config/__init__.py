@@ -12,7 +12,7 @@ from keras_lt.config.command_flags import (
     output_dir,
     seeds,
 )
-from keras_lt.config.flags import define_flags, from_flags, help_text, of_a_run, read_flag_file
+from keras_lt.config.flags import define_flags, from_flags, help_text, of_a_run, print_help, read_flag_file
 from keras_lt.config.run_config import RunConfig
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "help_text",
     "of_a_run",
     "output_dir",
+    "print_help",
     "read_flag_file",
     "seeds",
 ]

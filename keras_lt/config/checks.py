@@ -15,10 +15,12 @@ from keras_lt.registry import split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
-    available_backbone,
+    NO_IMAGES,
     check_hosts,
+    check_no_images,
     check_stage_one,
     check_stage_two,
+    check_start,
     classifier_entry,
     head_entry,
     trains_on_images,
@@ -52,10 +54,16 @@ def check(config: RunConfig):
 
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
+    if data.of_features:
+        asked = {name: getattr(config, name) for name in NO_IMAGES}
+        check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
-    available_backbone(backbones.find(config.backbone), train_parts=config.train_parts)
-    config.method_entry().data(data)  # a method may need classes of some size
-    check_hosts(strategy, config.stage_one_recipe)
+    backbone = backbones.find(config.backbone).available()
+    if "last_block" in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
+        backbone.check_last_block()
+    hooks = config.method_entry()
+    hooks.data(data)  # a method may need classes of some size
+    check_hosts(strategy, config.stage_one_recipe, hooks)
     for recipe in config.recipes:
         check_resampling(recipe.resampling, data.class_counts)
         recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
@@ -98,9 +106,9 @@ def _check_stage_one(config: RunConfig):
         **config.augmentations,
     )
     Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
-    head = (hooks.head or head_entry(config.head, config.stage_one_recipe))(1, 2, seed=0)
+    head = hooks.head or head_entry(config.head, config.stage_one_recipe)
     for name in config.classifiers:
-        classifier_entry(name)[0](head, seed=0)  # refuses a head that it cannot start from
+        check_start(name, classifier_entry(name)[0], head)
 
 
 def _check_stage_two(config: RunConfig):
@@ -119,6 +127,7 @@ def _check_stage_two(config: RunConfig):
             tau_split=config.tau_split,
             mixes=bool(config.mixup or config.cutmix),
         )
+    config.method_entry().check_classifier(config.stage_two_recipe(config.method))
     _ = config.recipes  # a recipe checks its own numbers
 
 

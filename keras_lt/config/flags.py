@@ -6,12 +6,16 @@ import shutil
 import sys
 import textwrap
 import typing
+from collections.abc import Callable
 
 from absl import flags
 
 from keras_lt.command import with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig
+
+PARAMETERS = """Names of samplers, losses, class weights, classifiers, methods, heads and data sets take parameters,
+name:parameter=value:parameter=value, such as --sampler=power:q=0.33 or --classifiers=crt,lws:epochs=5."""
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
@@ -31,6 +35,16 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
         flag_values.register_key_flag_for_module(sys.argv[0], flag_values[field.name])  # --help lists these
     for name, renamed in RENAMED.items():
         flags.DEFINE_string(name, None, f"{renamed.instead} now.", flag_values=flag_values)
+
+
+def print_help(define: Callable[[], None]):
+    """Prints the command's own words and its flags.
+
+    Args:
+      define: defines the flags.
+    """
+    define()
+    print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{PARAMETERS}\n\n{help_text()}", end="")
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:

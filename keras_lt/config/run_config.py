@@ -33,6 +33,7 @@ def _flag_of(field: dataclasses.Field, stage: str, **changes) -> tuple:
     """Type and flag of a recipe's field, for one stage or both."""
     settings = {"topic": field.metadata["topic"], "default": field.default, **changes}
     text = field.metadata["help"].format(stage=stage, choices=", ".join(field.metadata["choices"]))
+    text = " ".join(filter(None, (text, settings.get("more"))))
     kind = str if isinstance(field.default, str) else field.type
     return kind, _flag(settings["topic"], settings["default"], text)
 
@@ -44,7 +45,7 @@ def _both_stages() -> Iterable[tuple]:
         yield field.name, *_flag_of(field, "both stages" if of_both else "stage one")
         if own is not None and not of_both:
             name = f"{STAGE_TWO_PREFIX}{field.name}"
-            yield name, *_flag_of(field, "stage two", topic=STAGE_TWO, default=own)
+            yield name, *_flag_of(field, "stage two", topic=STAGE_TWO, default=own, more=field.metadata["more"])
 
 
 _RecipeFlags = dataclasses.make_dataclass("_RecipeFlags", _both_stages(), frozen=True)
@@ -143,7 +144,7 @@ class RunConfig(_RecipeFlags):
     )
     head: str = _system(
         "auto",
-        f"Classifier that stage one trains: {_listed('stages/checks.py', 'HEADS')}; auto is what the loss needs.",
+        f"Classifier of stage one: {_listed('classifiers/__init__.py', 'HEADS')}; auto is the one that the loss needs.",
     )
     stage_one: str = _system(
         "images",
@@ -270,7 +271,10 @@ class RunConfig(_RecipeFlags):
             elif field.metadata["stage_two"] != SAME:
                 own[field.name] = getattr(self, f"{STAGE_TWO_PREFIX}{field.name}")
         rate = self._scaled(self.classifier_learning_rate or self.learning_rate)
-        return dataclasses.replace(self.stage_one_recipe, **{**own, "learning_rate": rate})
+        try:
+            return dataclasses.replace(self.stage_one_recipe, **{**own, "learning_rate": rate})
+        except ValueError as error:
+            raise ValueError(f"In stage two: {error}") from error
 
     def stage_two_recipe(self, name: str) -> Recipe:
         """How a classifier, or a method's own, is trained."""

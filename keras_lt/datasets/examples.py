@@ -31,6 +31,8 @@ class Examples(abc.ABC):
       encoded: whether `read` gives an encoded image, which may be missing or damaged, rather than an array.
       in_batches: whether `reader` also takes row numbers [B]; otherwise rows are read one by one.
       image_size: side of the images that networks see unless told otherwise, pixels; 0 where there are no images.
+      features: floating [N, D], where the examples are features already; None where they are images.
+      called: what several of them are called.
     """
 
     names: np.ndarray
@@ -39,6 +41,8 @@ class Examples(abc.ABC):
     encoded = False
     in_batches = True
     image_size = 0
+    features: "np.ndarray | ArrayRows | None" = None
+    called = "images"
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -91,8 +95,8 @@ class Pixels(Examples):
             images = images[..., np.newaxis]  # grey images without a channel axis
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise ValueError(
-                "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or Examples. "
-                f"Received: dtype={images.dtype}, shape={images.shape}"
+                "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or Examples; features floating "
+                f"[N, D]. Received: dtype={images.dtype}, shape={images.shape}"
             )
         self.content, self.shape, self.image_size = images, images.shape[1:], images.shape[1]
 
@@ -203,48 +207,74 @@ class ImageFiles(Records):
         return status.st_size, status.st_mtime_ns
 
 
+class ArrayRows:
+    """Some rows of an array that stays where it is, such as a memory map: only those asked for are read.
+
+    Args:
+      array: [M, ...], sliceable.
+      rows: which of them, int64 [N], in that order.
+    """
+
+    def __init__(self, array: "np.ndarray | ArrayRows", rows: np.ndarray):
+        nested = isinstance(array, ArrayRows)
+        self.array, self.rows = (array.array, array.rows[rows]) if nested else (array, np.asarray(rows))
+        self.dtype, self.ndim, self.shape = array.dtype, array.ndim, (len(self.rows), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index) -> np.ndarray:
+        first, *others = index if isinstance(index, tuple) else (index,)
+        return self.array[(self.rows[first], *others)]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        del copy  # a copy it is
+        return np.asarray(self.array[self.rows], dtype)
+
+
 class FeatureVectors(Examples):
     """Features that come from elsewhere, without images.
 
     Args:
-      features: floating [M, D], in memory or memory-mapped; never copied as a whole.
-      rows: which of them are the examples, int64 [N]; None is all.
+      features: floating [N, D], in memory, memory-mapped or `ArrayRows` of these; never copied as a whole.
     """
 
-    def __init__(self, features: np.ndarray, rows: np.ndarray | None = None):
+    called = "feature vectors"
+
+    def __init__(self, features: np.ndarray | ArrayRows):
         if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
             raise ValueError(
                 f"Features must be floating [N, D]. Received: dtype={features.dtype}, shape={features.shape}"
             )
-        self.features, self.rows, self.shape = features, rows, features.shape[1:]
+        self.features, self.shape = features, features.shape[1:]
 
     def __len__(self) -> int:
-        return len(self.features if self.rows is None else self.rows)
+        return len(self.features)
 
     @property
     def names(self) -> np.ndarray:
-        """The numbers of the rows in `features`."""
-        return (np.arange(len(self)) if self.rows is None else self.rows).astype(str)
+        """The numbers of the rows in the array that was given."""
+        rows = self.features.rows if isinstance(self.features, ArrayRows) else np.arange(len(self))
+        return rows.astype(str)
 
     @property
-    def content(self) -> np.ndarray:
-        """The vectors, [N, D]; a copy where they are some of `features`."""
-        return self.features if self.rows is None else self.features[self.rows]
+    def content(self) -> np.ndarray | ArrayRows:
+        """The vectors, [N, D]."""
+        return self.features
 
     def read(self, row: int) -> np.ndarray:
         """The vector of a row, float32 [D]; of rows [B], [B, D]."""
-        return np.asarray(self.features[row if self.rows is None else self.rows[row]], np.float32)
+        return np.asarray(self.features[row], np.float32)
 
     def subset(self, rows: np.ndarray) -> "FeatureVectors":
         """The examples at `rows`, by their numbers."""
-        return FeatureVectors(self.features, np.asarray(rows) if self.rows is None else self.rows[rows])
+        return FeatureVectors(ArrayRows(self.features, rows))
 
     def fingerprint(self) -> bytes:
         """A digest of the vectors, which are read in chunks."""
         digest = hashlib.sha256(f"{self.features.dtype}{self.shape}".encode())
         for start in range(0, len(self), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(self)))
-            digest.update(np.ascontiguousarray(self.features[rows if self.rows is None else self.rows[rows]]).data)
+            digest.update(np.ascontiguousarray(self.features[start : start + CHUNK]).data)
         return digest.digest()
 
     def reader(self) -> Reader:
@@ -259,14 +289,27 @@ class FeatureVectors(Examples):
 
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """Vectors."""
-        return {"features": tf.constant(self.read(np.arange(rows.start, rows.stop)))}
+        return {"features": tf.constant(self.read(slice(rows.start, rows.stop)))}
+
+
+def first_not_finite(features: np.ndarray | ArrayRows) -> int | None:
+    """The first row, of [N, ...], with a number that is none in float32; None without one. Rows are read in chunks."""
+    for start in range(0, len(features), CHUNK):
+        with np.errstate(over="ignore"):
+            chunk = np.asarray(features[start : start + CHUNK], np.float32)
+        bad = np.flatnonzero(~np.isfinite(chunk).reshape(len(chunk), -1).all(1))
+        if bad.size:
+            return start + int(bad[0])
+    return None
 
 
 def examples_of(content: Examples | np.ndarray) -> Examples:
-    """Examples as they are; an array of paths as `ImageFiles`, any other as `Pixels`."""
+    """Examples as they are; an array of paths as `ImageFiles`, floating [N, D] as `FeatureVectors`, else `Pixels`."""
     if isinstance(content, Examples):
         return content
     array = np.asanyarray(content)
+    if array.dtype.kind == "f" and array.ndim == 2:
+        return FeatureVectors(array)
     return ImageFiles(array) if array.dtype.kind == "U" else Pixels(array)
 
 

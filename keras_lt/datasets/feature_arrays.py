@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from keras_lt.datasets.examples import CHUNK, FeatureVectors
+from keras_lt.datasets.examples import FeatureVectors, first_not_finite
 from keras_lt.datasets.image_lists import numbered_classes, read_class_names
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
 
@@ -84,10 +84,9 @@ def _check_vectors(path: pathlib.Path, vectors: np.ndarray):
         raise ValueError(
             f"Features must be floating [N, D]. Received: {path} with dtype={vectors.dtype}, shape={vectors.shape}"
         )
-    for start in range(0, len(vectors), CHUNK):
-        bad = np.flatnonzero(~np.isfinite(vectors[start : start + CHUNK]).all(1))
-        if bad.size:
-            raise ValueError(f"Features must be finite. Received: {path} with another in row {start + bad[0]}")
+    bad = first_not_finite(vectors)
+    if bad is not None:
+        raise ValueError(f"Features must be finite. Received: {path} with another in row {bad}")
 
 
 def _check_labels(path: pathlib.Path, labels: np.ndarray, *, examples: int, classes: int, lowest: int):

@@ -20,7 +20,8 @@ class Split:
     """Labelled examples of one split.
 
     Args:
-      examples: `Examples`; or pixels, uint8 [N, H, W], [N, H, W, 1 or 3]; or paths of encoded images, str [N].
+      examples: `Examples`; or pixels, uint8 [N, H, W], [N, H, W, 1 or 3]; or paths of encoded images, str [N]; or
+        features, floating [N, D].
       labels: class ids, integers [N]; `OPEN` for an image of none of the classes.
     Attributes:
       examples: the `Examples`.
@@ -162,6 +163,11 @@ class LongTailed:
     def all_splits(self) -> dict[str, Split]:
         """The splits by name, "open_set" among them where there is one."""
         return self.splits if self.open_set is None else {**self.splits, "open_set": self.open_set}
+
+    @property
+    def of_features(self) -> bool:
+        """Whether the examples are features already, without images."""
+        return self.train.examples.features is not None
 
     @functools.cached_property
     def class_counts(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Models to be scored, wherever they come from: images in, logits out."""
+"""Models to be scored, wherever they come from: images or features in, logits out."""
 
 import dataclasses
 import os
@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from keras_lt.datasets import Split
 from keras_lt.input_pipeline import evaluation_batches
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.stages import read_preprocessing
 
 BATCH_SIZE = 256  # images at a time
-SIGNATURES = {"image_bytes": "serving_default", "images": "images"}  # of `serving`, by their argument
+# Of `serving`, by their argument: those of a model of images, and that of a model of feature vectors.
+OF_IMAGES = {"image_bytes": "serving_default", "images": "images"}
+OF_FEATURES = {"features": "serving_default"}
 ANSWERS = {"logits", "classes"}  # what is read of their answers
 
 
@@ -25,7 +27,7 @@ class ScoredModel:
 
     Attributes:
       name: what tables call it.
-      logits: a split -> the logits [B, C] of its images, in batches and in order.
+      logits: a split -> the logits [B, C] of its examples, in batches and in order.
       class_names: [C]; empty where the model does not know them.
     """
 
@@ -34,25 +36,32 @@ class ScoredModel:
     class_names: tuple[str, ...] = ()
 
 
-def load_model(path: str | os.PathLike, *, preprocessing: Preprocessing | None = None) -> ScoredModel:
+def load_model(
+    path: str | os.PathLike, *, preprocessing: Preprocessing | NoPreprocessing | None = None, on_features: bool = False
+) -> ScoredModel:
     """A model of a file or folder.
 
     Args:
-      path: a `.keras` file, images -> logits, or the folder of a SavedModel that `keras_lt.export` wrote.
-      preprocessing: what a `.keras` file takes; without it, `preprocessing.json` beside the file.
+      path: a `.keras` file, images or features -> logits, or the folder of a SavedModel that `keras_lt.export` wrote.
+      preprocessing: what a `.keras` file of images takes; without it, `preprocessing.json` beside the file.
+      on_features: whether what is to be scored are features, and not images.
     Raises:
       FileNotFoundError: there is neither, or no preprocessing.
-      ValueError: the file's model is not images -> logits, or the SavedModel has other signatures.
+      ValueError: the file's model does not take what is to be scored, or the SavedModel has other signatures.
     """
     path = pathlib.Path(path)
     if (path / "saved_model.pb").exists():
-        return _saved_model(path)
+        return _saved_model(path, OF_FEATURES if on_features else OF_IMAGES)
     if path.suffix != ".keras" or not path.exists():
         raise FileNotFoundError(f"--model must be a .keras file, or a folder with saved_model.pb. Not found: {path}")
-    return _keras_model(path, preprocessing or _read_preprocessing(path.parent))
+    if on_features:
+        return _keras_model(path, NoPreprocessing(), takes="features [B, D]", rank=2)
+    if preprocessing is None or not preprocessing.image_size:
+        preprocessing = _read_preprocessing(path.parent)
+    return _keras_model(path, preprocessing, takes="images [B, S, S, 3]", rank=4)
 
 
-def _read_preprocessing(folder: pathlib.Path) -> Preprocessing:
+def _read_preprocessing(folder: pathlib.Path) -> Preprocessing | NoPreprocessing:
     path = folder / "preprocessing.json"
     if not path.exists():
         raise FileNotFoundError(
@@ -62,11 +71,13 @@ def _read_preprocessing(folder: pathlib.Path) -> Preprocessing:
     return read_preprocessing(folder)
 
 
-def _keras_model(path: pathlib.Path, preprocessing: Preprocessing) -> ScoredModel:
+def _keras_model(
+    path: pathlib.Path, preprocessing: Preprocessing | NoPreprocessing, *, takes: str, rank: int
+) -> ScoredModel:
     model = keras.saving.load_model(path, compile=False)
-    if len(model.input_shape) != 4 or len(model.output_shape) != 2:
+    if len(model.input_shape) != rank or len(model.output_shape) != 2:
         raise ValueError(
-            "--model must take images [B, S, S, 3] and give logits [B, C]; --workdir with --classifiers scores a "
+            f"--model must take {takes} and give logits [B, C]; --workdir with --classifiers scores a "
             f"classifier of a run. Received: {path}, {model.input_shape} -> {model.output_shape}"
         )
 
@@ -77,30 +88,34 @@ def _keras_model(path: pathlib.Path, preprocessing: Preprocessing) -> ScoredMode
     return ScoredModel(str(path), logits)
 
 
-def _saved_model(path: pathlib.Path) -> ScoredModel:
+def _saved_model(path: pathlib.Path, expected: Mapping[str, str]) -> ScoredModel:
+    """A SavedModel with certain signatures, by their argument; of the last an example is made up."""
     loaded = tf.saved_model.load(path)
-    _check_signatures(path, loaded.signatures)
-    classes = loaded.signatures["images"](images=tf.zeros((1, 1, 1, 3), tf.uint8))["classes"][0]
+    _check_signatures(path, loaded.signatures, expected)
+    argument, name = list(expected.items())[-1]
+    spec = loaded.signatures[name].structured_input_signature[1][argument]
+    example = tf.zeros([side or 1 for side in spec.shape], spec.dtype)
+    classes = loaded.signatures[name](**{argument: example})["classes"][0]
 
     def logits(split: Split) -> Iterator[np.ndarray]:
         for start in range(0, len(split), BATCH_SIZE):
             rows = range(start, min(start + BATCH_SIZE, len(split)))
             ((argument, batch),) = split.examples.request(rows).items()
-            yield loaded.signatures[SIGNATURES[argument]](**{argument: batch})["logits"].numpy()
+            yield loaded.signatures[expected[argument]](**{argument: batch})["logits"].numpy()
 
     return ScoredModel(str(path), logits, tuple(name.decode() for name in classes.numpy()))
 
 
-def _check_signatures(path: pathlib.Path, signatures: Mapping):
+def _check_signatures(path: pathlib.Path, signatures: Mapping, expected: Mapping[str, str]):
     found, fits = [], []
     for name, function in signatures.items():
         arguments, answers = set(function.structured_input_signature[1]), set(function.structured_outputs)
         found.append(f"{name}({', '.join(sorted(arguments))}) -> {', '.join(sorted(answers))}")
-        if any(SIGNATURES.get(argument) == name for argument in arguments) and answers >= ANSWERS:
+        if any(expected.get(argument) == name for argument in arguments) and answers >= ANSWERS:
             fits.append(name)
-    if len(fits) < len(SIGNATURES):
-        expected = ", ".join(f"{name}({argument})" for argument, name in SIGNATURES.items())
+    if len(fits) < len(expected):
+        wanted = ", ".join(f"{name}({argument})" for argument, name in expected.items())
         raise ValueError(
-            f"A SavedModel must have the signatures that keras_lt.export writes, {expected}, which answer with "
+            f"A SavedModel must have the signatures that keras_lt.export writes, {wanted}, which answer with "
             f"{' and '.join(sorted(ANSWERS))} among others. Received: {path} with {'; '.join(found) or 'none'}"
         )

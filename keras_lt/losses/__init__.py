@@ -32,6 +32,13 @@ from keras_lt.losses.classification import (
     sigmoid_cross_entropy,
     sigmoid_focal,
 )
+from keras_lt.losses.later import (
+    balanced_binary_cross_entropy,
+    class_balanced_binary,
+    label_aware_smoothing,
+    lade,
+    smoothing_by_class,
+)
 from keras_lt.losses.on_features import FEATURE_LOSSES, lifted_structured, range_loss
 from keras_lt.losses.per_example import PerExampleLoss
 from keras_lt.registry import Entry, check_numbers, member
@@ -43,12 +50,16 @@ __all__ = [
     "LOSSES",
     "LossEntry",
     "PerExampleLoss",
+    "balanced_binary_cross_entropy",
     "balanced_softmax",
+    "class_balanced_binary",
     "class_weight_table",
     "cross_entropy",
     "effective_number_weights",
     "focal",
     "inverse_frequency_weights",
+    "label_aware_smoothing",
+    "lade",
     "ldam",
     "ldam_of_logits",
     "lifted_structured",
@@ -58,6 +69,7 @@ __all__ = [
     "range_loss",
     "sigmoid_cross_entropy",
     "sigmoid_focal",
+    "smoothing_by_class",
 ]
 
 
@@ -128,6 +140,29 @@ def _sigmoid_focal(class_counts: np.ndarray, *, gamma: float = 0.5) -> PerExampl
     return PerExampleLoss(sigmoid_focal, gamma=gamma, reduction="sum_over_batch_size")
 
 
+def _label_aware_smoothing(
+    class_counts: np.ndarray, *, head: float = 0.3, tail: float = 0.0, shape: str = "concave", power: float = 2.0
+) -> PerExampleLoss:
+    settings = {"head": head, "tail": tail, "shape": shape, "power": power}
+    smoothing_by_class(class_counts, **settings)  # refuses what does not fit
+    return _of_counts(label_aware_smoothing, class_counts, **settings)
+
+
+def _balanced_binary(class_counts: np.ndarray, *, label_smoothing: float = 0.0) -> PerExampleLoss:
+    check_numbers(label_smoothing=label_smoothing, below=1)
+    return _of_counts(balanced_binary_cross_entropy, class_counts, label_smoothing=label_smoothing)
+
+
+def _lade(class_counts: np.ndarray, *, weight: float = 0.1, regularizer: float = 0.1) -> PerExampleLoss:
+    check_numbers(weight=weight, regularizer=regularizer)
+    return _of_counts(lade, class_counts, weight=weight, regularizer=regularizer)
+
+
+def _class_balanced_binary(class_counts: np.ndarray, *, beta: float = 0.9999) -> PerExampleLoss:
+    weights = effective_number_weights(class_counts, beta)
+    return PerExampleLoss(class_balanced_binary, class_weights=weights.tolist())
+
+
 LOSSES: dict[str, LossEntry] = {
     "cross_entropy": LossEntry(_cross_entropy, label="Cross-entropy"),
     "focal": LossEntry(_focal, label="Focal"),
@@ -147,4 +182,10 @@ LOSSES: dict[str, LossEntry] = {
         first_bias=_logit_of_one_in,
     ),
     "sigmoid_focal": LossEntry(_sigmoid_focal, label="Sigmoid focal", head="dense", first_bias=_logit_of_one_in),
+    "label_aware_smoothing": LossEntry(_label_aware_smoothing, label="Label-aware smoothing"),
+    "balanced_binary_cross_entropy": LossEntry(
+        _balanced_binary, label="Balanced binary cross-entropy", prior=lambda class_counts, **_: class_counts
+    ),
+    "lade": LossEntry(_lade, label="LADE", prior=lambda class_counts, **_: class_counts),
+    "class_balanced_binary": LossEntry(_class_balanced_binary, label="Class-balanced binary"),
 }

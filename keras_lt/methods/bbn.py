@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt import backbones, stages
-from keras_lt.classifiers import fresh_dense
+from keras_lt.classifiers import HEADS
 from keras_lt.datasets import Split
 from keras_lt.input_pipeline import training_batches
 from keras_lt.preprocessing import Preprocessing
@@ -29,10 +29,9 @@ FIXED = {
     "class_weights": ("none",),
     "feature_loss": ("",),
     "resampling": ("none",),
-    "head": ("auto", "dense"),
+    "head": ("auto",),
     "pretrained": ("",),
     "train_parts": ("all",),
-    "stage_one": ("images",),
     "mixup": (0,),
     "cutmix": (0,),
 }
@@ -165,7 +164,7 @@ def hooks() -> Hooks:
         name="bbn",
         check_backbone=check_backbone,
         network=backbones.branched,
-        head=fresh_dense,
+        head=HEADS["dense"],
         training_model=BilateralBranches,
         batches=paired_batches,
         callbacks=lambda recipe: [CumulativeLearning(HORIZONS.get(recipe.epochs, recipe.epochs))],

@@ -9,20 +9,22 @@ The reference's last block has no ReLU, so that cosines can be negative; the bac
 """
 
 import dataclasses
+import functools
 import os
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_lt.classifiers import HeadEntry
 from keras_lt.classifiers.dense import copied
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
 from keras_lt.features import FeatureSet
-from keras_lt.methods.episodes import episode_batches
+from keras_lt.methods.episodes import EXEMPLARS, episode_batches
 from keras_lt.recipe import Recipe
-from keras_lt.stages import Classifier, Hooks, Representation, building, fit, join
+from keras_lt.stages import Classifier, Hooks, Representation, building, check_own_classifier, fit, join
 
 SCALE = 10.0  # of the classifier, at first
 ATTENTION_SCALE = 30.0  # at first; the reference's on ImageNet
@@ -154,7 +156,7 @@ def base_classes(data: LongTailed) -> np.ndarray:
     """Which classes are base classes, the many-shot ones, bool [C].
 
     Raises:
-      ValueError: fewer than two are, or all.
+      ValueError: fewer than two are, or all; one has too few images for an episode; or a split has no image of one.
     """
     base = data.groups["many"]
     if base.sum() < 2 or base.all():
@@ -162,6 +164,18 @@ def base_classes(data: LongTailed) -> np.ndarray:
             f"method=fslwf needs two or more base classes, with more than {data.many_above} training images each, and "
             f"classes with fewer. Received: {base.sum()} base classes of {len(base)} in {data.name}"
         )
+    fewest = data.class_counts[base].min()
+    if fewest <= EXEMPLARS:
+        raise ValueError(
+            f"method=fslwf needs more than {EXEMPLARS} training images of every base class: so many are an episode's "
+            f"examples of a class. Received: {fewest} of one in {data.name}"
+        )
+    for name, split in data.splits.items():
+        if not base[split.labels].any():
+            raise ValueError(
+                "method=fslwf needs images of base classes in every split. "
+                f"Received: none among the {len(split)} of {name} in {data.name}"
+            )
     return base
 
 
@@ -170,8 +184,9 @@ def hooks() -> Hooks:
     return Hooks(
         name="fslwf",
         data=lambda data: only_classes(data, base_classes(data)),
-        head=fresh_head,
+        head=HeadEntry(fresh_head, label="FSLwF's cosine"),
         finished=with_room_for_novel_classes,
+        check_classifier=functools.partial(check_own_classifier, "fslwf"),
         classifier=learn_classifier,
     )
 
@@ -230,9 +245,10 @@ def learn_classifier(
       strategy: an episode is not divided; one device trains.
       folder: as in `stages.learn_classifier`.
     Raises:
-      ValueError: as `base_classes`, or a representation without FSLwF's head.
+      ValueError: as `base_classes`, a representation without FSLwF's head, or a recipe that does not fit.
     """
     base = base_classes(data)
+    check_own_classifier("fslwf", recipe)
     if not isinstance(representation.head, CosineHead):
         raise ValueError(
             "method=fslwf needs a representation that it has learned itself. "

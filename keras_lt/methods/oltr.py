@@ -10,11 +10,11 @@ import os
 import keras
 from keras import ops
 
-from keras_lt.backbones import feature_map, pooled
+from keras_lt.backbones import BackboneEntry, feature_map, pooled
 from keras_lt.classifiers import NearestClassMean, fold
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, hosts
+from keras_lt.distribution import Strategy
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers
@@ -24,6 +24,8 @@ from keras_lt.stages import (
     Representation,
     WithFeatureLoss,
     building,
+    check_hosts,
+    check_own_classifier,
     copy_of,
     fit_on_images,
     join,
@@ -188,9 +190,28 @@ def hooks(*, train_backbone: bool = True, backbone_rate: float = 0.1, centroids_
     rates = {"backbone_rate": backbone_rate, "centroids_rate": centroids_rate}
     return Hooks(
         name="oltr",
-        fixed={"mixup": (0,), "cutmix": (0,), "stage_one": ("images",)},
+        check_backbone=check_backbone,
+        network=with_feature_map,
+        fixed={"mixup": (0,), "cutmix": (0,)},
+        one_host=True,  # the centroid loss is of a whole batch
+        check_classifier=functools.partial(check_own_classifier, "oltr", on_images=True),
         classifier=functools.partial(learn_classifier, train_backbone=train_backbone, **rates),
     )
+
+
+def check_backbone(backbone: BackboneEntry):
+    """Raises ValueError for a backbone that is known to pool no feature map, which attention is on."""
+    if not backbone.pools_map:
+        raise ValueError(
+            "backbone of method=oltr must give a feature map [B,h,w,D], which is averaged. "
+            f"Received: backbone={backbone.label}, pooling={backbone.pooling}"
+        )
+
+
+def with_feature_map(backbone: keras.Model) -> keras.Model:
+    """The same backbone, once it is known to pool a feature map."""
+    feature_map(backbone)
+    return backbone
 
 
 def learn_classifier(
@@ -219,12 +240,13 @@ def learn_classifier(
       backbone_rate, centroids_rate: learning rates, of the backbone with its attention and of the memory, over the
         classifier's. OLTR's are .1 and .1 on ImageNet-LT, and .01 and 1 on Places-LT, with the backbone not trained.
     Raises:
-      ValueError: several hosts, or images of two classes.
+      ValueError: several hosts, images of two classes, or a recipe that does not fit.
     """
-    if not hosts(strategy).one_host:
-        raise ValueError(
-            "method=oltr trains on one host: its centroid loss is of a whole batch. Received: several hosts"
-        )
+    own = hooks()
+    check_hosts(strategy, recipe, own)
+    own.check_classifier(recipe)
+    mixing = {name: getattr(representation.preprocessing, name) for name in ("mixup", "cutmix")}
+    own.check(**mixing)
     means = NearestClassMean(len(data.class_names), transform="un")
     means.adapt(features["train"].features, features["train"].labels)
     with building(strategy, seed=seed):

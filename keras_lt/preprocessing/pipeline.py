@@ -1,6 +1,7 @@
 """What happens to an image between its file and the network."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -124,3 +125,24 @@ class Preprocessing:
         rows = tf.reshape(images, (-1, 3 * self.image_size)) * scale + offset
         images = tf.ensure_shape(tf.reshape(rows, tf.shape(images)), images.shape)
         return tf.reverse(images, [-1]) if self.channel_order == "bgr" else images
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPreprocessing:
+    """What stands for `Preprocessing` where examples are feature vectors: the network takes them as they are.
+
+    Attributes:
+      image_size: 0, as there is no image.
+    """
+
+    image_size: int = 0
+    augments: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+
+    def evaluation_settings(self) -> dict:
+        """The fields, by name."""
+        return dataclasses.asdict(self)
+
+    def evaluate(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The vectors."""
+        return vectors

@@ -45,6 +45,12 @@ def display_name(name: str) -> str:
     return ", ".join((label or base, *(word.replace("=", " ") for word in parameters)))
 
 
+def has_own_row(method: str) -> bool:
+    """Whether a method has a row of its own; one that is not known here, as runs of others may have, counts as such."""
+    entry = METHODS.get(split(method)[0])
+    return entry is None or entry.own_row
+
+
 def system_of(classifier: str, *, method: str, recipe: Mapping[str, object]) -> str:
     """What `Published.scores` calls a classifier of a run; empty where papers have nothing of its kind.
 
@@ -52,9 +58,9 @@ def system_of(classifier: str, *, method: str, recipe: Mapping[str, object]) -> 
       method: of the run.
       recipe: of its stage one, with the fields of `recipe.Recipe`; one that is missing is plain.
     """
-    name, method = split(classifier)[0], split(method)[0]
-    if METHODS[method].own_row:
-        return name if name == method else ""
+    name = split(classifier)[0]
+    if has_own_row(method):
+        return name if name == split(method)[0] else ""
     members = {field: split(str(recipe.get(field, getattr(Recipe, field))))[0] for field in FIELDS}
     changes = {field: member for field, member in members.items() if member != getattr(Recipe, field)}
     deferred = bool(recipe.get("class_weights_from"))

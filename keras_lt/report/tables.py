@@ -8,10 +8,8 @@ import rich.box
 import rich.table
 import rich.text
 
-from keras_lt.methods import METHODS
 from keras_lt.recipe import Recipe
-from keras_lt.registry import split
-from keras_lt.report.systems import BASELINE, FIELDS, display_name
+from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row
 
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
@@ -144,7 +142,7 @@ def _what_was_trained(results: Mapping) -> list[str]:
         field: recipe[field] for field in FIELDS if recipe.get(field, getattr(Recipe, field)) != getattr(Recipe, field)
     }
     words = [results.get("backbone", "")]
-    if METHODS[split(results.get("method", "decoupling"))[0]].own_row:
+    if has_own_row(results.get("method", "decoupling")):
         words.append(display_name(results["method"]))
     said = {
         "sampler": "{} sampling",
@@ -153,10 +151,19 @@ def _what_was_trained(results: Mapping) -> list[str]:
         "feature_loss": "{} loss on features",
         "class_weights": "class weights by {}",
     }
-    words += [text.format(str(changed[field]).replace("_", " ")) for field, text in said.items() if field in changed]
+    for field, text in said.items():
+        if field in changed:  # "square-root sampling", but "weights by effective number"
+            words.append(text.format(_in_words(changed[field], "-" if field == "sampler" else " ")))
     if recipe.get("class_weights_from"):
         words[-1] += f" after epoch {recipe['class_weights_from']}"
     return [word for word in words if word]
+
+
+def _in_words(member: str, dash: str) -> str:
+    """A member of a family within a sentence: "focal:gamma=1" is "focal (gamma 1)"."""
+    name, *parameters = member.split(":")
+    told = ", ".join(parameter.replace("=", " ") for parameter in parameters)
+    return name.replace("_", dash) + (f" ({told})" if told else "")
 
 
 def markdown(results: Mapping, plots: Mapping[str, str]) -> str:

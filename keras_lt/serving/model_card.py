@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_lt.datasets import LongTailed
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 
 SCORES = ("many", "medium", "few", "all", "class_mean")
 
@@ -17,7 +17,7 @@ def render_model_card(
     data: LongTailed,
     *,
     scores: Mapping,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | NoPreprocessing,
     feature_width: int,
     flags: Mapping[str, str],
     prior: str,
@@ -42,6 +42,7 @@ def render_model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["short"] = _short
     return environment.get_template("model_card.md").render(
         name=name,
         data=data,
@@ -53,10 +54,8 @@ def render_model_card(
         scores={split: [_percent(scores[split][column]) for column in SCORES] for split in ("test", "val")},
         chosen=", ".join(f"{choice} {_short(value)}" for choice, value in scores["chosen"].items()),
         chosen_on=flags["tau_split"] if "tau" in scores["chosen"] else "val",
+        called=data.train.examples.called,
         preprocessing=preprocessing,
-        mean=", ".join(map(_short, preprocessing.mean)),
-        std=", ".join(map(_short, preprocessing.std)),
-        resized_side=round(preprocessing.image_size / preprocessing.crop_fraction),
         feature_width=feature_width,
         flags=flags,
         prior=prior,

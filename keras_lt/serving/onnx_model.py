@@ -24,8 +24,8 @@ def import_onnx() -> tuple:
     return tf2onnx.convert, onnxruntime
 
 
-def write_onnx(network: keras.Model, path: pathlib.Path, *, image_size: int):
-    """Writes preprocessed images [B, S, S, 3] -> logits and probabilities [B, C], and checks them in ONNX Runtime.
+def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ...]):
+    """Writes preprocessed images [B, *shape], or features -> logits and probabilities, and checks them in ONNX Runtime.
 
     Decoding and resizing stay outside: ONNX has neither TensorFlow's decoders nor its antialiased resize.
 
@@ -33,7 +33,7 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, image_size: int):
       RuntimeError: ONNX Runtime gives other numbers than TensorFlow.
     """
     convert, onnxruntime = import_onnx()
-    spec = tf.TensorSpec((None, image_size, image_size, 3), tf.float32, name="preprocessed")
+    spec = tf.TensorSpec((None, *shape), tf.float32, name="preprocessed")
 
     @tf.function(input_signature=[spec])
     def answer(preprocessed):
@@ -43,9 +43,9 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, image_size: int):
     convert.from_function(answer, input_signature=[spec], opset=OPSET, output_path=str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for batch_size in (1, 3):
-        images = np.random.default_rng(batch_size).normal(size=(batch_size, *spec.shape[1:])).astype(np.float32)
-        (logits,) = session.run(["logits"], {"preprocessed": images})
-        expected = answer(images)["logits"].numpy()
+        inputs = np.random.default_rng(batch_size).normal(size=(batch_size, *spec.shape[1:])).astype(np.float32)
+        (logits,) = session.run(["logits"], {"preprocessed": inputs})
+        expected = answer(inputs)["logits"].numpy()
         difference = np.abs(logits - expected).max()
         if not difference <= TOLERANCE * max(1, np.abs(expected).max()):
             raise RuntimeError(

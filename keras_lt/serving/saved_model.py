@@ -18,6 +18,7 @@ from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
 from keras_lt.serving.warmup import write_warmup
 from keras_lt.stages import join
+from keras_lt.work_folder import SAVED_MODEL_FILES
 
 ON_BAD_REQUEST = ("error", "nan")
 LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not read
@@ -30,7 +31,7 @@ def export_saved_model(
     path: str | os.PathLike,
     *,
     class_names: Sequence[str],
-    image_size: int,
+    image_size: int = 0,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     channel_order: str = "rgb",
@@ -50,7 +51,8 @@ def export_saved_model(
       images_float: `images`, float32 [B, H, W, 3] in RGB, 0 to 255, of one size.
       features: `image_bytes` as above; where a classifier is given.
     The first three give `probabilities` and `logits`, float32 [B, C], and `classes`, strings [B, C], the labels in
-    their order; the last `features`, float32 [B, D].
+    their order; the last `features`, float32 [B, D]. A model of feature vectors has one signature:
+      serving_default: `features`, float32 [B, D].
 
     Beside them lie `LABELS`, one per line; `WARMUP` requests, where tensorflow-serving-api is installed; and what is
     asked for. The folder appears whole or not at all.
@@ -66,10 +68,11 @@ def export_saved_model(
     'Ankle boot'
 
     Args:
-      model: preprocessed images [B, S, S, 3] -> logits [B, C], or with a classifier -> features [B, D].
-      path: the version's folder, such as `export/lws/1`; replaced where it exists.
+      model: preprocessed images [B, S, S, 3], or feature vectors [B, D] -> logits [B, C], or with a classifier ->
+        features [B, D].
+      path: the version's folder, such as `export/lws/1`; replaced where it holds a SavedModel and nothing else.
       class_names: [C].
-      image_size: S, pixels.
+      image_size: S, pixels; 0 of a model of feature vectors, for which the next ones have no meaning either.
       mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
       classifier: features [B, D] -> logits [B, C]; one dense layer where it is an affine map.
       target_prior, source_prior: as in `logit_offset`; logits and probabilities are then for that class distribution.
@@ -90,19 +93,20 @@ def export_saved_model(
         )
     if on_bad_request not in ON_BAD_REQUEST:
         raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
+    takes = tuple(getattr(model, "input_shape", (None, image_size, image_size, 3)))[1:]
+    if (len(takes) == 1) == (image_size > 0):
+        raise ValueError(
+            "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "
+            f"Received: image_size={image_size}, a model of {(None, *takes)}"
+        )
+    if on_bad_request != "error" and not image_size:
+        raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
     output_shape = (classifier or model).output_shape
     if output_shape[-1] != len(class_names):
         raise ValueError(
             "The model must give one logit per class name. "
             f"Received: output shape {output_shape}, {len(class_names)} class names"
         )
-    preprocessing = Preprocessing(
-        image_size=image_size,
-        mean=tuple(mean),
-        std=tuple(std),
-        channel_order=channel_order,
-        crop_fraction=crop_fraction,
-    )
     offset = logit_offset(target_prior, source_prior, classes=len(class_names))
     if onnx:
         import_onnx()
@@ -110,9 +114,15 @@ def export_saved_model(
     archive = keras.export.ExportArchive()
     archive.track(network)
     backbone = model if classifier else None
-    for name, (function, spec) in _signatures(network, backbone, preprocessing, class_names, on_bad_request).items():
+    if image_size:
+        normalization = {"mean": tuple(mean), "std": tuple(std), "channel_order": channel_order}
+        preprocessing = Preprocessing(image_size=image_size, crop_fraction=crop_fraction, **normalization)
+        signatures = _signatures(network, backbone, preprocessing, class_names, on_bad_request)
+    else:
+        signatures = _signature_of_features(network, class_names, width=takes[0])
+    for name, (function, spec) in signatures.items():
         archive.add_endpoint(name, function, input_signature=[spec])
-    with atomic(path) as scratch:
+    with atomic(path, replaces=SAVED_MODEL_FILES) as scratch:
         try:
             archive.write_out(scratch, verbose=False)
             (scratch / LABELS).parent.mkdir()
@@ -120,8 +130,8 @@ def export_saved_model(
             if model_card:
                 (scratch / MODEL_CARD).write_text(model_card, "utf-8")
             if onnx:
-                write_onnx(network, scratch / ONNX, image_size=image_size)
-            write_warmup(scratch, image_size=image_size, features=backbone is not None)
+                write_onnx(network, scratch / ONNX, shape=(image_size, image_size, 3) if image_size else takes)
+            write_warmup(scratch, {name: spec for name, (_, spec) in signatures.items()}, image_size=image_size)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     return pathlib.Path(path)
@@ -135,16 +145,9 @@ def _signatures(
     on_bad_request: str,
 ) -> dict[str, tuple[Callable, tf.TensorSpec]]:
     """Signature -> its function and the one input that it takes."""
-    labels = tf.constant(list(class_names))
     size = preprocessing.image_size
     one = tf.TensorSpec((size, size, 3), tf.float32)
-    batch = [tf.TensorSpec((None, size, size, 3), tf.float32)]
-
-    @tf.function(input_signature=batch)  # traced once, for all signatures
-    def classify(images):
-        logits = tf.cast(network(images, training=False), tf.float32)
-        classes = tf.broadcast_to(labels, tf.shape(logits))  # a row per image: REST answers row by row
-        return {"probabilities": tf.nn.softmax(logits), "logits": logits, "classes": classes}
+    classify = _classify(network, class_names, tf.TensorSpec((None, size, size, 3), tf.float32))
 
     def embed(images):
         return {"features": tf.cast(backbone(images, training=False), tf.float32)}
@@ -169,6 +172,32 @@ def _signatures(
         "images_float": (of_pixels, pixels[tf.float32]),
     }
     return signatures | ({"features": (of_bytes(embed), encoded)} if backbone else {})
+
+
+def _signature_of_features(
+    network: keras.Model, class_names: Sequence[str], *, width: int
+) -> dict[str, tuple[Callable, tf.TensorSpec]]:
+    """The same of a network that takes features [B, width]."""
+    spec = tf.TensorSpec((None, width), tf.float32, name="features")
+    classify = _classify(network, class_names, spec)
+
+    def of_features(features):
+        return classify(features)
+
+    return {"serving_default": (of_features, spec)}
+
+
+def _classify(network: keras.Model, class_names: Sequence[str], spec: tf.TensorSpec) -> Callable:
+    """What the network takes -> what is answered; traced once, for all signatures."""
+    labels = tf.constant(list(class_names))
+
+    @tf.function(input_signature=[spec])
+    def classify(inputs):
+        logits = tf.cast(network(inputs, training=False), tf.float32)
+        classes = tf.broadcast_to(labels, tf.shape(logits))  # a row per example: REST answers row by row
+        return {"probabilities": tf.nn.softmax(logits), "logits": logits, "classes": classes}
+
+    return classify
 
 
 def _readable(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -9,29 +10,29 @@ import tensorflow as tf
 WARMUP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for it
 
 
-def write_warmup(folder: pathlib.Path, *, image_size: int, features: bool) -> bool:
-    """Writes one request of a grey image per signature; returns False, and writes none, without tensorflow-serving-api.
+def write_warmup(folder: pathlib.Path, signatures: Mapping[str, tf.TensorSpec], *, image_size: int) -> bool:
+    """Writes one request per signature; returns False, and writes none, without tensorflow-serving-api.
 
     Args:
-      image_size: side of that image, pixels.
-      features: whether there is a signature of that name.
+      signatures: name -> the one input that it takes, of which a request has a grey image, or a vector of zeros.
+      image_size: side of that image, pixels; 0 of a model of vectors.
     """
     if not importlib.util.find_spec("tensorflow_serving"):
         return False
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2  # noqa: PLC0415 - optional
 
-    image = np.full((image_size, image_size, 3), 128, np.uint8)
-    encoded = {"image_bytes": [tf.io.encode_jpeg(image).numpy()]}
-    requests = {
-        "serving_default": encoded,
-        "images": {"images": image[np.newaxis]},
-        "images_float": {"images": image[np.newaxis].astype(np.float32)},
-    } | ({"features": encoded} if features else {})
     with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
-        for signature, inputs in requests.items():
+        for signature, spec in signatures.items():
             request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(signature_name=signature))
-            for name, value in inputs.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(_input(spec, image_size=image_size)))
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
     return True
+
+
+def _input(spec: tf.TensorSpec, *, image_size: int) -> np.ndarray | list[bytes]:
+    """A batch of one for a signature."""
+    image = np.full((1, image_size, image_size, 3), 128, np.uint8)
+    if spec.dtype == tf.string:
+        return [tf.io.encode_jpeg(image[0]).numpy()]
+    return image.astype(spec.dtype.as_numpy_dtype) if image_size else np.zeros((1, *spec.shape[1:]), np.float32)

@@ -29,6 +29,14 @@ class LearningRateLog(keras.callbacks.Callback):
         logs["learning_rate"] = self.recipe.rate(epoch + (self.steps - 1) / self.steps)
 
 
+class AfterEpoch(keras.callbacks.Callback):
+    """Lets a classifier that has `after_epoch` do what it does after an epoch's steps, before it is validated."""
+
+    def on_test_begin(self, logs: dict | None = None):
+        """Keras's hook."""
+        self.model.layers[-1].after_epoch()
+
+
 class FiniteLoss(keras.callbacks.Callback):
     """Ends training where the loss is no longer a number, and keeps the batch that did it.
 

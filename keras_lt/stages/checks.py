@@ -5,33 +5,24 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from keras_lt import backbones
-from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_cosine, fresh_dense
+from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
 from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet
-from keras_lt.losses import LDAM_SCALE
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
-from keras_lt.registry import Entry, check_numbers, member, parsed, split
+from keras_lt.registry import check_numbers, member, parsed, split
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 TRAIN_PARTS = ("all", "last_block", "classifier")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_ONE_INPUTS = ("images", "features")
-# What stage one trains on the backbone: (width D, units C, *, seed) -> built layer.
-HEADS: dict[str, Entry] = {
-    "dense": Entry(fresh_dense, label="Dense"),
-    "cosine": Entry(
-        lambda width, units, *, seed, scale=LDAM_SCALE: fresh_cosine(width, units, seed=seed, scale=scale),
-        label="Cosine",
-    ),
-}
 TAU_SPLITS = ("val", "test")
 STAGE_TWO_INPUTS = ("features", "images")
 BATCH_NORMS = ("frozen", "update")
 STAGE_TWO = Recipe(epochs=10, sampler="class_balanced")
 
 
-def head_entry(head: str, recipe: Recipe) -> Entry:
+def head_entry(head: str, recipe: Recipe) -> HeadEntry:
     """The entry of stage one's classifier: of a name in `HEADS`, or for "auto" that which the loss asks for.
 
     Raises:
@@ -41,11 +32,15 @@ def head_entry(head: str, recipe: Recipe) -> Entry:
     if head == "auto":
         return member(HEADS, needed or "dense", what="head")
     chosen = member(HEADS, head, what="head")
-    if needed:
-        wanted = member(HEADS, needed, what="head")
-        if (split(head)[0], chosen.parameters) != (split(needed)[0], wanted.parameters):
-            raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
+    if needed and not _same_head(head, needed):
+        raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
     return chosen
+
+
+def _same_head(one: str, other: str) -> bool:
+    """Whether two names of heads are of the same head with the same parameters."""
+    first, second = ((split(text)[0], member(HEADS, text, what="head").parameters) for text in (one, other))
+    return first == second
 
 
 def check_stage_one(
@@ -95,6 +90,11 @@ def check_stage_one(
             f"Received: resampling={recipe.resampling}"
         )
     if stage_one == "features":
+        if hooks.needs_images:
+            raise ValueError(
+                f"stage_one=features fits a classifier alone, and method={hooks.name} more than that on images. "
+                f"Received: stage_one=features, method={hooks.name}"
+            )
         if train_parts != "classifier":
             raise ValueError(
                 "stage_one=features trains nothing of the backbone: train_parts=classifier. "
@@ -113,22 +113,56 @@ def check_stage_one(
         )
 
 
-def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -> backbones.BackboneEntry:
-    """The entry with all of its facts, which of a preset only its library knows; no weights are fetched.
+# The values, of flags and of arguments, that ask nothing of images or of a backbone.
+NO_IMAGES: dict[str, tuple] = {
+    "backbone": ("resnet8",),  # the default
+    "pretrained": ("",),
+    "image_size": (0,),
+    "train_parts": ("all", "classifier"),
+    "backbone_lr_multiplier": (1.0,),
+    "precision": ("float32",),
+    "augmentation": ("auto", "none"),
+    "randaugment": (0,),
+    "randaugment_magnitude": (9.0,),
+    "random_erasing": (0,),
+    "mixup": (0,),
+    "cutmix": (0,),
+    "feature_loss": ("",),
+    "stage_one": STAGE_ONE_INPUTS,
+    "stage_two": ("features",),
+    "feature_views": (0, 1),
+    "feature_dtype": ("float32",),
+    "batch_norm": ("frozen",),
+    "on_bad_image": ("error",),
+    "on_bad_request": ("error",),
+}
 
-    Raises:
-      ValueError: there is none, or its last block is to be trained and nobody knows where that begins.
+
+def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (), **values):
+    """Raises ValueError for what needs images, or would do nothing, where data are features already.
+
+    Args:
+      classifiers: those of stage two.
+      **values: of names in `NO_IMAGES`.
     """
-    entry = backbone.available()
-    if train_parts == "last_block":
-        entry.check_last_block()
-    return entry
+    if "features" not in hooks.fixed.get("stage_one", STAGE_ONE_INPUTS):
+        raise ValueError(f"method={hooks.name} is trained on images. Received: a data set of features alone")
+    for name in classifiers:
+        if trains_on_images(classifier_entry(name)[0], "features"):
+            raise ValueError(f"{name} is trained on images. Received: a data set of features alone")
+    for name, value in values.items():
+        if value not in NO_IMAGES[name]:
+            raise ValueError(f"{name} is of images, and the data set is of features alone. Received: {name}={value}")
 
 
-def check_hosts(strategy: Strategy, recipe: Recipe):
+def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
     """Raises ValueError for what trains on one host alone."""
-    if recipe.feature_loss and not hosts(strategy).one_host:
+    if hosts(strategy).one_host:
+        return
+    if recipe.feature_loss:
         raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+    if hooks.one_host:
+        raise ValueError(f"method={hooks.name} trains on one host. Received: several hosts")
 
 
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
@@ -155,7 +189,12 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         name=text,
     )
     entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
-    return entry, dataclasses.replace(recipe, **{**entry.recipe, **others})
+    own_recipe = {
+        field: value.format(**entry.parameters) if isinstance(value, str) else value
+        for field, value in entry.recipe.items()
+    }
+    changes = {**own_recipe, **others}
+    return entry, dataclasses.replace(recipe, **changes) if changes else recipe
 
 
 def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
@@ -202,26 +241,59 @@ def check_stage_two(
             f"Received: {name} on images, class_weights={recipe.class_weights}"
         )
     needed = recipe.loss_entry.needed_head
-    if needed and not _gives(entry, needed):
+    if needed and not _same_head(entry.gives.format(**entry.parameters), needed):
         raise ValueError(f"loss={recipe.loss} needs a classifier such as {needed}. Received: classifier={name}")
 
 
-def _gives(entry: ClassifierEntry, head: str) -> bool:
-    """Whether a classifier has the kind of layer that a head is, with the same settings."""
-    wanted = member(HEADS, head, what="head")(1, 2, seed=0)
-    ((_, layer), *_) = entry(fresh_dense(1, 2, seed=0), seed=0)
-    wanted, layer = ((type(one), getattr(one, "scale", None)) for one in (wanted, layer))
-    return wanted == layer
+def check_start(name: str, entry: ClassifierEntry, head: HeadEntry):
+    """Raises ValueError where a classifier cannot start from stage one's."""
+    if entry.starts_from == "affine" and not head.affine:
+        raise ValueError(
+            f"{name} starts from a dense layer's weights; for another head take joint, ncm, crt or cosine. "
+            f"Received: head={head.label}"
+        )
 
 
-def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str]):
-    """Raises ValueError where features of a split are missing, or of another width than train's."""
+def check_own_classifier(method: str, recipe: Recipe, *, on_images: bool = False):
+    """Raises ValueError for a recipe that the classifier of a method, a layer of its own, cannot be trained by.
+
+    Args:
+      on_images: whether it is trained on images.
+    """
+    if recipe.loss_entry.needed_head:
+        raise ValueError(
+            f"method={method} has a classifier of its own, so no loss that needs another. Received: loss={recipe.loss}"
+        )
+    if on_images and recipe.resampling_entry.makes_features:
+        raise ValueError(
+            f"method={method} trains its classifier on images, and new features are none. "
+            f"Received: resampling={recipe.resampling}"
+        )
+
+
+def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *, classes: int | None, trusted: bool):
+    """Raises ValueError where features of a split are missing, or of another width, or its labels are of no class.
+
+    Args:
+      splits: those that are needed.
+      classes: C; None is as many as train has.
+      trusted: whether they are known to be finite numbers.
+    """
     missing = [split for split in splits if split not in features]
     if missing:
         raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
     widths = {split: examples.width for split, examples in features.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"features of all splits must have one width. Received: {widths}")
+    classes = classes or int(features["train"].labels.max(initial=-1)) + 1
+    for name in dict.fromkeys(splits):
+        labels = features[name].labels
+        if not len(labels) or labels.min() < 0 or labels.max() >= classes:
+            found = f"{labels.min()}..{labels.max()}" if len(labels) else "none"
+            raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {name}")
+        bad = None if trusted else features[name].first_not_finite
+        if bad is not None:
+            raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {name}")
 
 
 def check_choice(argument: str, value: str, valid):

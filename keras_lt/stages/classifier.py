@@ -4,17 +4,19 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
+from keras_lt import compat
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
+from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
 from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.representation import Representation, train_only
@@ -63,13 +65,13 @@ def load_classifier(folder: str | os.PathLike, representation: Representation) -
 
 
 def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
-    """One model, images -> logits, of a backbone and a classifier on its features.
+    """One model, images or what else the backbone takes -> logits, of a backbone and a classifier on its features.
 
     >>> model = keras_lt.join(classifier.backbone, classifier.model)
     >>> model.input_shape, model.output_shape
     ((None, 28, 28, 3), (None, 10))
     """
-    images = keras.Input(backbone.input_shape[1:], name="images")
+    images = keras.Input(backbone.input_shape[1:], name="images" if len(backbone.input_shape) == 4 else "features")
     return keras.Model(images, classifier(backbone(images)))
 
 
@@ -124,21 +126,26 @@ def learn_classifier(
     entry, recipe = classifier_entry(name, recipe)
     check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
     on_images = trains_on_images(entry, stage_two)
-    if representation is None:
-        if on_images or features is None:
-            raise ValueError(
-                f"{name} needs a representation and its images, or features to train on and stage_two=features. "
-                f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
-            )
-    elif features is None:
+    no_images = representation is None or (data is not None and data.of_features)
+    if (on_images and no_images) or (representation is None and features is None):
+        raise ValueError(
+            f"{name} needs a representation and its images, or features to train on and stage_two=features. "
+            f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
+        )
+    if features is None:
         features = {
             split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
             for split in dict.fromkeys(("train", "val", tau_split))
         }
-    check_features(features, ("train", "val", tau_split if entry.tau_split else "val"))
     strategy = strategy or make_strategy()
     head, groups = _start(
-        name, entry, features["train"], head=head, representation=representation, groups=groups, data=data
+        name,
+        entry,
+        features,
+        splits=("train", "val", tau_split if entry.tau_split else "val"),
+        head=head,
+        representation=representation,
+        groups=groups if groups is not None or data is None else data.groups,
     )
     with strategy.scope():
         options = entry(head, seed=seed)
@@ -164,31 +171,51 @@ def learn_classifier(
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
             tried.append((chosen, layer, backbone, val, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
-    chosen, layer, backbone, val, scores = max(tried, key=lambda option: option[-1][CHOSEN_BY])  # the first of the best
+    chosen, layer, backbone, val, scores = _best(tried, entry.preferred, len(judged.labels))
     layer = _settled(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
 
 
+def _best(tried: list[tuple], preferred: Mapping[str, object] | None, examples: int) -> tuple:
+    """The first of the best options, or the preferred one where the best is no better by more than a standard error.
+
+    Args:
+      examples: that the options were scored on, by which the error of an accuracy p is sqrt(p (1 - p) / examples).
+    """
+    best = max(tried, key=lambda option: option[-1][CHOSEN_BY])
+    for option in tried if preferred else ():
+        accuracy = option[-1][CHOSEN_BY]
+        error = (accuracy * (1 - accuracy) / examples) ** 0.5
+        if option[0] == preferred and best[-1][CHOSEN_BY] - accuracy <= error:
+            return option
+    return best
+
+
 def _start(
     name: str,
     entry: ClassifierEntry,
-    train: FeatureSet,
+    features: Mapping[str, FeatureSet],
     *,
+    splits: Sequence[str],
     head: keras.layers.Layer | None,
     representation: Representation | None,
     groups: ShotGroups | None,
-    data: LongTailed | None,
-) -> tuple[keras.layers.Layer, np.ndarray]:
-    """The classifier that stage two starts from, and the groups of the classes."""
+) -> tuple[keras.layers.Layer, ShotGroups]:
+    """The classifier that stage two starts from, and the groups of the classes, once the features fit them."""
     if head is None and representation is not None:
         head = representation.head
     if head is None and entry.starts_from:
         raise ValueError(f"{name} starts from stage one's classifier: give it by head=. Received: head=None")
+    classes = [] if head is None else [head.units]
+    classes += [] if groups is None else [len(groups.class_counts)]
+    if len(set(classes)) > 1:
+        raise ValueError(f"head and groups must be of the same classes. Received: {classes[0]} and {classes[1]}")
+    check_features(features, splits, classes=max(classes, default=None), trusted=representation is not None)
+    train = features["train"]
     if groups is None:
-        counted = np.bincount(train.labels, minlength=0 if head is None else head.units)
-        groups = ShotGroups(counted) if data is None else data.groups
+        groups = ShotGroups(np.bincount(train.labels, minlength=max(classes, default=0)))
     return head or fresh_dense(train.width, len(groups.class_counts), seed=0), groups
 
 
@@ -209,6 +236,8 @@ def _fitted(
       train_parts: what is trained on images; "" trains the layer on features.
     """
     backbone = None if representation is None else representation.backbone
+    training["multipliers"] = getattr(layer, "multipliers", None)
+    training["callbacks"] = [AfterEpoch()] if hasattr(layer, "after_epoch") else []
     if hasattr(layer, "adapt"):
         layer.adapt(features["train"].features, features["train"].labels)
     if layer.trainable_weights and train_parts:
@@ -223,7 +252,7 @@ def _fitted(
 
 
 def _fit_on_images(
-    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, recipe, seed, strategy, folder
+    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, strategy, **training
 ) -> keras.Model:
     """Fits the layer, and maybe parts of the backbone, through a copy of it; returns what then belongs to the layer.
 
@@ -233,13 +262,13 @@ def _fit_on_images(
         backbone = copy_of(representation.backbone)
         train_only(backbone, train_parts)
         if batch_norm == "update":
-            for part in _leaves(backbone):
+            for part in compat.layers_within(backbone):
                 if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
                     part.trainable = True  # by which Keras runs it in training mode
                     for variable in part.trainable_variables:
                         variable.trainable = False  # its statistics move, its scale and shift do not
         model = join(backbone, layer)
-    fit_on_images(model, data, representation.preprocessing, recipe=recipe, seed=seed, strategy=strategy, folder=folder)
+    fit_on_images(model, data, representation.preprocessing, strategy=strategy, **training)
     moved = batch_norm == "update" or train_parts != "classifier"
     return backbone if moved else representation.backbone
 
@@ -289,12 +318,3 @@ def _settled(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layer
     settled.build((None, width))
     settled.set_weights(layer.get_weights())
     return settled
-
-
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a model and of the models nested in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer

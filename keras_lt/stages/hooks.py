@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_lt import backbones
+from keras_lt.classifiers import HeadEntry
 from keras_lt.datasets import LongTailed
 from keras_lt.input_pipeline import training_batches
 from keras_lt.recipe import Recipe
@@ -20,13 +21,16 @@ class Hooks:
       name: the method's.
       data: the data set -> what stage one learns of it.
       check_backbone: raises ValueError for a backbone that will not do.
-      network: the backbone, images -> features -> the one that is trained in its place.
-      head: (width, units, *, seed) -> built classifier of stage one; None is the one that is asked for.
+      network: the backbone, images -> features -> the one that is trained in its place; it may refuse what only the
+        built net says.
+      head: the classifier of stage one; None is the one that is asked for.
       training_model: the model, images -> logits -> the model around it that is fitted; the first is what is kept.
       batches: of stage one's training images, as `input_pipeline.training_batches`.
       callbacks: of stage one, by its recipe.
       finished: (stage one's model, the whole data set) -> the model that is kept.
       fixed: fields of stage one's recipe and arguments of `learn_representation` -> the values that the method takes.
+      one_host: whether it trains on one host alone.
+      check_classifier: raises ValueError for a recipe that its own classifier cannot be trained by.
       classifier: (representation, data, *, features, recipe, seed, strategy, folder) -> `stages.Classifier`, the
         method's own row in the table; None without one.
     """
@@ -35,13 +39,21 @@ class Hooks:
     data: Callable[[LongTailed], LongTailed] = lambda data: data
     check_backbone: Callable[[backbones.BackboneEntry], None] = lambda backbone: None
     network: Callable[[keras.Model], keras.Model] = lambda backbone: backbone
-    head: Callable[..., keras.layers.Layer] | None = None
+    head: HeadEntry | None = None
     training_model: Callable[[keras.Model], keras.Model] = lambda model: model
     batches: Callable[..., tf.data.Dataset] = training_batches
     callbacks: Callable[[Recipe], Sequence[keras.callbacks.Callback]] = lambda recipe: ()
     finished: Callable[[keras.Model, LongTailed], keras.Model] = lambda model, data: model
     fixed: Mapping[str, Sequence] = dataclasses.field(default_factory=dict)
+    one_host: bool = False
+    check_classifier: Callable[[Recipe], None] = lambda recipe: None
     classifier: Callable | None = None
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether stage one is more than a classifier on the features of all training images."""
+        changed = ("data", "network", "training_model", "batches")
+        return any(getattr(self, hook) is not getattr(DECOUPLING, hook) for hook in changed)
 
     def check(self, **values):
         """Raises ValueError for the first value, of a recipe's field or an argument, that the method does not take."""

@@ -16,9 +16,9 @@ from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_history, read_json, write_history, write_json
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
-from keras_lt.stages.checks import available_backbone, check_hosts, check_stage_one, head_entry
+from keras_lt.stages.checks import check_hosts, check_no_images, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -31,13 +31,14 @@ class Representation:
     """What stage one leaves behind.
 
     Attributes:
-      model: images [B, S, S, 3] -> logits [B, C], a layer "backbone" and a layer "classifier".
+      model: images [B, S, S, 3] -> logits [B, C], a layer "backbone" and a layer "classifier"; of data that are
+        features already, features [B, D] -> logits, the backbone being none.
       preprocessing: what the images go through.
       history: a row of logs per epoch; empty where it was not trained here.
     """
 
     model: keras.Model
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | NoPreprocessing
     history: list[dict[str, float]]
 
     @property
@@ -65,9 +66,11 @@ class Representation:
         return cls(model, read_preprocessing(folder), read_history(folder / "history.csv"))
 
 
-def read_preprocessing(folder: str | os.PathLike) -> Preprocessing:
+def read_preprocessing(folder: str | os.PathLike) -> Preprocessing | NoPreprocessing:
     """The preprocessing of the representation in a folder."""
     settings = read_json(pathlib.Path(folder, "preprocessing.json"))
+    if not settings["image_size"]:
+        return NoPreprocessing()
     return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
 
 
@@ -99,6 +102,9 @@ def learn_representation(
     >>> representation.backbone.output_shape, representation.head.units
     ((None, 128), 10)
 
+    Of data that are features already the classifier alone is learned, a linear probe; what is asked of images and
+    backbones then keeps its default.
+
     Args:
       data: the data set.
       backbone: a name in `backbones.NAMES`, a Keras model from images to a feature map, tokens or a vector (it stays as
@@ -124,6 +130,11 @@ def learn_representation(
       ValueError: a name or number that does not fit, before any training.
     """
     entry = backbones.find(backbone)
+    if data.of_features:
+        about_images = {"backbone": backbone, "image_size": image_size, "augmentation": augmentation}
+        about_images |= {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
+        check_no_images(hooks, **about_images, backbone_lr_multiplier=backbone_lr_multiplier)
+        stage_one, train_parts = "features", "classifier"
     check_stage_one(
         recipe,
         hooks,
@@ -136,15 +147,20 @@ def learn_representation(
         stage_one=stage_one,
         **augmentations,
     )
-    entry = available_backbone(entry, train_parts=train_parts)
+    entry = entry.available()
+    if train_parts == "last_block":
+        entry.check_last_block()
     strategy = strategy or make_strategy()
-    check_hosts(strategy, recipe)
+    check_hosts(strategy, recipe, hooks)
     learned = hooks.data(data)
     preprocessing = make_preprocessing(
         data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
     )
     with building(strategy, seed=seed, precision=precision):
-        network = hooks.network(entry(image_size=preprocessing.image_size, pretrained=pretrained))
+        if data.of_features:
+            network = backbones.of_features(*data.train.examples.shape)
+        else:
+            network = hooks.network(entry(image_size=preprocessing.image_size, pretrained=pretrained))
         train_only(network, train_parts)
         make_head = hooks.head or head_entry(head, recipe)
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
@@ -153,8 +169,11 @@ def learn_representation(
         network.name, classifier.name = "backbone", "classifier"
         model = keras.Model(network.input, classifier(network(network.input)), name="representation")
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
+    fitting["callbacks"] = hooks.callbacks(recipe)
     if stage_one == "features":
-        features = (extract or functools.partial(_in_memory, learned))(network, preprocessing)
+        if extract is None or learned is not data:  # those that are kept are of the whole data set
+            extract = functools.partial(_in_memory, learned)
+        features = extract(network, preprocessing)
         with strategy.scope():
             trained = on_features(classifier, network.output_shape[-1])
         history = fit_on_features(trained, features, groups=learned.groups, **fitting)
@@ -168,7 +187,6 @@ def learn_representation(
             learned,
             preprocessing,
             batches=hooks.batches,
-            callbacks=hooks.callbacks(recipe),
             multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
             **fitting,
         )
@@ -186,11 +204,13 @@ def make_preprocessing(
     image_size: int = 0,
     augmentation: str = "auto",
     **augmentations: float,
-) -> Preprocessing:
+) -> Preprocessing | NoPreprocessing:
     """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation.
 
     Args: as `learn_representation`.
     """
+    if data.of_features:
+        return NoPreprocessing()
     own = backbones.normalization(backbone)
     statistics = dataclasses.asdict(own) if own else {"mean": data.mean, "std": data.std}
     return Preprocessing(

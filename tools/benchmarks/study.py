@@ -84,7 +84,8 @@ def _reference(representation, data, recipes: dict) -> Study:
 
     def learn(name: str, splits: tuple[str, ...]) -> dict[str, float]:
         features = {"val": val, **{split: extract(split) for split in splits}}
-        return _learn(name, representation, data, features, recipes, stage_two="images")
+        of = {"representation": representation, "data": data, "stage_two": "images"}
+        return _learn(name, data.groups, features, recipes, **of)
 
     val = extract("val")  # our interface asks for it; cRT and LWS validate inside `fit`, as the reference does
     splits = {"joint": ("test",), "ncm": ("train", "test"), "crt": ("test",), "tau_norm": tuple(data.splits)}
@@ -104,19 +105,19 @@ def _ours(representation, data, recipes: dict) -> Study:
 
     study = {"features": _timed(extract)}
     for name in ("joint", "ncm", "crt", "tau_norm", "lws"):
-        study[name] = _timed(lambda name=name: _learn(name, representation, data, features, recipes))
+        study[name] = _timed(lambda name=name: _learn(name, data.groups, features, recipes, head=representation.head))
     return study
 
 
-def _learn(name: str, representation, data, features: dict, recipes: dict, **options: str) -> dict[str, float]:
+def _learn(name: str, groups, features: dict, recipes: dict, **options) -> dict[str, float]:
     """Accuracies on test of a classifier; of its trained ones, `recipes` holds the recipes."""
     from keras_lt import learn_classifier  # noqa: PLC0415
     from keras_lt.evaluation import evaluate_classifier  # noqa: PLC0415
 
     if name in recipes:
         options["recipe"] = recipes[name]
-    classifier = learn_classifier(name, representation, data, features=features, **options)
-    return evaluate_classifier(classifier.model, features["test"], data.groups).accuracies
+    classifier = learn_classifier(name, features=features, groups=groups, **options)
+    return evaluate_classifier(classifier.model, features["test"], groups).accuracies
 
 
 def _on_features(arguments: argparse.Namespace) -> None:
@@ -131,15 +132,15 @@ def _on_features(arguments: argparse.Namespace) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        representation, data, features = _imagenet_lt(pathlib.Path(folder), arguments.fraction)
+        head, groups, features = _imagenet_lt(pathlib.Path(folder), arguments.fraction)
         sizes = ", ".join(f"{len(own.labels)} {split}" for split, own in features.items())
-        print(f"{sizes} rows of {representation.backbone.output_shape[-1]}, {len(data.class_names)} classes")
+        print(f"{sizes} rows of {features['train'].width}, {head.units} classes")
         print(f"written in {time.perf_counter() - start:.0f} s")
         print(f"{'':14}{'wall s':>9}{'CPU s':>9}{'test all':>10}{'class mean':>12}{'own memory GB':>15}")
         total = 0.0
         for name in ("joint", "ncm", "tau_norm", "tau_learned", "crt", "lws"):
             with _PeakMemory() as peak:
-                wall, cpu, accuracies = _timed(lambda name=name: _learn(name, representation, data, features, recipes))
+                wall, cpu, accuracies = _timed(lambda name=name: _learn(name, groups, features, recipes, head=head))
             total += wall
             scores = f"{accuracies['all']:10.4f}{accuracies['class_mean']:12.4f}"
             print(f"{name:14}{wall:9.1f}{cpu:9.1f}{scores}{peak.gigabytes:15.2f}", flush=True)
@@ -167,14 +168,11 @@ def _fashion(fraction: float):
 def _imagenet_lt(folder: pathlib.Path, fraction: float):
     """What ImageNet-LT leaves for stage two, of projected Gaussian classes, and a kernel that favours the head.
 
-    Returns: (representation, data, split -> features).
+    Returns: (stage one's classifier, the classes' groups, split -> features).
     """
     import keras  # noqa: PLC0415
 
-    from keras_lt.datasets import LongTailed, Split  # noqa: PLC0415
-    from keras_lt.features import Features  # noqa: PLC0415
-    from keras_lt.preprocessing import Preprocessing  # noqa: PLC0415
-    from keras_lt.stages import Representation  # noqa: PLC0415
+    from keras_lt import FeatureSet, ShotGroups  # noqa: PLC0415
 
     classes, width = (1000, 2048) if fraction == 1 else (10, 32)
     rng = np.random.default_rng(0)
@@ -192,16 +190,11 @@ def _imagenet_lt(folder: pathlib.Path, fraction: float):
             latent = centers[chunk] + rng.standard_normal((len(chunk), LATENT), np.float32)
             rows[start : start + CHUNK] = np.maximum(latent @ projection, 0)
         rows.flush()
-        features[split] = Features(np.load(path, mmap_mode="r"), own)
-    blank = {split: Split(np.zeros((len(own), 1, 1, 1), np.uint8), own) for split, own in labels.items()}
-    names = tuple(str(number) for number in range(classes))
-    data = LongTailed("imagenet_lt", **blank, class_names=names, augmentation="none", crop_fraction=1.0)
-    inputs = keras.Input((width,))
-    backbone = keras.Model(inputs, keras.layers.Identity()(inputs), name="backbone")
-    dense = keras.layers.Dense(classes, name="classifier")
-    model = keras.Model(inputs, dense(backbone(inputs)))
-    dense.set_weights([(centers @ projection).T * (counts / counts.max()) ** 0.25, np.zeros(classes)])
-    return Representation(model, Preprocessing(1, mean=(0.0,), std=(1.0,)), []), data, features
+        features[split] = FeatureSet(np.load(path, mmap_mode="r"), own)
+    head = keras.layers.Dense(classes)
+    head.build((None, width))
+    head.set_weights([(centers @ projection).T * (counts / counts.max()) ** 0.25, np.zeros(classes)])
+    return head, ShotGroups(counts), features
 
 
 def _long_tail(classes: int, total: int) -> np.ndarray:

@@ -1,0 +1,126 @@
+"""Post-hoc logit adjustment: stage one's classifier, each logit less tau times the log of its class's prior."""
+
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+
+from keras_lt.classifiers.dense import copied, fold
+
+TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
+PRIORS = ("counts", "effective")
+CHUNK = 4096  # rows of features in memory at once
+
+
+def adjust_logits(logits, class_counts, *, tau: float):
+    """Logits less tau log pi, pi being the classes' shares of the training images (Menon et al., ICLR 2021).
+
+    >>> np.round(adjust_logits(np.zeros((1, 2)), [3, 1], tau=1.0), 3)
+    array([[0.288, 1.386]])
+
+    Args:
+      logits: [..., C].
+      class_counts: training images per class, [C].
+      tau: 0 leaves them as they are, 1 is for classes that are equally frequent where the classifier is used.
+    Returns: [..., C]; a class without images keeps its logits, since nothing is known of its prior.
+    """
+    return logits - tau * _log_prior(np.asarray(class_counts, np.float64))
+
+
+def _log_prior(shares: np.ndarray) -> np.ndarray:
+    """The log of shares that need not sum to one; 0 for a share of 0."""
+    return np.where(shares > 0, np.log(np.maximum(shares, np.finfo(float).tiny) / shares.sum()), 0.0)
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class LogitAdjustment(keras.layers.Layer):
+    """A classifier's logits less tau log prior, or over prior^tau, [B, D] -> [B, C]; `adapt` sets the prior.
+
+    Args:
+      head: the classifier, features [B, D] -> logits [B, C], built.
+      tau: the strength.
+      prior: "counts", the classes' shares of the training examples; or "effective", the mean of the classifier's own
+        posterior over them (Bhat et al., WACV 2025).
+      multiplicative: divides by prior^tau in place of subtracting (Hasegawa & Sato, ICLR 2024).
+    """
+
+    def __init__(
+        self,
+        head: keras.layers.Layer,
+        tau: float = 1.0,
+        prior: str = "counts",
+        *,
+        multiplicative: bool = False,
+        dtype="float32",
+        **kwargs,
+    ):
+        if prior not in PRIORS:
+            raise ValueError(f"prior must be one of {', '.join(PRIORS)}. Received: prior={prior!r}")
+        if not tau >= 0:
+            raise ValueError(f"tau must be >= 0. Received: tau={tau}")
+        super().__init__(dtype=dtype, **kwargs)
+        self.head = copied(head, trainable=False) if head.built else head
+        self.units = head.units
+        self.tau = tau
+        self.prior = prior
+        self.multiplicative = multiplicative
+
+    def build(self, input_shape):
+        """Makes room for the log of the prior [C]; `adapt` fills it."""
+        if not self.head.built:
+            self.head.build(input_shape)
+        self.log_prior = self.add_weight(shape=(self.units,), initializer="zeros", trainable=False, name="log_prior")
+
+    def adapt(self, features: np.ndarray, labels: np.ndarray):
+        """Sets the prior from training features [N, D] and their labels [N]."""
+        shares = np.bincount(labels, minlength=self.units).astype(np.float64)
+        if self.prior == "effective":
+            shares = np.zeros(self.units)
+            for start in range(0, len(features), CHUNK):
+                logits = self.head(np.asarray(features[start : start + CHUNK], np.float32))
+                shares += keras.ops.convert_to_numpy(keras.ops.softmax(logits)).sum(0, np.float64)
+        self.log_prior.assign(_log_prior(shares))
+
+    def call(self, features):
+        """Features [B, D] -> logits [B, C]."""
+        (logits,) = self.sweep(features, [{"tau": self.tau}])
+        return logits
+
+    def sweep(self, features, choices: Iterable[dict]) -> Iterator:
+        """Logits [B, C] of one tau after another, all from one product."""
+        logits = self.head(features)
+        for choice in choices:
+            shift = choice["tau"] * self.log_prior
+            yield logits * keras.ops.exp(-shift) if self.multiplicative else logits - shift
+
+    def fold(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Kernel [D, C] and bias [C] of the dense layer with the same logits; None where the head has none."""
+        if (affine := fold(self.head)) is None:
+            return None
+        kernel, bias = affine
+        shift = self.tau * keras.ops.convert_to_numpy(self.log_prior)
+        return (kernel * np.exp(-shift), bias * np.exp(-shift)) if self.multiplicative else (kernel, bias - shift)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "tau": self.tau,
+            "prior": self.prior,
+            "multiplicative": self.multiplicative,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the layer around the classifier."""
+        return cls(keras.saving.deserialize_keras_object(config.pop("head")), **config)
+
+
+def candidates(
+    head: keras.layers.Layer, *, seed: int, prior: str = "counts", multiplicative: bool = False
+) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """One layer for every tau of the grid, still to be adapted; validation chooses."""
+    layer = LogitAdjustment(head, 1.0, prior, multiplicative=multiplicative)
+    layer.build((None, head.kernel.shape[0]))
+    return [([{"tau": tau} for tau in TAUS], layer)]

@@ -1,0 +1,114 @@
+"""Dense classifiers whose parts are trained otherwise: MiSLAS's scales beside slow weights, and MaxNorm."""
+
+import keras
+import numpy as np
+
+from keras_lt.classifiers.alignment import FrozenDense
+from keras_lt.classifiers.dense import dense_shape, linear
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class ScaledDense(FrozenDense):
+    """Logits scales * (features @ kernel + bias), [B, D] -> [B, C], of which all are trained (MiSLAS, CVPR 2021).
+
+    Args:
+      units: classes C.
+      lr_factor: the learning rate of kernel and bias over that of the scales.
+    """
+
+    def __init__(self, units: int, lr_factor: float = 1.0, **kwargs):
+        super().__init__(units, **kwargs)
+        self.lr_factor = lr_factor
+
+    def build(self, input_shape):
+        """Makes kernel [D, C], bias [C] and the scales [C], at first 1."""
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), initializer="zeros", name="kernel")
+        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
+        self.scales = self.add_weight(shape=(self.units,), initializer="ones", name="scales")
+
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """Path of a variable -> factor on its learning rate."""
+        return {variable.path: self.lr_factor for variable in (self.kernel, self.bias)}
+
+    def call(self, features):
+        """Features [B, D] -> logits [B, C]."""
+        return self.scales * self.frozen_logits(features)
+
+    def fold(self) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel [D, C] and bias [C] of the dense layer with the same logits."""
+        scales, kernel, bias = (keras.ops.convert_to_numpy(w) for w in (self.scales, self.kernel, self.bias))
+        return scales * kernel, scales * bias
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "lr_factor": self.lr_factor}
+
+
+def max_norm_radius(kernel: np.ndarray, threshold: float) -> float:
+    """Radius min ||w|| + threshold (max ||w|| - min ||w||) over the classes (Alshammari et al., CVPR 2022).
+
+    Args:
+      kernel: one column per class, [D, C].
+      threshold: 0 is the smallest norm, 1 the largest.
+    """
+    norms = np.linalg.norm(np.asarray(kernel, np.float64), axis=0)
+    return float(norms.min() + threshold * (norms.max() - norms.min()))
+
+
+def project_max_norm(kernel, radius: float):
+    """The kernel [D, C] with every class's weights no longer than the radius: w min(1, radius / ||w||)."""
+    kernel = keras.ops.convert_to_tensor(kernel, "float32")
+    norms = keras.ops.sqrt(keras.ops.sum(keras.ops.square(kernel), axis=0))
+    return kernel * keras.ops.minimum(1.0, radius / keras.ops.maximum(norms, keras.config.epsilon()))
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class MaxNormDense(keras.layers.Dense):
+    """A dense layer whose class weights are put back to a radius after every epoch; the bias is free.
+
+    Args:
+      units: classes C.
+      radius: largest norm of a class's weights.
+    """
+
+    def __init__(self, units: int, radius: float, *, dtype="float32", **kwargs):
+        super().__init__(units, dtype=dtype, **kwargs)
+        self.radius = radius
+
+    def after_epoch(self):
+        """Projects the weights."""
+        self.kernel.assign(project_max_norm(self.kernel, self.radius))
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "radius": self.radius}
+
+
+def mislas(
+    head: keras.layers.Layer,
+    *,
+    seed: int,
+    lr_factor: float = 0.05,
+    head_smoothing: float = 0.3,
+    tail_smoothing: float = 0.0,
+) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """The one layer to train, from stage one's weights; the smoothing is of its loss."""
+    kernel, bias = linear(head)
+    layer = ScaledDense(kernel.shape[1], lr_factor)
+    layer.build((None, kernel.shape[0]))
+    layer.kernel.assign(kernel)
+    layer.bias.assign(bias)
+    return [([{}], layer)]
+
+
+def max_norm(
+    head: keras.layers.Layer, *, seed: int, threshold: float = 0.1
+) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """The one layer to train, from stage one's weights, within their relative radius."""
+    kernel, bias = linear(head)
+    width, units = dense_shape(kernel, bias)
+    layer = MaxNormDense(units, max_norm_radius(kernel, threshold))
+    layer.build((None, width))
+    layer.set_weights([kernel, bias])
+    return [([{}], layer)]

@@ -1,0 +1,40 @@
+"""Cosines to class means: LIFT's head (Shi et al., ICML 2024), as it starts and as it is trained on from there."""
+
+import keras
+import numpy as np
+
+from keras_lt.classifiers.cosine import CosineDense
+from keras_lt.classifiers.ncm import NearestClassMean
+from keras_lt.classifiers.norms import safe_norms
+
+SCALE = 25.0  # LIFT's
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class ClassMeanCosine(CosineDense):
+    """`CosineDense` whose class weights begin as the directions of the mean training features; `adapt` sets them."""
+
+    def adapt(self, features: np.ndarray, labels: np.ndarray):
+        """Sets the kernel from training features [N, D] and their labels [N]; features are averaged as they are."""
+        means = NearestClassMean(self.units, transform="un")
+        means.adapt(features, labels)
+        directions = keras.ops.convert_to_tensor(means.means)
+        self.kernel.assign(keras.ops.transpose(directions / safe_norms(directions, axis=-1)))
+
+
+def trained(
+    head: keras.layers.Layer, *, seed: int, scale: float = SCALE
+) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """One layer to be adapted and then trained."""
+    layer = ClassMeanCosine(head.units, scale)
+    layer.build((None, head.kernel.shape[0]))
+    return [([{"scale": scale}], layer)]
+
+
+def untrained(
+    head: keras.layers.Layer, *, seed: int, scale: float = SCALE
+) -> list[tuple[list[dict], keras.layers.Layer]]:
+    """One layer to be adapted, and left so."""
+    ((choices, layer),) = trained(head, seed=seed, scale=scale)
+    layer.trainable = False
+    return [(choices, layer)]

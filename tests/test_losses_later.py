@@ -1,0 +1,109 @@
+"""Losses after the paper against the authors' own values and gradients, and what their golden values do not show."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_lt.losses import LOSSES, loss_entry, smoothing_by_class
+
+GOLDEN = pathlib.Path(__file__).parent / "golden/later"
+# Loss -> file, name of the value, name of the gradient, factor of the authors' mean over ours.
+CASES = {
+    **{
+        f"label_aware_smoothing:head={head}:tail={tail}:shape={shape}": ("mislas", f"loss_{key}", f"grad_{key}", 1)
+        for head, tail, share in ((0.4, 0.1, "0_4_0_1"), (0.3, 0.0, "0_3_0_0"))
+        for shape, key in (
+            ("concave", f"concave_{share}"),
+            ("linear", f"linear_{share}"),
+            ("convex", f"convex_{share}"),
+            ("power:power=2", f"exp_2_0_{share}"),
+            ("power:power=0.5", f"exp_0_5_{share}"),
+        )
+    },
+    "balanced_binary_cross_entropy:label_smoothing=0.1": (
+        "smoothing_and_bce",
+        "bce_balanced_loss",
+        "bce_balanced_grad",
+        1,
+    ),
+    "cross_entropy:label_smoothing=0.98": ("smoothing_and_bce", "los_loss_0_98", "los_grad_0_98", 1),
+    "lade:weight=0.1:regularizer=0.1": ("lade", "lade_loss_0_1_alpha_0_1", "lade_grad_0_1_alpha_0_1", 1),
+    "lade:weight=0.05:regularizer=0.5": ("lade", "lade_loss_0_5_alpha_0_05", "lade_grad_0_5_alpha_0_05", 1),
+    "lade:weight=0.1:regularizer=0.01": ("lade", "lade_loss_0_01_alpha_0_1", "lade_grad_0_01_alpha_0_1", 1),
+    "lade:weight=0": ("lade", "prior_ce_loss", "prior_ce_grad", 1),
+    "class_balanced_binary": ("weight_balancing", "cb_binary_loss_0_9999", "cb_binary_grad_0_9999", 1),
+    "class_balanced_binary:beta=0.99": ("weight_balancing", "cb_binary_loss_0_99", "cb_binary_grad_0_99", 1),
+    "logit_adjustment:tau=0.5": ("logit_adjustment", "loss_0_5", "grad_0_5", 1),
+    "logit_adjustment:tau=2": ("logit_adjustment", "loss_2_0", "grad_2_0", 1),
+}
+
+NAMES = ("label_aware_smoothing", "balanced_binary_cross_entropy", "lade", "class_balanced_binary")
+
+
+def value_and_gradient(loss, class_counts, labels, logits):
+    logits = tf.constant(logits, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = loss_entry(loss)(class_counts)(tf.constant(labels), logits)
+    return float(value), tape.gradient(value, logits).numpy()
+
+
+@pytest.mark.parametrize("loss", CASES)
+def test_values_and_gradients_are_the_authors(loss):
+    file, value, gradient, factor = CASES[loss]
+    golden = np.load(GOLDEN / f"{file}.npz")
+    ours, slope = value_and_gradient(loss, golden["class_counts"], golden["labels"], golden["logits"])
+    np.testing.assert_allclose(ours, factor * golden[value], rtol=1e-5)
+    expected = factor * golden[gradient]
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "loss", ["label_aware_smoothing", "balanced_binary_cross_entropy", "lade", "class_balanced_binary"]
+)
+def test_classes_need_not_be_sorted(loss):
+    """The same examples under a permutation of the classes have the same loss."""
+    golden = np.load(GOLDEN / "lade.npz")
+    order = np.random.default_rng(0).permutation(12)
+    plain, slope = value_and_gradient(loss, golden["class_counts"], golden["labels"], golden["logits"])
+    permuted, moved = value_and_gradient(
+        loss, golden["class_counts"][order], np.argsort(order)[golden["labels"]], golden["logits"][:, order]
+    )
+    np.testing.assert_allclose(permuted, plain, rtol=1e-5)
+    np.testing.assert_allclose(moved, slope[:, order], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss", ["label_aware_smoothing", "balanced_binary_cross_entropy", "lade", "class_balanced_binary"]
+)
+@pytest.mark.parametrize("counts", [[5, 5, 5], [9, 3, 0], [100, 3, 1]], ids=["equal", "absent", "single"])
+def test_equal_counts_and_rare_classes_are_finite(loss, counts):
+    value, slope = value_and_gradient(loss, counts, [0, 0, 1], np.eye(3) * 50)
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
+
+
+def test_smoothing_by_hand():
+    """Counts 9, 5 and 1 have t = 1, 1/2 and 0."""
+    np.testing.assert_allclose(smoothing_by_class([9, 5, 1], head=0.3, tail=0.1, shape="linear"), [0.3, 0.2, 0.1])
+    concave = smoothing_by_class([9, 5, 1], head=0.3, tail=0.1)
+    np.testing.assert_allclose(concave, [0.3, 0.1 + 0.2 * 2**-0.5, 0.1])
+    np.testing.assert_allclose(smoothing_by_class([4, 4], head=0.3, tail=0.1), [0.3, 0.3])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "label_aware_smoothing:head=1",
+        "label_aware_smoothing:shape=round",
+        "lade:weight=-1",
+        "balanced_binary_cross_entropy:label_smoothing=1",
+        "class_balanced_binary:beta=1",
+    ],
+)
+def test_what_does_not_fit_is_refused(loss):
+    with pytest.raises(ValueError, match="Received: "):
+        loss_entry(loss)([3, 1])
+    assert loss.partition(":")[0] in LOSSES
