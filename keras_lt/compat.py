@@ -1,8 +1,9 @@
 """What Keras and TensorFlow do not promise: names of theirs that are private, or not there in every version.
 
-Each says in which versions it was seen; `environments/` lists those that are tried: Keras 3.10 to 3.15, TensorFlow 2.18
-to 2.21.
+Each says in which versions it was seen; `.ci/run` tries those of `environments/` and the newest.
 """
+
+from collections.abc import Callable
 
 import keras
 
@@ -43,7 +44,7 @@ class CountedSeeds(keras.random.SeedGenerator):
       seed_of: (times asked, from 1) -> int [2].
     """
 
-    def __init__(self, seed_of):
+    def __init__(self, seed_of: Callable):
         self._seed_of, self._asked = seed_of, 0
 
     def next(self, ordered=True):

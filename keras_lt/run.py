@@ -12,6 +12,7 @@ import numpy as np
 from keras_lt import files
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import RunConfig, read_flag_file
+from keras_lt.config.renamed import RENAMED_VALUES
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.evaluation import Scores, evaluate_classifier
 from keras_lt.features import FeatureSet, extract_features
@@ -270,7 +271,7 @@ class Run(WorkFolder):
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:
     """The class distribution [C] that the logits of a run's classifier take for granted; None is uniform."""
-    method = config.method_entry
+    name, method = RENAMED_VALUES["method"].get(name, name), config.method_entry
     entry = method if name == config.method else classifier_entry(name)[0]
     if entry.prior == "uniform" or (entry.prior == "stage_one" and method.stage_one_prior == "uniform"):
         return None

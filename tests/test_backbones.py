@@ -139,7 +139,6 @@ def test_any_image_size_will_do(name, width):
         assert model(np.zeros((2, size, size, 3), np.float32)).shape == (2, width)
 
 
-@pytest.mark.versions
 @pytest.mark.parametrize("name", ["resnet8", "resnet10", "resnet32", "keras_applications/ResNet50"])
 def test_backbones_survive_saving_and_loading(name, tmp_path):
     model = backbones.build(name, image_size=32)

@@ -50,13 +50,13 @@ def test_val_is_carved_by_row_numbers_and_classes_have_names(tmp_path):
     assert data.class_names == ("owl", "newt", "yak")
     assert data.class_counts.tolist() == [18, 4, 1]  # a tenth, at least one, never the only one
     assert data.listed_counts.tolist() == [20, 5, 1]
-    assert data.train.examples.features is data.val.examples.features
+    assert data.train.examples.features.array is data.val.examples.features.array
     kept = np.concatenate([data.train.images[:, 0], data.val.images[:, 0]])
     assert sorted(kept.tolist()) == list(range(26))
     assert data.open_set.labels.tolist() == [-1] * 4
     resampled = data.resampled("undersampling").train
     assert resampled.labels.tolist() == [0, 1, 2]
-    assert resampled.examples.features is data.train.examples.features
+    assert resampled.examples.features.array is data.train.examples.features.array
 
 
 FEATURES = vectors("train")[0]

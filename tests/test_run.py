@@ -2,27 +2,31 @@
 
 import dataclasses
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 
 import keras_lt
-from keras_lt import repeat, train
+from keras_lt import evaluate, repeat, train
 from keras_lt.config import RunConfig
 from keras_lt.evaluation import evaluate_classifier
 from keras_lt.features import extract_features
-from keras_lt.files import read_json
+from keras_lt.files import read_history, read_json
+from keras_lt.run import source_prior
 from keras_lt.serving import MODEL_CARD
 from keras_lt.work_folder import WorkFolder
 from tests.conftest import COUNTS, squares
+from tests.test_evaluate import asked as command_line
 from tests.test_files import holder_of
+from tools.serving import models_config
 
 GROUPS = ("many", "medium", "few", "all", "class_mean")
 
 
 @pytest.fixture(scope="module")
 def run_config(tmp_path_factory):
-    """Half-precision features in two views; cRT on them, and cRT with a last block of its own."""
+    """Half-precision features in two views; cRT on them, for one epoch too, and cRT with a last block of its own."""
     folder = tmp_path_factory.mktemp("squares")
     for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
         images, labels = squares(counts, seed=seed)
@@ -39,7 +43,7 @@ def run_config(tmp_path_factory):
         classifier_epochs=2,
         feature_dtype="float16",
         feature_views=2,
-        classifiers=("joint", "crt", "crt_last_block"),
+        classifiers=("joint", "crt", "crt:epochs=1", "crt_last_block"),
     )
     train.run(run_config)
     return run_config
@@ -57,7 +61,7 @@ def contents(folder):
 
 def test_a_finished_run_is_had_in_one_line(run, run_config):
     assert run.results == read_json(run_config.folder / "results.json")
-    assert run.classifiers == ["joint", "crt", "crt_last_block"]
+    assert run.classifiers == ["joint", "crt", "crt:epochs=1", "crt_last_block"]
     assert run.config == run_config
     assert len(run.data.train) == 150
     assert len(run.representation.history) == 2
@@ -87,7 +91,7 @@ def test_features_are_those_of_the_backbone_as_the_run_stores_them(run, run_conf
     np.testing.assert_array_equal(own.features, extract_features(backbone, run.data.test, run.preprocessing).features)
 
 
-@pytest.mark.parametrize("name", ["joint", "crt", "crt_last_block"])
+@pytest.mark.parametrize("name", ["joint", "crt", "crt:epochs=1", "crt_last_block"])
 def test_scores_are_those_of_the_results(run, name):
     row = run.results["classifiers"][name]
     for split in ("val", "test"):
@@ -104,6 +108,24 @@ def test_an_export_is_the_next_version(run, run_config):
     assert written == run.latest_export("crt") == run_config.folder / f"export/crt/{version}"
     assert "crt" in run.exported
     assert "--target_prior=train" in (written / MODEL_CARD).read_text()
+
+
+def test_parameters_of_a_classifier_are_part_of_its_name_everywhere(run, run_config, tmp_path):
+    name, folder = "crt:epochs=1", run_config.folder
+    assert len(read_history(folder / "classifiers/crt-epochs=1/history.csv")) == 1
+    assert len(read_history(folder / "classifiers/crt/history.csv")) == 2
+    assert list(run.results["classifiers"]) == run.classifiers
+    assert ">cRT, epochs 1<" in (folder / "report.html").read_text()
+    assert "| cRT, epochs 1 |" in (folder / "results.md").read_text().replace("**", "")
+    scores = evaluate.run(command_line(f"--workdir={folder}", f"--classifiers={name}", f"--predictions={tmp_path}/p"))
+    assert scores[name].accuracies["all"] == pytest.approx(run.results["classifiers"][name]["test"]["all"])
+    assert f"{name},0," in (tmp_path / "p").read_text()
+    written = run.export(name)
+    assert written.parent == folder / "export/crt-epochs=1"
+    assert (written / MODEL_CARD).read_text().startswith(f"# {name} on ")
+    assert name in run.exported
+    models_config.main([f"--workdir={folder}"])
+    assert 'name: "crt-epochs=1" base_path: "/models/crt-epochs=1"' in (folder / "export/models.config").read_text()
 
 
 def test_repeating_a_run_of_half_precision_leaves_its_features_as_they_are_and_so_does_training_again(run_config):
@@ -165,7 +187,9 @@ def test_a_folder_that_is_no_run_is_told_what_was_expected(tmp_path, ask, missin
 
 
 def test_a_classifier_that_is_not_there_is_named_with_those_that_are(run):
-    with pytest.raises(ValueError, match=r"no finished classifier 'lws', it has joint, crt, crt_last_block; train it"):
+    with pytest.raises(
+        ValueError, match=r"no finished classifier 'lws', it has joint, crt, crt:epochs=1, crt_last_block; train it"
+    ):
         run.classifier("lws")
 
 
@@ -233,3 +257,72 @@ def test_overwrite_refuses_a_folder_that_may_be_somebody_elses(tmp_path, monkeyp
     with pytest.raises(SystemExit, match=message):
         train.run(config)
     assert contents(folder) == before
+
+
+# What version 0.1 wrote of a run with defaults, but for the sizes; since renamed: focal_gamma, label_smoothing,
+# class_weights_beta, classifier_epochs_for.
+FLAGS_01 = """
+--dataset=arrays --data_dir={data_dir} --imbalance_ratio=0.0 --profile=auto --allow_modified_lists=false
+--on_bad_image=error --workdir={workdir} --overwrite=false --seed=0 --backbone=tiny --pretrained= --image_size=0
+--train_parts=all --backbone_lr_multiplier=1.0 --augmentation=crop_flip --randaugment=0 --randaugment_magnitude=9.0
+--random_erasing=0.0 --mixup=0.0 --cutmix=0.0 --method=decoupling --sampler=instance_balanced --engine=auto
+--head=auto --loss=cross_entropy --focal_gamma=2.0 --feature_loss= --feature_loss_weight=1.0 --class_weights=none
+--class_weights_from=0 --class_weights_beta=0.9999 --resampling=none --label_smoothing=0.0 --epochs=2
+--steps_per_epoch=0 --batch_size=16 --accumulate_steps=1 --base_batch_size=0 --learning_rate=0.05 --schedule=cosine
+--warmup_epochs=0 --decay_epochs= --decay_factor=0.1 --weight_decay=0.0005 --clip_norm=0.0 --ema_momentum=0.0
+--classifiers=joint,crt,crt_last_block --stage_two=features --classifier_epochs=2 --classifier_epochs_for=
+--classifier_sampler=class_balanced --classifier_class_weights=none --classifier_resampling=none
+--classifier_learning_rate=0.0 --classifier_schedule=cosine --classifier_decay_epochs= --tau_split=val
+--i_know_this_is_test=false --feature_views=2 --feature_dtype=float16 --batch_norm=frozen --precision=float32
+--jit_compile=auto --steps_per_execution=1 --strategy=auto --devices= --export_classifier= --target_prior=
+--on_bad_request=error --export_onnx=false
+"""
+
+
+@pytest.fixture
+def folder_01(run_config, tmp_path):
+    """(**other flags) -> the run's folder as version 0.1 left it: without a lock, its predictions without cuts."""
+
+    def make(**flags):
+        folder = shutil.copytree(run_config.folder, tmp_path / "of_0.1", ignore=shutil.ignore_patterns(".lock"))
+        lines = FLAGS_01.format(data_dir=run_config.data_dir, workdir=folder).split()
+        lines += [f"--{flag}={value}" for flag, value in flags.items()]
+        (folder / "flags.cfg").write_text("\n".join(lines))
+        for path in folder.glob("classifiers/*/predictions.npz"):
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in file.files if name != "cuts"}
+            np.savez(path, **arrays)
+        return folder
+
+    return make
+
+
+def test_a_work_folder_of_version_01_is_opened_evaluated_and_exported(folder_01, run_config):
+    folder = folder_01()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        old = keras_lt.Run(folder)
+        assert old.differences(dataclasses.replace(run_config, workdir=str(folder))) == []
+    features = contents(folder / "features")
+    scores = evaluate.run(command_line(f"--workdir={folder}"))
+    for name, row in old.results["classifiers"].items():
+        assert old.scores(name).accuracies["all"] == pytest.approx(row["test"]["all"])
+        assert scores[name].accuracies["all"] == pytest.approx(row["test"]["all"])
+    assert contents(folder / "features") == features  # found, not extracted anew
+    assert (old.export("crt_last_block") / "saved_model.pb").exists()
+
+
+def test_what_was_not_default_in_version_01_is_told_by_its_new_name(folder_01):
+    folder = folder_01(loss="focal", focal_gamma=1.0, classifier_epochs_for="crt:5", method="oltr_frozen")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        old = keras_lt.Run(folder).config
+    assert [str(warning.message).split(" ")[0] for warning in caught] == [
+        "--focal_gamma=1.0",
+        "--classifier_epochs_for=crt:5",
+        "--method=oltr_frozen",
+    ]
+    assert old.loss == "focal:gamma=1.0"
+    assert old.classifiers == ("joint", "crt:epochs=5", "crt_last_block")
+    assert old.method == "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"
+    np.testing.assert_allclose(source_prior("oltr_frozen", old, COUNTS), [1 / 3] * 3)  # of class-balanced draws

@@ -155,9 +155,7 @@ def test_evaluate_and_export_work_on_a_finished_run(run_config):
 def test_evaluate_without_a_run_says_so(tmp_path):
     done = command("evaluate", f"--workdir={tmp_path}")
     assert done.returncode == 1
-    assert (
-        f"Expected the work folder of a finished run, as python -m keras_lt.train --workdir={tmp_path}" in done.stderr
-    )
+    assert f"Expected the work folder of a run, as python -m keras_lt.train --workdir={tmp_path}" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate", "export"])

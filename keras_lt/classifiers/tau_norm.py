@@ -29,6 +29,13 @@ def tau_normalize(kernel, tau: float):
     return kernel / safe_norms(kernel, axis=0) ** tau
 
 
+class _InTheRangeOfTheGrid(keras.constraints.Constraint):
+    """Holds a learned tau: with large logits one step of SGD can throw it so far that norms overflow."""
+
+    def __call__(self, tau):
+        return keras.ops.clip(tau, TAUS[0], TAUS[-1])
+
+
 @keras.saving.register_keras_serializable("keras_lt")
 class TauNormalizedDense(keras.layers.Layer):
     """Logits of the tau-normalised kernel, [B, D] -> [B, C], without a bias.
@@ -65,11 +72,10 @@ class TauNormalizedDense(keras.layers.Layer):
             shape=(input_shape[-1], self.units), initializer="zeros", trainable=False, name="kernel"
         )
         if self.learned:
-            # Held to the grid's range: with large logits one step of SGD can throw it so far that norms overflow.
             self.tau = self.add_weight(
                 shape=(),
                 initializer=keras.initializers.Constant(self.tau),
-                constraint=lambda tau: keras.ops.clip(tau, TAUS[0], TAUS[-1]),
+                constraint=_InTheRangeOfTheGrid(),
                 name="tau",
             )
 

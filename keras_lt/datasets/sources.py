@@ -35,6 +35,11 @@ class SourceEntry(Entry):
             )
         return self.function(data_dir, **options)
 
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What the source can be told beside its folder, with the defaults."""
+        return {name: default for name, default in super().parameters.items() if name != "data_dir"}
+
 
 def parse(sources: Mapping[str, SourceEntry], text: str, **options) -> tuple[str, SourceEntry, dict]:
     """A data set's name without parameters, its source, and the parameters and options that are given.

@@ -76,9 +76,9 @@ def smote(features: np.ndarray, labels: np.ndarray, *, seed: int, neighbors: int
 
 
 RESAMPLING: dict[str, Resampling] = {
-    "none": Resampling(whole),
-    "undersampling": Resampling(undersampled, size=np.min),
-    "oversampling": Resampling(oversampled, size=np.max),
+    "none": Resampling(whole, label="None"),
+    "undersampling": Resampling(undersampled, label="Under-sampling", size=np.min),
+    "oversampling": Resampling(oversampled, label="Over-sampling", size=np.max),
     "smote": Resampling(smote, label="SMOTE", size=np.max, makes_features=True, fewest=2),
 }
 

@@ -97,10 +97,10 @@ def learn_classifier(
     >>> ncm.chosen
     {'transform': ..., 'distance': ...}
 
-    FeatureSet alone will do, of whatever network, where a classifier trains nothing else:
+    Features alone will do, of whatever network, where a classifier trains nothing else:
 
-    >>> crt = keras_lt.learn_classifier("crt:epochs=2", features={split: features[split] for split in ("train", "val")})
-    39/39 - ...
+    >>> crt = keras_lt.learn_classifier("crt:epochs=1", features={split: features[split] for split in ("train", "val")})
+    4/4 - ...
 
     Args:
       name: in `classifiers.CLASSIFIERS`, such as "lws", with parameters: its own, or fields of the recipe, such as
