@@ -50,7 +50,9 @@ def of_model(
         )
     is_backbone = has_last_block(model)
     if inputs and not pooling:
-        given = model.layers[-1].input if is_backbone else model.output
+        # Not `model.output`, which a Sequential that was never called has not, with some versions of Keras.
+        outputs = [model.layers[-1].input] if is_backbone else model.outputs
+        given = outputs[0] if len(outputs) == 1 else None
         pooling = next(iter(poolings_of(getattr(given, "shape", None))), "")
     return BackboneEntry(
         functools.partial(_copy, model),
