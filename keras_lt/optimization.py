@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lt.compat import ClippedTogether
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, member
 
@@ -37,7 +38,7 @@ class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class CoupledSGD(keras.optimizers.Optimizer):
+class CoupledSGD(ClippedTogether, keras.optimizers.Optimizer):
     """SGD with momentum as the reference's framework computes it.
 
     g <- g + coupled_weight_decay * w;  m <- momentum * m + g;  w <- w - learning_rate * m
@@ -98,7 +99,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class AdamW(keras.optimizers.Adam):
+class AdamW(ClippedTogether, keras.optimizers.Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), and a rate of their own for some variables.
 
     w <- w - rate * decay * w, then Adam's step; `rate` is the learning rate times the variable's multiplier.

@@ -86,8 +86,7 @@ def _fit(
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
     loss = recipe.loss_entry(class_counts)
-    if not recipe.weights_entry.weighs:
-        loss.reduction = "sum_over_batch_size"  # by which the weights of rows that fill a batch up are exact
+    loss.reduction = "sum_over_batch_size"  # exact over any share of a batch: the pipeline has normalised the weights
     with strategy.scope():
         model.compile(
             make_optimizer(recipe, steps=steps, multipliers=multipliers),
