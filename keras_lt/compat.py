@@ -7,6 +7,11 @@ to 2.21.
 import keras
 
 
+def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model and those inside of them; `model.layers` has the outermost ones only. Keras 3.10 to 3.15."""
+    return list(model._flatten_layers(include_self=False))
+
+
 class ClippedTogether:
     """Mixed into an optimiser, clips the gradient of the whole batch; Keras clips each replica's. Keras 3.10 to 3.15."""
 

@@ -68,13 +68,14 @@ def training_batches(
     of every example, float32 [B].
 
     Of several workers each reads its own share alone; the shares are the batches of one. MixUp and CutMix blend images
-    from all over a batch, so with them every worker makes all of it.
+    from all over the batch of an update, so with them every worker makes all of it.
 
     Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """
-    if preprocessing.mixes and workers > 1:
+    if preprocessing.mixes and (workers, recipe.accumulate_steps) != (1, 1):
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        return own_rows(training_batches(split, preprocessing, recipe, **stream), worker=worker, workers=workers)
+        updates = training_batches(split, preprocessing, _undivided(recipe), **stream)
+        return own_rows(updates.rebatch(recipe.micro_batch, drop_remainder=True), worker=worker, workers=workers)
     read, labels = split.examples.reader(), on_host(split.labels)
     stream = {"class_counts": class_counts, "start_step": start_step, "worker": worker, "workers": workers}
     rows = training_indices(split.labels, recipe, seed=seed, **stream)
@@ -95,8 +96,8 @@ def training_batches(
     else:
         batches = _evaluated(rows, read, labels, preprocessing)
     if preprocessing.mixes:
-        passes = tf.data.Dataset.range(start_step * recipe.batch_size // recipe.micro_batch, np.iinfo(np.int64).max)
-        batches = tf.data.Dataset.zip(passes, batches).map(
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+        batches = tf.data.Dataset.zip(steps, batches).map(
             lambda position, batch: preprocessing.mix(*batch, seed_at(position)), num_parallel_calls=PARALLEL_CALLS
         )
     return prefetched(weighted(batches, split.labels, recipe, seed=seed, **stream))
@@ -132,11 +133,16 @@ def weighted(
             weights /= tf.reduce_mean(weights)
         return tf.reshape(weights, (recipe.accumulate_steps, workers, share))[:, worker]
 
-    updates = dataclasses.replace(recipe, accumulate_steps=1, steps_per_execution=1)  # the same draws, whole
-    rows = training_indices(labels, updates, class_counts=class_counts, seed=seed, start_step=start_step)
+    stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
+    rows = training_indices(labels, _undivided(recipe), **stream)
     positions = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     weights = tf.data.Dataset.zip(positions, rows).map(of_update).unbatch()
     return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
+
+
+def _undivided(recipe: Recipe) -> Recipe:
+    """The recipe with the same draws, by batches of a whole update."""
+    return dataclasses.replace(recipe, accumulate_steps=1, steps_per_execution=1)
 
 
 def evaluation_batches(

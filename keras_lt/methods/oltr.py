@@ -188,7 +188,7 @@ def hooks(*, train_backbone: bool = True, backbone_rate: float = 0.1, centroids_
     rates = {"backbone_rate": backbone_rate, "centroids_rate": centroids_rate}
     return Hooks(
         name="oltr",
-        fixed={"mixup": (0,), "cutmix": (0,), "stage_one": ("images",)},
+        fixed={"mixup": (0,), "cutmix": (0,), "stage_one": ("images",), "accumulate_steps": (1,)},
         classifier=functools.partial(learn_classifier, train_backbone=train_backbone, **rates),
     )
 
@@ -208,8 +208,7 @@ def learn_classifier(
 ) -> Classifier:
     """OLTR's stage two: trains a copy of the backbone with attention, the memory and the classifier, end to end.
 
-    The memory begins with the class means of the training features, the hallucinator with stage one's classifier. Of
-    several devices, or passes of one step, each has the centroid loss of its own images.
+    The memory begins with the class means of the training features, the hallucinator with stage one's classifier.
 
     Args:
       features: of the representation's backbone, "train" among them.
@@ -219,11 +218,16 @@ def learn_classifier(
       backbone_rate, centroids_rate: learning rates, of the backbone with its attention and of the memory, over the
         classifier's. OLTR's are .1 and .1 on ImageNet-LT, and .01 and 1 on Places-LT, with the backbone not trained.
     Raises:
-      ValueError: several hosts, or images of two classes.
+      ValueError: several hosts or micro-batches, or images of two classes.
     """
     if not hosts(strategy).one_host:
         raise ValueError(
             "method=oltr trains on one host: its centroid loss is of a whole batch. Received: several hosts"
+        )
+    if recipe.accumulate_steps > 1:
+        raise ValueError(
+            "method=oltr needs accumulate_steps=1: its centroid loss is of a whole batch. "
+            f"Received: accumulate_steps={recipe.accumulate_steps}"
         )
     means = NearestClassMean(len(data.class_names), transform="un")
     means.adapt(features["train"].features, features["train"].labels)

@@ -122,8 +122,13 @@ def available_backbone(backbone: backbones.BackboneEntry, *, train_parts: str) -
 
 def check_hosts(strategy: Strategy, recipe: Recipe):
     """Raises ValueError for what trains on one host alone."""
-    if recipe.feature_loss and not hosts(strategy).one_host:
-        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+    asked = {"feature_loss": recipe.feature_loss, "ema_momentum": recipe.ema_momentum}
+    refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
+    if refused and not hosts(strategy).one_host:
+        raise ValueError(
+            "A loss on features, and batch norm's statistics of averaged weights, are computed on one host. "
+            f"Received: {refused}"
+        )
 
 
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
