@@ -5,9 +5,7 @@ have moved. Its backbone has no batch norm, whose statistics are of a micro-batc
 tests' tiny backbone is an option of its own.
 """
 
-import pytest
 
-from tests.programs import TWO_CPUS, lines_of
 
 PROGRAM = """
 import dataclasses
@@ -66,9 +64,11 @@ def weights_of(options, strategy, passes):
         learned = learn_classifier(classifier, first, data, recipe=recipe, strategy=strategy, **of_stage_two)
     return learned.model.get_weights() + learned.backbone.get_weights()
 
+TWO = make_strategy("mirrored", ["CPU:0", "CPU:1"])  # a second one would take the collective keys of the first
+
 def compare(options):
     name = ",".join(f"{key}={value}" for key, value in options.items()) or "plain"
-    ways = {"two": (make_strategy("mirrored", ["CPU:0", "CPU:1"]), 1)}
+    ways = {"two": (TWO, 1)}
     ways |= {str(passes): (make_strategy("none"), passes) for passes in (4, 16)}
     whole = weights_of(options, make_strategy("none"), 1)
     scale = max(np.abs(array).max() for array in whole)
