@@ -8,12 +8,12 @@ import keras
 
 
 def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and those inside of them; `model.layers` has the outermost ones only. Keras 3.10 to 3.15."""
+    """The layers of a model and those inside of them; `model.layers` has the outermost only. Keras 3.10 to 3.15."""
     return list(model._flatten_layers(include_self=False))
 
 
 class ClippedTogether:
-    """Mixed into an optimiser, clips the gradient of the whole batch; Keras clips each replica's. Keras 3.10 to 3.15."""
+    """An optimiser that clips the gradient of the whole batch; Keras's clip each replica's. Keras 3.10 to 3.15."""
 
     def _clip_gradients(self, grads):
         """Keras's hook, before TensorFlow's replicas sum their gradients; elsewhere they are the batch's already."""

@@ -5,8 +5,6 @@ have moved. Its backbone has no batch norm, whose statistics are of a micro-batc
 tests' tiny backbone is an option of its own.
 """
 
-
-
 PROGRAM = """
 import dataclasses
 import sys
@@ -23,7 +21,8 @@ def plain(image_size=8):
     images = x = keras.Input((image_size, image_size, 3))
     for name in ("stem", "layer1"):
         inputs = keras.Input(x.shape[1:])
-        x = keras.Model(inputs, keras.layers.Conv2D(4, 3, strides=2, activation="relu", padding="same")(inputs), name=name)(x)
+        convolved = keras.layers.Conv2D(4, 3, strides=2, activation="relu", padding="same")(inputs)
+        x = keras.Model(inputs, convolved, name=name)(x)
     return backbones.pooled(images, x, name="plain")
 
 backbones.BACKBONES["tiny"] = TINY

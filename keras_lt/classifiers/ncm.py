@@ -36,7 +36,7 @@ class NearestClassMean(keras.layers.Layer):
         self.distance = distance
 
     def build(self, input_shape):
-        """Makes room for the mean feature [D], 0 where it is not needed, and the class means [C, D]; `adapt` fills them."""
+        """Makes room for the mean feature [D], 0 without use, and the class means [C, D]; `adapt` fills them."""
         width = input_shape[-1]
         self.center = self.add_weight(shape=(width,), initializer="zeros", trainable=False, name="center")
         self.means = self.add_weight(shape=(self.units, width), initializer="zeros", trainable=False, name="means")

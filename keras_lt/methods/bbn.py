@@ -35,6 +35,7 @@ FIXED = {
     "stage_one": ("images",),
     "mixup": (0,),
     "cutmix": (0,),
+    "ema_momentum": (0,),  # its shared layers have statistics of two draws, which are estimated for one alone
 }
 
 

@@ -43,8 +43,8 @@ def balance(
     >>> np.bincount(np.concatenate([labels for _, labels in balanced]))
     array([300, 300, 300])
 
-    Without `epochs` the result is one epoch long and goes on drawing each time it is iterated, as `model.fit` does every
-    epoch. With `epochs` it is the whole training, which a schedule that changes over training needs:
+    Without `epochs` the result is one epoch long and goes on each time it is iterated, as `model.fit` does every epoch.
+    With `epochs` it is the whole training, which a schedule that changes over training needs:
 
     >>> balanced = keras_lt.balance((x, y), "progressive", epochs=10)
     >>> steps_per_epoch = len(balanced) // 10  # for model.fit(balanced, epochs=10, steps_per_epoch=steps_per_epoch)

@@ -143,8 +143,8 @@ ENGINES: dict[str, Callable[..., Plan]] = {
 def systematic_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
     """How often each epoch shows each class, for rows that are all alike: [E, C] -> [E, C] int64.
 
-    num_samples * p is rounded up or down by systematic sampling: the classes' shares lie end to end on a line of length num_samples, and points one apart,
-    from a start that differs by epoch, fall on them.
+    num_samples * p is rounded up or down by systematic sampling: the classes' shares lie end to end on a line of length
+    num_samples, and points one apart, from a start that differs by epoch, fall on them.
     """
     start = (np.random.default_rng(seed).random() + np.arange(len(table)) * QUOTA_STEP / QUOTA_PERIOD) % 1
     edges = np.cumsum(table, axis=1)

@@ -34,22 +34,19 @@ def estimated_statistics(model: keras.Model, batches: Iterable[tuple], strategy:
 
     if not layers:
         return put_back
-    settings = [(layer.momentum, layer.synchronized) for layer in layers]
-    sums, count = [np.zeros(variable.shape) for variable in variables], 0
+    settings, seen = [(layer.momentum, layer.synchronized) for layer in layers], []
     try:
         for layer in layers:
             layer.momentum, layer.synchronized = 0.0, False  # a batch's own, and one device has the whole batch
         with strategy.scope():
             for inputs, *_ in batches:
                 model(inputs, training=True)
-                count += 1
-                for total, variable in zip(sums, variables, strict=True):
-                    total += keras.ops.convert_to_numpy(variable)
+                seen.append([np.array(keras.ops.convert_to_numpy(variable)) for variable in variables])
     finally:
         for layer, (momentum, synchronized) in zip(layers, settings, strict=True):
             layer.momentum, layer.synchronized = momentum, synchronized
     put_back()
     with strategy.scope():
-        for total, variable in zip(sums, variables, strict=True):
-            variable.assign((total / count).astype(np.float32))
+        for variable, values in zip(variables, zip(*seen, strict=True), strict=True):
+            variable.assign(np.mean(values, axis=0, dtype=np.float64).astype(np.float32))
     return put_back
