@@ -78,4 +78,99 @@ def compare(options):
         except ValueError as error:
             apart = f"refused: {error}"
         print("COMPARED", name, way, apart, sep="|", flush=True)
+
+for options in eval(sys.argv[2]):
+    compare(options)
 """
+DEVICES, PASSES = ("two",), ("4", "16")
+EVERYWHERE = (*DEVICES, *PASSES)
+# Options -> in which ways they give the same weights; in the others they are refused.
+QUICK = [
+    ({"class_weights": "inverse_frequency", "clip_norm": 0.05, "schedule": "cosine_per_step"}, EVERYWHERE),
+    ({"backbone": "tiny", "feature_loss": "range", "ema_momentum": 0.5}, DEVICES),
+    ({"classifier": "tau_learned"}, EVERYWHERE),
+]
+LONG = [
+    *(({"loss": loss, "class_weights": "effective_number:beta=0.9"}, EVERYWHERE) for loss in LOSSES),
+    ({"class_weights": "power:rho=0.5", "class_weights_from": 1, "loss": "ldam"}, EVERYWHERE),
+    ({"optimizer": "adamw", "clip_norm": 0.05, "warmup_epochs": 2}, EVERYWHERE),
+    ({"nesterov": True, "sampler": "progressive", "backbone_lr_multiplier": 0.1}, EVERYWHERE),
+    ({"sampler": "square_root", "engine": "stratified"}, EVERYWHERE),
+    ({"resampling": "undersample"}, EVERYWHERE),
+    ({"mixup": 0.5}, EVERYWHERE),
+    ({"cutmix": 0.5, "train_parts": "last_block"}, EVERYWHERE),
+    ({"backbone": "tiny"}, DEVICES),
+    ({"backbone": "tiny", "precision": "mixed_bfloat16", "learning_rate": 0.0}, DEVICES),
+    ({"feature_loss": "lifted", "mixup": 0.5}, DEVICES),
+    *(
+        ({"classifier": name, "class_weights": "inverse_frequency"}, EVERYWHERE)
+        for name in CLASSIFIERS
+        if CLASSIFIERS[name].trained
+    ),
+    ({"classifier": "lws", "stage_two": "images"}, EVERYWHERE),
+    ({"classifier": "crt_all", "backbone": "tiny"}, DEVICES),
+    ({"method": "bbn"}, EVERYWHERE),
+    ({"method": "oltr"}, DEVICES),
+    ({"method": "oltr", "backbone": "tiny"}, DEVICES),
+    ({"method": "fslwf"}, DEVICES),
+]
+
+
+def compared(cases):
+    """Every option and way -> how far apart the weights end, or why it is refused."""
+    arguments = ["two,4,16", repr([options for options, _ in cases])]
+    lines = lines_of(f"import sys\nsys.argv[1:] = {arguments}\n", TWO_CPUS, PROGRAM)
+    rows = (line.split("|", 3) for line in lines if line.startswith("COMPARED|"))
+    return {(name, way): apart for _, name, way, apart in rows}
+
+
+def check(cases):
+    """All that differ or are not refused are named at once."""
+    found, wrong = compared(cases), {}
+    for options, same in cases:
+        name = ",".join(f"{key}={value}" for key, value in options.items())
+        for way in EVERYWHERE:
+            apart = found[name, way]
+            refused = apart.startswith("refused")
+            if refused != (way not in same) or not (refused or float(apart) < 1e-4):
+                wrong[name, way] = apart
+    assert not wrong
+
+
+def test_the_weights_of_a_batch_are_those_of_its_parts():
+    check(QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_every_option_that_takes_part_in_a_step(part):
+    check(LONG[part::4])
+
+
+OVERFLOW = """
+import keras
+from keras_lt.distribution import make_strategy
+from keras_lt.optimization import CoupledSGD, ScaledLoss
+
+two = make_strategy("mirrored", ["CPU:0", "CPU:1"])
+with two.scope():
+    weight = keras.Variable(1.0)
+    optimizer = ScaledLoss(CoupledSGD(0.5, momentum=0.0), initial_scale=4.0)
+    optimizer.build([weight])
+
+@tf.function
+def step(overflows):
+    def one():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        optimizer.apply([tf.where(overflows & (number == 1), float("inf"), 1.0)], [weight])
+    two.run(one)
+
+for overflows in (True, False):
+    step(tf.constant(overflows))
+    print(float(keras.ops.convert_to_numpy(weight)), float(keras.ops.convert_to_numpy(optimizer.dynamic_scale)))
+"""
+
+
+def test_an_overflow_on_the_second_device_leaves_the_step_out():
+    """Then 1 / 2 from each device, as the scale has been halved: the step is .5 * (.5 + .5)."""
+    assert lines_of(TWO_CPUS, OVERFLOW)[-2:] == ["1.0 2.0", "0.5 2.0"]
