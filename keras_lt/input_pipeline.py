@@ -136,7 +136,7 @@ def weighted(
     stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
     rows = training_indices(labels, _undivided(recipe), **stream)
     positions = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    weights = tf.data.Dataset.zip(positions, rows).map(of_update).unbatch()
+    weights = tf.data.Dataset.zip(positions, rows).map(of_update).unbatch().apply(as_many_as(batches))
     return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
 
 

@@ -1,9 +1,15 @@
 """The same numbers, however a batch is divided: over two devices, and into four and sixteen micro-batches.
 
-One program trains every option whole and divided, and prints how far apart the weights end, relative to how far they
-have moved. Its backbone has no batch norm, whose statistics are of a micro-batch; two devices share them, so there the
+One program trains every option whole and divided, and prints how far apart the weights end, relative to the largest of
+them. Its backbone has no batch norm, whose statistics are of a micro-batch; two devices share them, so there the
 tests' tiny backbone is an option of its own.
 """
+
+import pytest
+
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.losses import LOSSES
+from tests.programs import TWO_CPUS, lines_of
 
 PROGRAM = """
 import dataclasses

@@ -94,7 +94,7 @@ def test_a_temperature_sees_through_the_prior_that_scores_have_in_them():
 
 
 def test_training_as_target_loses_nothing_on_the_training_distribution():
-    """Distances to class means, squeezed as NCM's are: their arg max is improved by the prior, once they are divided."""
+    """Distances to class means, squeezed as NCM's are: the prior improves them once they are divided."""
     rng = np.random.default_rng(2)
     prior = 0.6 ** np.arange(10) / (0.6 ** np.arange(10)).sum()
     means = rng.normal(0, 0.7, (10, 8))
