@@ -176,7 +176,7 @@ def of_all_replicas(*arrays):
     if keras.backend.backend() != "tensorflow":
         return arrays
     context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
+    if context is None or context.num_replicas_in_sync == 1:
         return arrays
     return tuple(context.all_gather(tf.convert_to_tensor(array), axis=0) for array in arrays)
 
