@@ -114,9 +114,9 @@ class FeatureSet:
 
         Which of its views an example is, is drawn by the seed and its position in the stream.
         """
-        weights = functools.partial(weighted, recipe=recipe, class_counts=class_counts, start_step=start_step)
         share = {"worker": worker, "workers": workers}
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
+        weights = functools.partial(weighted, labels=self.labels, recipe=recipe, **stream, **share)
         rows = training_indices(self.labels, recipe, **stream, **share)
         if self.views is None:
             return self._gather(rows, weights)

@@ -14,13 +14,13 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.renamed import RENAMED_VALUES
 from keras_lt.datasets import LongTailed, Split
-from keras_lt.evaluation import Scores, evaluate_classifier
+from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.inspection import screen
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
-from keras_lt.serving import WARMUP, export_saved_model, read_prior, render_model_card, trained_prior
+from keras_lt.serving import WARMUP, export_saved_model, fit_temperature, read_prior, render_model_card, trained_prior
 from keras_lt.stages import (
     NO_IMAGES,
     Classifier,
@@ -228,6 +228,12 @@ class Run(WorkFolder):
                 f"Not found: {path}"
             )
 
+    def temperature(self, name: str) -> float:
+        """What a classifier's scores are divided by to be log posteriors, by the examples of val."""
+        val = self.features("val", name)
+        logits = np.concatenate(list(logits_in_chunks(self.classifier(name).model, val.features)))
+        return fit_temperature(logits, val.labels, source_prior(name, self.config, self.data.class_counts))
+
     def export(self, name: str, **options) -> pathlib.Path:
         """Writes the next SavedModel of a classifier; returns its folder.
 
@@ -241,6 +247,7 @@ class Run(WorkFolder):
         data = self.data if config.on_bad_image == "skip" else self.listed_data
         target, latest = read_prior(config.target_prior, data.class_counts), self.latest_export(name)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
+        temperature = 1.0 if target is None else self.temperature(name)
         not_its_own = (*OPTIONS, *NO_IMAGES) if self.listed_data.of_features else OPTIONS
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = export_saved_model(
@@ -250,6 +257,7 @@ class Run(WorkFolder):
             classifier=classifier,
             target_prior=target,
             source_prior=source_prior(name, config, data.class_counts),
+            temperature=temperature,
             on_bad_request=config.on_bad_request,
             model_card=render_model_card(
                 name,
@@ -259,6 +267,7 @@ class Run(WorkFolder):
                 feature_width=backbone.output_shape[-1],
                 flags=flags,
                 prior=config.target_prior,
+                temperature=temperature,
                 on_bad_request=config.on_bad_request,
             ),
             onnx=config.export_onnx,

@@ -156,7 +156,7 @@ def test_a_long_image_falls_back_to_its_central_window():
     # 10 x 1000: every draw of area >= 8 % and ratio <= 4/3 is taller than 10 rows, so: 10 rows, 13 central columns.
     spec = Preprocessing(10, augmentation="resized_crop_flip", **PLAIN)
     image = np.zeros((10, 1000, 3), np.uint8)
-    image[:, 494:507] = 255  # from floor(.5 * (1000 - 13 + 1)) = 494
+    image[:, 493:506] = 255  # from (1000 - 13) // 2 = 493, as torchvision
     assert pixels(spec.train(tf.constant(image), tf.constant([0, 0]))).min() == 255
 
 

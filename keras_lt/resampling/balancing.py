@@ -1,6 +1,7 @@
 """The Keras user's door: any training data in, a balanced `tf.data.Dataset` out."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable
@@ -42,8 +43,8 @@ def balance(
     >>> np.bincount(np.concatenate([labels for _, labels in balanced]))
     array([300, 300, 300])
 
-    Without `epochs` the result is one epoch long and draws anew each time it is iterated, as `model.fit` does every
-    epoch. With `epochs` it is the whole training, which a schedule that changes over training needs:
+    Without `epochs` the result is one epoch long and goes on each time it is iterated, as `model.fit` does every epoch.
+    With `epochs` it is the whole training, which a schedule that changes over training needs:
 
     >>> balanced = keras_lt.balance((x, y), "progressive", epochs=10)
     >>> steps_per_epoch = len(balanced) // 10  # for model.fit(balanced, epochs=10, steps_per_epoch=steps_per_epoch)
@@ -77,8 +78,11 @@ def balance(
     check_integers(num_samples=(num_samples, 1))
     if source.static_batches or epochs is not None:
         num_samples = max(num_samples // size, 1) * size
-    if epochs is None:  # another number at every iteration; the engines take any for an epoch
-        epoch_ids = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    if epochs is None:  # the next number at every iteration, so that cycles through the examples go on
+        numbers = itertools.count()
+        epoch_ids = tf.data.Dataset.from_generator(
+            lambda: itertools.islice(numbers, 1), output_signature=tf.TensorSpec((), tf.int64)
+        )
     else:
         epoch_ids = tf.data.Dataset.range(epochs)
     balanced = source.resampled(epoch_ids, counts, table, num_samples=num_samples, seed=seed)

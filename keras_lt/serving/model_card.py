@@ -21,6 +21,7 @@ def render_model_card(
     feature_width: int,
     flags: Mapping[str, str],
     prior: str,
+    temperature: float,
     on_bad_request: str,
 ) -> str:
     """The card in Markdown.
@@ -33,6 +34,7 @@ def render_model_card(
       feature_width: D.
       flags: those that decide the run's numbers.
       prior: the `--target_prior`, or empty.
+      temperature: what logits are divided by before that prior is added.
       on_bad_request: as in `export_saved_model`.
     """
     environment = jinja2.Environment(
@@ -59,6 +61,7 @@ def render_model_card(
         feature_width=feature_width,
         flags=flags,
         prior=prior,
+        temperature=_short(temperature),
         on_bad_request=on_bad_request,
         libraries=f"TensorFlow {tf.__version__} and Keras {keras.__version__}",
     )

@@ -39,6 +39,7 @@ def export_saved_model(
     classifier: keras.Model | None = None,
     target_prior: npt.ArrayLike | None = None,
     source_prior: npt.ArrayLike | None = None,
+    temperature: float = 1.0,
     on_bad_request: str = "error",
     model_card: str = "",
     onnx: bool = False,
@@ -76,6 +77,7 @@ def export_saved_model(
       mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
       classifier: features [B, D] -> logits [B, C]; one dense layer where it is an affine map.
       target_prior, source_prior: as in `logit_offset`; logits and probabilities are then for that class distribution.
+      temperature: what logits are divided by before that, as `fit_temperature` finds it.
       on_bad_request: what an image that cannot be decoded does: "error" refuses the request; "nan" makes its numbers
         NaN and adds the output `ok`, bool [B], so that the rest of the batch is served.
       model_card: text of README.md; empty writes none.
@@ -110,7 +112,9 @@ def export_saved_model(
     offset = logit_offset(target_prior, source_prior, classes=len(class_names))
     if onnx:
         import_onnx()
-    network = join(model, _folded(classifier, offset)) if classifier else _shifted(model, offset)
+    network = (
+        join(model, _folded(classifier, temperature, offset)) if classifier else _shifted(model, temperature, offset)
+    )
     archive = keras.export.ExportArchive()
     archive.track(network)
     backbone = model if classifier else None
@@ -221,22 +225,22 @@ def _where(ok: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return tf.where(ok[:, tf.newaxis], rows, np.nan) if rows.dtype.is_floating else rows
 
 
-def _folded(classifier: keras.Model, offset: np.ndarray) -> keras.layers.Layer:
-    """A classifier with an offset [C] on its logits, as one dense layer where it is an affine map."""
+def _folded(classifier: keras.Model, temperature: float, offset: np.ndarray) -> keras.layers.Layer:
+    """A classifier with logits / temperature + offset [C], as one dense layer where it is an affine map."""
     layers = [layer for layer in classifier.layers if not isinstance(layer, keras.layers.InputLayer)]
     weights = fold(layers[0]) if len(layers) == 1 else None
     if weights is None:
-        return _shifted(classifier, offset)
+        return _shifted(classifier, temperature, offset)
     kernel, bias = weights
     dense = keras.layers.Dense(len(offset), dtype="float32", name="dense")
     dense.build((None, len(kernel)))
-    dense.set_weights([kernel, bias + offset])
+    dense.set_weights([kernel / temperature, bias / temperature + offset])
     return dense
 
 
-def _shifted(model: keras.Model, offset: np.ndarray) -> keras.Model:
-    """A model with an offset [C] on its logits."""
-    if not offset.any():
+def _shifted(model: keras.Model, temperature: float, offset: np.ndarray) -> keras.Model:
+    """A model with logits / temperature + offset [C]."""
+    if temperature == 1 and not offset.any():
         return model
     inputs = keras.Input(model.input_shape[1:])
-    return keras.Model(inputs, model(inputs) + offset)
+    return keras.Model(inputs, model(inputs) / temperature + offset)
