@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "docs": ["pdoc>=15"],
     "imblearn": ["imbalanced-learn>=0.12"],
     "jax": ["jax>=0.4.36"],
     "keras_cv": ["keras-cv>=0.9"],

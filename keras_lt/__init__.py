@@ -21,7 +21,7 @@ The examples of these functions go on with the names above. What goes by name st
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Classifier": "stages.Classifier",

@@ -128,7 +128,7 @@ def _restore(model: keras.Model, state: Mapping[str, np.ndarray], *, of: object 
     if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
         raise OSError(
             f"A checkpoint must have the {len(variables)} variables of what is trained, in their shapes. "
-            f"Received: {len(values)} others in {of}; without its folder this training starts afresh"
+            f"Received: {len(values)} others in {of}; without its folder this training starts over"
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

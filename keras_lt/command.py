@@ -118,6 +118,6 @@ def launch(main: Callable[[], None]):
         except (OSError, FloatingPointError) as error:
             sys.exit(f"Error: {error}")
         except KeyboardInterrupt:
-            sys.exit("\nStopped. The same command goes on from the last finished part or epoch.")
+            sys.exit("\nStopped. The same command resumes from the last finished part or epoch.")
 
     app.run(run, argv=[sys.argv[0], *with_flag_files(sys.argv[1:])])

@@ -190,7 +190,7 @@ def is_first(strategy: Strategy) -> bool:
 
 @contextlib.contextmanager
 def first_ahead(strategy: Strategy) -> Iterator[bool]:
-    """The first process goes through the block, then all others: they find on disk what it has put there.
+    """The first process goes through the block, then all others: they find on disk what it has written.
 
     Gives `is_first`.
     """

@@ -258,7 +258,7 @@ def _extract(
     manifest: dict,
     folder: pathlib.Path | None,
 ) -> np.ndarray:
-    """The array of that manifest: in memory, found in the folder, or filled and put there.
+    """The array of that manifest: in memory, found in the folder, or computed and written to it.
 
     Args:
       compiled: () -> the backbone as a function.

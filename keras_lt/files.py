@@ -76,7 +76,9 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
         raise ValueError(f"{folder} is in use by {who}: wait for its end, or take another folder") from error
     except NotImplementedError:
-        warnings.warn(f"The file system of {folder} has no locks: see to it that one process uses it.", stacklevel=3)
+        warnings.warn(
+            f"The file system of {folder} has no locks: make sure that only one process uses it.", stacklevel=3
+        )
     try:
         if _holder(path)[:1] != [str(os.getpid())]:  # where filelock itself wrote it, it must stay as it is
             path.write_text(f"{os.getpid()}\n{platform.node()}\n", "utf-8")
@@ -188,7 +190,7 @@ def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSErro
     needs = f"{size / 1e6:.1f} MB" if size else f"more than {written / 1e6:.1f} MB"
     return (
         f"No room for {path} ({error.strerror}): it needs {needs}, {free / 1e6:.1f} MB are free. What was finished is "
-        "as it was: make room and give the same command again, and it goes on from there"
+        "kept: free some space and give the same command again, and it resumes from there"
     )
 
 

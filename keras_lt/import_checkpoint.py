@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         names_in("preprocessing/augmentations.py", "AUGMENTATIONS"),
     )
     own.add_argument("--checkpoint", type=expanded, required=True, help="PyTorch file")
-    own.add_argument("--backbone", choices=nets, required=True, help="the net that it holds")
+    own.add_argument("--backbone", choices=nets, required=True, help="network that the checkpoint is of")
     own.add_argument("--output", type=expanded, required=True, help=f"folder to make, or a file *{WEIGHTS}")
     images = own.add_argument_group("what images go through, kept in the work folder")
     images.add_argument("--image_size", type=int, default=224, help="pixels")

@@ -94,7 +94,7 @@ def screen(
         raise ValueError(
             f"Every listed image must be readable. Received: data set '{data.name}' with bad images, {counts}:\n"
             + _first(bad, SHOWN_IN_ERROR, report)
-            + "\nMend or convert them (`python -m keras_lt.prepare`), or leave them out by --on_bad_image=skip."
+            + "\nRepair or convert them (`python -m keras_lt.prepare`), or leave them out with --on_bad_image=skip."
             + (f"\nThe images: {data.source}" if data.source else "")
         )
     print("Left out:\n" + _first(bad, SHOWN_IN_SKIP, report))

@@ -2,7 +2,7 @@
 
     python -m keras_lt.prepare --dataset=places_lt --data_dir=/data/places --output_dir=/data/small --shorter_side=256
 
-Afterwards `--data_dir=/data/small` stands for the data set. Killed at any moment, the same command goes on from
+Afterwards `--data_dir=/data/small` stands for the data set. Killed at any moment, the same command resumes from
 the last finished shard. `--verify` reads a prepared folder through and names what is damaged. The folder is described
 in `keras_lt.datasets.prepared`, and what happens to an image in `keras_lt.preparing.conversion`.
 """
@@ -29,13 +29,25 @@ def parser() -> argparse.ArgumentParser:
     own.add_argument("--dataset", default="", help="Data set, as keras_lt.train takes it.")
     own.add_argument("--data_dir", default="", help="Folder with the data set's lists and images.")
     own.add_argument("--output_dir", required=True, help="Folder to write.")
-    own.add_argument("--shorter_side", type=int, default=0, help="Of larger images, pixels; 0 leaves sizes alone.")
-    own.add_argument("--quality", type=int, default=90, help="Of JPEGs written anew, 1 to 100.")
-    own.add_argument("--lossless", action="store_true", help="Write PNG where an image has to be written anew.")
+    own.add_argument(
+        "--shorter_side",
+        type=int,
+        default=0,
+        help="Resizes larger images to this shorter side, in pixels; 0 keeps all sizes.",
+    )
+    own.add_argument("--quality", type=int, default=90, help="JPEG quality of images that are encoded again, 1 to 100.")
+    own.add_argument(
+        "--lossless", action="store_true", help="Write PNG, not JPEG, where an image has to be encoded again."
+    )
     choices = names_in("inspection.py", "ON_BAD_IMAGE")
-    own.add_argument("--on_bad_image", choices=choices, default="error", help="What a missing or damaged image does.")
-    own.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="Threads.")
-    own.add_argument("--verify", action="store_true", help="Prepare nothing; read --output_dir through.")
+    own.add_argument(
+        "--on_bad_image",
+        choices=choices,
+        default="error",
+        help="What a missing or corrupt image does: end the command, or be left out.",
+    )
+    own.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="Threads that read and convert images.")
+    own.add_argument("--verify", action="store_true", help="Prepare nothing; read all of --output_dir and check it.")
     options = own.add_argument_group("options of the data set, as keras_lt.train takes them")
     options.add_argument("--imbalance_ratio", type=float)
     options.add_argument("--profile")

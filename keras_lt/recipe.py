@@ -56,11 +56,13 @@ class Recipe:
       ValueError: a name, a parameter or a number that cannot be, or values that contradict one another.
     """
 
-    epochs: int = _field(STEPS, 90, "Epochs of {stage}; an epoch is steps_per_epoch batches.", stage_two=10)
-    steps_per_epoch: int = _field(STEPS, 0, "Batches of an epoch; 0 is training images // batch_size.")
-    batch_size: int = _field(STEPS, 512, "Images of one update, over all devices.")
+    epochs: int = _field(STEPS, 90, "Epochs of {stage}; one epoch has steps_per_epoch steps.", stage_two=10)
+    steps_per_epoch: int = _field(
+        STEPS, 0, "Steps per epoch; 0 is the number of training images divided by batch_size, rounded down."
+    )
+    batch_size: int = _field(STEPS, 512, "Images per step, over all devices together.")
     accumulate_steps: int = _field(
-        STEPS, 1, "Micro-batches of one update, each of batch_size / accumulate_steps images; batch norm sees these."
+        STEPS, 1, "Micro-batches per step, whose gradients are added; batch norm has the statistics of a micro-batch."
     )
     optimizer: str = _field(
         STEPS, "sgd", "Optimiser of both stages: {choices}.", choices=names_in("optimization.py", "OPTIMIZERS")
@@ -71,7 +73,7 @@ class Recipe:
     schedule: str = _field(
         STEPS,
         "cosine",
-        "What the learning rate of {stage} does over its epochs: {choices}.",
+        "Learning-rate schedule of {stage}: {choices}.",
         stage_two="cosine",
         choices=names_in("recipe.py", "SCHEDULES"),
     )
@@ -84,34 +86,36 @@ class Recipe:
         "Epochs of {stage} after which the schedule multistep lowers the learning rate, comma-separated.",
         stage_two=(),
     )
-    decay_factor: float = _field(STEPS, 0.1, "What the schedule multistep multiplies the learning rate by.")
+    decay_factor: float = _field(STEPS, 0.1, "Factor on the learning rate at each of the decay_epochs.")
     weight_decay: float = _field(
         STEPS, 5e-4, "Weight decay on every trainable weight: coupled (L2) with sgd, decoupled with adamw."
     )
     momentum: float = _field(STEPS, 0.9, "Momentum of sgd.")
-    nesterov: bool = _field(STEPS, False, "Nesterov's momentum, of sgd.")
-    clip_norm: float = _field(STEPS, 0.0, "Largest norm of all gradients together; 0 does not clip.")
+    nesterov: bool = _field(STEPS, False, "Use Nesterov momentum in sgd.")
+    clip_norm: float = _field(STEPS, 0.0, "Clips the global norm of the gradients to this; 0 does not clip.")
     ema_momentum: float = _field(
-        STEPS, 0.0, "Above 0, validates and keeps an exponential moving average of the weights."
+        STEPS,
+        0.0,
+        "Momentum of an exponential moving average of the weights, which is then validated and kept; 0 is none.",
     )
     sampler: str | Callable = _field(  # noqa: RUF009 - it is `dataclasses.field`
         SAMPLING,
         "instance_balanced",
-        "How {stage} samples classes: {choices}.",
+        "Sampler of {stage}, which gives the probability of each class: {choices}.",
         stage_two="class_balanced",
         choices=names_in("samplers.py", "SAMPLERS"),
     )
     engine: str = _field(
         SAMPLING,
         "auto",
-        "How stage one draws indices: {choices}; auto is what the sampler asks for.",
+        "How stage one draws example indices: {choices}; auto is the sampler's own way.",
         stage_two=None,
         choices=("auto", *names_in("resampling/plans.py", "ENGINES")),
     )
     resampling: str = _field(
         SAMPLING,
         "none",
-        "Balances the training list of {stage} before any draw: {choices}; smote makes new features, in stage two.",
+        "Balances the training list of {stage} before sampling: {choices}; smote makes new features, in stage two.",
         stage_two="none",
         choices=names_in("resampling/lists.py", "RESAMPLING"),
     )
@@ -125,26 +129,28 @@ class Recipe:
     feature_loss: str = _field(
         LOSSES,
         "",
-        "Loss on the features that stage one adds to its loss: {choices}; empty is none.",
+        "Loss on the features, added to the loss of stage one: {choices}; empty is none.",
         stage_two=None,
         choices=names_in("losses/on_features.py", "FEATURE_LOSSES"),
     )
-    feature_loss_weight: float = _field(LOSSES, 1.0, "Factor on the loss on the features.", stage_two=None)
+    feature_loss_weight: float = _field(LOSSES, 1.0, "Weight of feature_loss beside the loss.", stage_two=None)
     class_weights: str = _field(
         LOSSES,
         "none",
-        "What an example of each class counts in the loss of {stage}: {choices}.",
+        "Class weights in the loss of {stage}: {choices}.",
         stage_two="none",
         choices=names_in("losses/class_weights.py", "CLASS_WEIGHTS"),
     )
     class_weights_from: int = _field(
         LOSSES, 0, "Epochs before the class weights of stage one set in: deferred re-weighting (DRW).", stage_two=None
     )
-    steps_per_execution: int = _field(MACHINE, 1, "Updates that TensorFlow does between two looks at it from Python.")
+    steps_per_execution: int = _field(
+        MACHINE, 1, "Micro-batches that TensorFlow trains on per call from Python, as in Keras's compile."
+    )
     jit_compile: str = _field(
         MACHINE,
         "auto",
-        "XLA: {choices}; auto is Keras's choice, true gives up the same numbers on a GPU.",
+        "Compile with XLA: {choices}; auto is Keras's choice. With true, runs on a GPU are not reproducible.",
         choices=JIT_COMPILE,
     )
 

@@ -34,14 +34,14 @@ class Entry:
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:
-        """What the member can be told by name, with the defaults: the function's arguments that have one."""
+        """The member's own parameters, with their defaults: the function's arguments that have one."""
         return {
             name: parameter.default
             for name, parameter in inspect.signature(self.function).parameters.items()
             if isinstance(parameter.default, bool | int | float | str)
         }
 
-    def told(self, **parameters) -> "Entry":
+    def with_parameters(self, **parameters) -> "Entry":
         """The same entry with other defaults of its parameters."""
         return (
             dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
@@ -70,7 +70,7 @@ def member(family: Mapping[str, Member], text: str | Member, *, what: str) -> Me
     name, given = split(text)
     if name not in family:
         raise ValueError(f"{what} must be one of {', '.join(family)}. Received: {what}={text!r}")
-    return family[name].told(**parsed(given, family[name].parameters, of=f"{what}={text}", name=name))
+    return family[name].with_parameters(**parsed(given, family[name].parameters, of=f"{what}={text}", name=name))
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:

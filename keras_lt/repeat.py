@@ -71,12 +71,12 @@ def summarize(
     measured = {
         name: _by_score([groups.of_predictions(row, labels) for row in rows]) for name, rows in predictions.items()
     }
-    hits = {name: rows == labels for name, rows in predictions.items()}
+    is_correct = {name: rows == labels for name, rows in predictions.items()}
     classes = len(groups.class_counts)
     total = np.bincount(labels, minlength=classes)
     accuracies = {name: [] for name in predictions}
-    mean_hits = np.stack([rows.mean(0) for rows in hits.values()], axis=1)
-    for sums in stratified_bootstrap(mean_hits, labels, classes=classes, resamples=resamples):
+    mean_correct = np.stack([rows.mean(0) for rows in is_correct.values()], axis=1)
+    for sums in stratified_bootstrap(mean_correct, labels, classes=classes, resamples=resamples):
         for name, correct in zip(accuracies, sums.T, strict=True):
             accuracies[name].append(groups.accuracies(correct, total))
     resampled = {name: _by_score(rows) for name, rows in accuracies.items()}
@@ -91,7 +91,7 @@ def summarize(
         },
         "comparisons": {
             reference: {
-                name: _compare(name, reference, measured=measured, resampled=resampled, hits=hits)
+                name: _compare(name, reference, measured=measured, resampled=resampled, is_correct=is_correct)
                 for name in predictions
                 if name != reference
             }
@@ -109,10 +109,10 @@ def _estimate(per_seed: np.ndarray, resampled: np.ndarray) -> dict:
     return {"per_seed": per_seed, "mean": mean, "deviation": deviation, "interval": interval(resampled)}
 
 
-def _compare(name: str, reference: str, *, measured: Mapping, resampled: Mapping, hits: Mapping) -> dict:
+def _compare(name: str, reference: str, *, measured: Mapping, resampled: Mapping, is_correct: Mapping) -> dict:
     """Differences on the same images; McNemar's test takes one seed at a time, as images must be independent."""
-    ours = (hits[name] & ~hits[reference]).sum(1)
-    theirs = (hits[reference] & ~hits[name]).sum(1)
+    ours = (is_correct[name] & ~is_correct[reference]).sum(1)
+    theirs = (is_correct[reference] & ~is_correct[name]).sum(1)
     return {
         "differences": {
             score: _estimate(values - measured[reference][score], resampled[name][score] - resampled[reference][score])

@@ -35,7 +35,7 @@ OPTIONS = [field.name for field in dataclasses.fields(RunConfig) if not field.me
 
 
 class Run(WorkFolder):
-    """A run of `keras_lt.train`, finished or not. What is dear to load is loaded once, when it is asked for.
+    """A run of `keras_lt.train`, finished or not. What takes long to load is loaded once, on first use.
 
         run = keras_lt.Run("runs/fashion_lt")
         run.results["best"], run.scores("lws").accuracies

@@ -18,7 +18,7 @@ def stratified_bootstrap(
     The one example of a class with no other is taken as it is: it adds nothing to an interval's width.
 
     Args:
-      values: what is summed, such as hits of K classifiers, [N, K].
+      values: what is summed, such as whether K classifiers are correct, [N, K].
       labels: class ids, [N].
       classes: C.
     Yields: float64 [C, K], once per resample; zeros for a class without examples.
@@ -54,10 +54,10 @@ def interval(estimates: np.ndarray, confidence: float = 0.95) -> np.ndarray:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test that two classifiers are right equally often (McNemar, 1947).
+    """Two-sided p-value of McNemar's exact test that two classifiers are equally often correct (McNemar, 1947).
 
     Args:
-      only_first, only_second: test images that the first, or the second, is alone in predicting right.
+      only_first, only_second: test images that the first, or the second, alone predicts correctly.
     Raises:
       ValueError: a count below 0.
     """

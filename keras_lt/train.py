@@ -116,7 +116,7 @@ def open_folder(run: Run, held: contextlib.ExitStack):
     if differences:
         raise ValueError(
             f"{run.folder} holds a run with other flags: {'; '.join(differences)}. "
-            "Give another --workdir, or --overwrite to start afresh"
+            "Give another --workdir, or --overwrite to start over"
         )
 
 

@@ -1,4 +1,4 @@
-"""What lies where in the work folder of a run. `keras_lt.run` adds what is in the files."""
+"""The layout of the work folder of a run. `keras_lt.run` adds what is in the files."""
 
 import contextlib
 import os
@@ -98,7 +98,7 @@ class WorkFolder:
 
     @property
     def _representation_file(self) -> pathlib.Path:
-        """Written last: a folder that has it has a whole representation."""
+        """Written last: a folder that has it has a complete representation."""
         return self.representation_folder / "model.keras"
 
     @property
@@ -174,7 +174,7 @@ class WorkFolder:
 
 
 def _folder_name(classifier: str) -> str:
-    """`disalign:rho=1.2` lies in `disalign-rho=1.2`: a colon is no good in a file's name."""
+    """`disalign:rho=1.2` lies in `disalign-rho=1.2`: a colon is not allowed everywhere in a file's name."""
     return classifier.replace(":", "-")
 
 

@@ -147,9 +147,9 @@ def test_fit_knows_the_steps(data):
     assert steps.of_epoch == [12, 12, 12]
 
 
-def test_the_example_of_the_readme_runs():
-    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (example,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if ".balance((" in block)
+def test_the_example_of_the_docs_runs():
+    page = (pathlib.Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ".balance((" in block)
     names = {}
     exec(example, names)
     assert names["model"].optimizer.iterations == 5 * 32  # epochs of ceil(1000 / 32) steps

@@ -142,14 +142,14 @@ def test_what_starts_from_a_dense_layer_is_refused_on_another_head_before_any_tr
         ({"loss": "ldam", "head": "dense"}, "loss=ldam needs head=cosine:scale=30.0"),
         (
             {"classifier_resampling": "smote", "stage_two": "images", "classifiers": ("crt",)},
-            "crt is trained on images, and new features are none",
+            "crt is trained on images, and its resampling makes features",
         ),
         ({"classifier_resampling": "smote", "classifiers": ("fine_tune",)}, "fine_tune is trained on images"),
         ({"classifier_resampling": "smote"}, "would do nothing in this run: no classifier of it"),
         ({"method": "oltr", "mixup": 0.2}, "method=oltr has mixup=0 and no other"),
         (
             {"mixup": 0.2, "stage_two": "images", "classifiers": ("crt",), "classifier_class_weights": "power"},
-            "class_weights are of one class per image.*crt on images",
+            "class_weights need one class per image.*crt on images",
         ),
         (
             {"sampler": "square_root", "engine": "instance"},
@@ -183,7 +183,7 @@ def test_help_goes_by_topic_and_shows_defaults_and_choices():
     text = config.help_text(flag_values)
     topics = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert topics[:3] == ["Data", "The run", "Network"]
-    assert "  --batch_size=512\n      Images of one update, over all devices.\n" in text
+    assert "  --batch_size=512\n      Images per step, over all devices together.\n" in text
     assert "  --learning_rate=0.2\n      Peak learning rate of stage one.\n" in text
     assert "  --classifier_learning_rate=0.0\n      Peak learning rate of stage two. 0 is --learning_rate.\n" in text
     assert "[frozen | update]" in text

@@ -231,7 +231,7 @@ def test_damaged_idx_files_are_named(tmp_path, grey, damage, message):
 def test_a_download_that_broke_off_is_named(tmp_path, grey, damage):
     path = write_idx(tmp_path, *grey) / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"Expected a whole gzip file. Received: .*train-images-idx3-ubyte.gz"):
+    with pytest.raises(ValueError, match=r"Expected a complete gzip file. Received: .*train-images-idx3-ubyte.gz"):
         mnist_lt(str(tmp_path))
 
 

@@ -141,7 +141,7 @@ def test_a_file_that_is_cut_short_is_named(prepared, tmp_path):
     shutil.copytree(prepared(), tmp_path, dirs_exist_ok=True)
     (path,) = tmp_path.rglob("*train.tfrecord*")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"whole TFRecords.*tiny_animals-train.tfrecord.*cut short"):
+    with pytest.raises(ValueError, match=r"complete TFRecords.*tiny_animals-train.tfrecord.*truncated"):
         tfds_dataset("tiny_animals", str(tmp_path))
 
 

@@ -42,15 +42,15 @@ GOOD = {
     "d.bmp": encoded("BMP", seed=3),
 }
 BAD = {  # file -> content, what is said of it
-    "cut.jpg": (JPEG[:-30], "broken or cut short"),
-    "header.jpg": (JPEG[:100], "not a whole image of a known kind; it begins with"),
-    "half.png": (GOOD["b.png"][:90], "broken or cut short"),
+    "cut.jpg": (JPEG[:-30], "corrupt or truncated"),
+    "header.jpg": (JPEG[:100], "not a complete image of a known format; it begins with"),
+    "half.png": (GOOD["b.png"][:90], "corrupt or truncated"),
     "empty.jpg": (b"", "empty"),
     "page.jpg": (
         b"<!DOCTYPE html><html>404</html>",
-        r"not a whole image of a known kind; it begins with b'<!DOCTYPE html><'",
+        r"not a complete image of a known format; it begins with b'<!DOCTYPE html><'",
     ),
-    "zeros.jpg": (bytes(500), "not a whole image"),
+    "zeros.jpg": (bytes(500), "not a complete image"),
     "huge.png": (huge_png(), "more than 100,000,000 pixels"),
     "x.tiff": (
         encoded("TIFF"),
@@ -166,7 +166,7 @@ def test_records_are_examined_once(tmp_path, reads):
     data = LongTailed("toy", *(Split(shard, np.zeros(5, int)),) * 3, class_names=("a",))
     for count in (5 + 1 + 1, 3):  # the splits are equal: val and test find what train left, but for the bad one
         assert inspect(data, cache_dir=tmp_path)["val"].problems == {
-            4: "not a whole image of a known kind; it begins with b'<html>'"
+            4: "not a complete image of a known format; it begins with b'<html>'"
         }
         assert len(reads) == count
         reads.clear()

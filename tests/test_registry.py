@@ -40,23 +40,23 @@ def test_parameters_are_what_has_a_default_that_can_be_written():
     assert LINES["plain"].parameters == {}
 
 
-def test_told_gives_other_defaults_again_and_again():
-    told = LINES["line"].told(slope=3.0).told(offset=0).told(slope=4.0)
-    assert told(2) == "8"
-    assert told(2, slope=1.0) == "2"
-    assert told.parameters == {"slope": 4.0, "offset": 0, "up": True, "unit": ""}
-    assert (type(told), told.label, told.colour) == (ColouredEntry, "Line", "red")
-    assert LINES["line"].told() is LINES["line"]
+def test_with_parameters_changes_defaults_again_and_again():
+    changed = LINES["line"].with_parameters(slope=3.0).with_parameters(offset=0).with_parameters(slope=4.0)
+    assert changed(2) == "8"
+    assert changed(2, slope=1.0) == "2"
+    assert changed.parameters == {"slope": 4.0, "offset": 0, "up": True, "unit": ""}
+    assert (type(changed), changed.label, changed.colour) == (ColouredEntry, "Line", "red")
+    assert LINES["line"].with_parameters() is LINES["line"]
     assert LINES["line"].parameters["slope"] == 1.0
 
 
 def test_a_member_is_named_with_its_parameters():
     assert lines("line") is LINES["line"]
-    told = lines("line:slope=-1e-1:offset=-3:up=False:unit=m=")
-    assert told.parameters == {"slope": -0.1, "offset": -3, "up": False, "unit": "m="}
-    assert told(10) == "-2m="
-    assert told.label == "Line"
-    assert lines(told) is told
+    changed = lines("line:slope=-1e-1:offset=-3:up=False:unit=m=")
+    assert changed.parameters == {"slope": -0.1, "offset": -3, "up": False, "unit": "m="}
+    assert changed(10) == "-2m="
+    assert changed.label == "Line"
+    assert lines(changed) is changed
 
 
 @pytest.mark.parametrize(

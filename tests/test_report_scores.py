@@ -68,7 +68,7 @@ def page(tmp_path_factory):
 
 def test_intervals_are_those_of_the_bootstrap():
     found = intervals.bootstrap_intervals(SCORES, GROUPS, resamples=200)
-    hits = np.stack([scores.hits for scores in SCORES.values()], axis=1)
+    hits = np.stack([scores.is_correct for scores in SCORES.values()], axis=1)
     total = np.full(5, PER_CLASS)
     labels = SCORES["joint"].labels
     draws = [

@@ -184,7 +184,7 @@ def test_ten_kills_and_a_request_to_leave_change_no_number(small, tmp_path, devi
     first, *rest = moments(whole.finish(), 6, rng)
     code, complaints = broken.stop(signal.SIGTERM, *first)
     assert code == 1, complaints
-    assert "The same command goes on" in complaints
+    assert "The same command resumes" in complaints
     assert "Traceback" not in complaints
     for moment in rest:
         broken.kill(*moment)
@@ -203,7 +203,7 @@ def sigterm():
 
 def test_a_request_to_leave_and_a_full_disk_end_a_command_in_one_line(sigterm, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train"])
-    with pytest.raises(SystemExit, match="The same command goes on from the last finished part or epoch"):
+    with pytest.raises(SystemExit, match="The same command resumes from the last finished part or epoch"):
         launch(lambda: os.kill(os.getpid(), sigterm), lambda: "")
 
     def full():

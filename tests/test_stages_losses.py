@@ -116,7 +116,7 @@ def test_a_recipe_s_loss_is_the_mean_weighted_by_the_classes(data, representatio
 
 def test_mixed_images_have_no_one_class_to_weigh(data, tiny_backbone):
     recipe = dataclasses.replace(RECIPE, class_weights="inverse_frequency")
-    with pytest.raises(ValueError, match="class_weights are of one class per image"):
+    with pytest.raises(ValueError, match="class_weights need one class per image"):
         learn_representation(data, backbone=tiny_backbone, recipe=recipe, mixup=0.2)
 
 

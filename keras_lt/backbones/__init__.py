@@ -1,4 +1,4 @@
-"""Backbones: images [B,H,W,3] -> features [B,D], and what else is asked of them.
+"""Backbones: images [B,H,W,3] -> features [B,D], and what else has to be known of them.
 
 One family: the reference's nets and the small ones in `BACKBONES`, those of `keras.applications` in `APPLICATIONS`, the
 presets of keras_hub and keras_cv, and any `keras.Model`. `find` gives the entry of each.

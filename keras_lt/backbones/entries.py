@@ -1,4 +1,4 @@
-"""A backbone as an entry: how it is built, and all that is asked of it before that."""
+"""A backbone as an entry: how it is built, and all that has to be known before that."""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,4 @@
-"""Weights from a file, of the right net or not at all."""
+"""Weights from a file of the same network; those of another are refused."""
 
 import collections
 import io

@@ -45,5 +45,5 @@ def train_all(runs: Sequence[RunConfig], *, train_one: Callable[[RunConfig], obj
     if unfinished:
         raise ValueError(
             f"{len(unfinished)} of {len(runs)} runs are not finished: {', '.join(unfinished)}. "
-            "Their own messages are above; the same command goes on, --seeds can leave them out"
+            "Their own messages are above; the same command resumes, --seeds can leave them out"
         )

@@ -1,4 +1,4 @@
-"""What is asked of a run before any work: flags against one another, against the data set, against the machine."""
+"""Checks of a run before any work: flags against one another, against the data set, against the machine."""
 
 import dataclasses
 

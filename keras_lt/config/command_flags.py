@@ -32,7 +32,7 @@ def output_dir(flag_values: flags.FlagValues = flags.FLAGS) -> str:
 def define_repeat_flags(flag_values: flags.FlagValues = flags.FLAGS):
     """Defines the flags of a run, and the seeds of those commands that do several."""
     define_flags(flag_values)
-    text = "Seeds of the runs, comma-separated; they take --seed's place."
+    text = "Seeds, comma-separated: one run each, in place of --seed."
     flags.DEFINE_list("seeds", ["0", "1", "2"], text, flag_values=flag_values)
     _define_own(flag_values, "seeds")
 

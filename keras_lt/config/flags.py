@@ -51,7 +51,7 @@ def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     """What --help says: the command's own flags, then those of a run by their topic, each with its default."""
     fields = {field.name: field for field in dataclasses.fields(RunConfig)}
     own = [flag for flag in flag_values.get_key_flags_for_module(sys.argv[0]) if flag.name not in fields]
-    sections = {"Of this command": [(flag.name, flag.help, ()) for flag in own], **{topic: [] for topic in TOPICS}}
+    sections = {"This command": [(flag.name, flag.help, ()) for flag in own], **{topic: [] for topic in TOPICS}}
     for name, field in fields.items():
         sections[field.metadata["topic"]].append((name, field.metadata["help"], field.metadata["choices"]))
     width = min(shutil.get_terminal_size((100, 24)).columns, 100)

@@ -25,18 +25,18 @@ class Renamed:
 def _gamma(values: Values, gamma: str) -> Values:
     loss = str(values["loss"])
     default = {"focal": "2.0", "sigmoid_focal": "0.5"}.get(loss)
-    return {"loss": _told(loss, "gamma", gamma, default=default)} if default else {}
+    return {"loss": _with_parameter(loss, "gamma", gamma, default=default)} if default else {}
 
 
 def _label_smoothing(values: Values, share: str) -> Values:
     loss = str(values["loss"])
-    return {"loss": _told(loss, "label_smoothing", share, default="0.0")} if loss == "cross_entropy" else {}
+    return {"loss": _with_parameter(loss, "label_smoothing", share, default="0.0")} if loss == "cross_entropy" else {}
 
 
 def _beta(values: Values, beta: str) -> Values:
     names = ("class_weights", "classifier_class_weights")
     return {
-        name: _told("effective_number", "beta", beta, default="0.9999")
+        name: _with_parameter("effective_number", "beta", beta, default="0.9999")
         for name in names
         if values[name] == "effective_number"
     }
@@ -44,10 +44,12 @@ def _beta(values: Values, beta: str) -> Values:
 
 def _epochs_for(values: Values, epochs: str) -> Values:
     given = dict(entry.split(":") for entry in epochs.split(",") if entry.count(":") == 1)
-    return {"classifiers": tuple(_told(name, "epochs", given.get(name, "")) for name in values["classifiers"])}
+    return {
+        "classifiers": tuple(_with_parameter(name, "epochs", given.get(name, "")) for name in values["classifiers"])
+    }
 
 
-def _told(name: str, parameter: str, value: str, *, default: str = "") -> str:
+def _with_parameter(name: str, parameter: str, value: str, *, default: str = "") -> str:
     return name if value == default else f"{name}:{parameter}={value}"
 
 
@@ -79,7 +81,10 @@ def translated(values: Values, old: dict[str, str]) -> Values:
         if not changes and value != renamed.default:
             raise ValueError(f"--{flag} would do nothing in this run; it is {renamed.instead} now. Received: {value}")
         if value != renamed.default:
-            warnings.warn(f"--{flag}={value} is {renamed.instead} now, and goes with the next release.", stacklevel=2)
+            warnings.warn(
+                f"--{flag}={value} is {renamed.instead} now; the old name will be removed in the next release.",
+                stacklevel=2,
+            )
         values |= changes
     for flag, names in RENAMED_VALUES.items():
         if values[flag] in names:

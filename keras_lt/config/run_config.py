@@ -82,30 +82,30 @@ class RunConfig(_RecipeFlags):
         of_the_run=False,
     )
     imbalance_ratio: float = _data(
-        0.0, "Imposes a long tail: images of the largest class over the smallest's; 0 is the data set's own."
+        0.0, "Imposes a long tail: images of the largest class divided by those of the smallest; 0 imposes none."
     )
     profile: str = _data(
         "auto",
         "Shape of an imposed long tail; auto is exponential.",
         choices=("auto", *names_in("datasets/profiles.py", "PROFILES")),
     )
-    allow_modified_lists: bool = _data(False, "Only warn where lists are not those published.")
+    allow_modified_lists: bool = _data(False, "Only warn where the image lists differ from the published ones.")
     shot_cuts: str = _data(
         "kang",
-        "Paper whose cuts make classes many-, medium- and few-shot.",
+        "Paper whose limits define many-, medium- and few-shot classes.",
         choices=names_in("metrics/shots.py", "SHOT_CUTS"),
     )
     many_above: int = _data(0, "A many-shot class has more training images than this; 0 is that of --shot_cuts.")
     few_below: int = _data(0, "A few-shot class has fewer training images than this; 0 is that of --shot_cuts.")
     on_bad_image: str = _data(
         "error",
-        "What a missing or damaged image does: end the run, or be left out.",
+        "What a missing or corrupt image does: end the run (error), or be left out (skip).",
         choices=names_in("inspection.py", "ON_BAD_IMAGE"),
     )
 
     workdir: str = _run("", "Folder of the run; empty is runs/<dataset>.", of_the_run=False)
     overwrite: bool = _run(False, "Empty the work folder first.", of_the_run=False)
-    seed: int = _run(0, "Seed of initial weights, draws and augmentations.")
+    seed: int = _run(0, "Random seed of initial weights, sampling and augmentation.")
 
     backbone: str = _network(
         "resnet8",
@@ -113,16 +113,14 @@ class RunConfig(_RecipeFlags):
         f"{_listed('backbones/__init__.py', 'BACKBONES')}, keras_applications/<net>, keras_hub/<preset>, "
         "keras_cv/<class or preset>.",
     )
-    pretrained: str = _network(
-        "", "Weights to begin with: imagenet (or a preset's own), or a file; empty is from scratch."
-    )
+    pretrained: str = _network("", "Initial weights: imagenet (or a preset's own), or a file; empty is random.")
     image_size: int = _network(0, "Side of the network's input in pixels; 0 is the data set's own.")
     train_parts: str = _network(
         "all",
-        "What stage one trains; the rest is frozen.",
+        "Parts of the network that stage one trains; the rest is frozen.",
         choices=names_in("stages/checks.py", "TRAIN_PARTS"),
     )
-    backbone_lr_multiplier: float = _network(1.0, "The backbone's learning rate over the classifier's.")
+    backbone_lr_multiplier: float = _network(1.0, "Learning rate of the backbone divided by that of the classifier.")
 
     augmentation: str = _augmentation(
         "auto",
@@ -131,9 +129,9 @@ class RunConfig(_RecipeFlags):
     )
     randaugment: int = _augmentation(0, "RandAugment operations per image, in place of colour jitter; 0 is none.")
     randaugment_magnitude: float = _augmentation(9.0, "Largest strength of a RandAugment operation, 0 to 10.")
-    random_erasing: float = _augmentation(0.0, "Probability that a window of a training image is erased.")
+    random_erasing: float = _augmentation(0.0, "Probability that a random rectangle of a training image is erased.")
     mixup: float = _augmentation(
-        0.0, "Alpha of MixUp's Beta(alpha, alpha); 0 is none. With --cutmix, one of both per batch."
+        0.0, "Alpha of MixUp's Beta(alpha, alpha); 0 is none. With --cutmix, each batch has one of the two."
     )
     cutmix: float = _augmentation(0.0, "Alpha of CutMix's Beta(alpha, alpha); 0 is none.")
 
@@ -148,13 +146,13 @@ class RunConfig(_RecipeFlags):
     )
     stage_one: str = _system(
         "images",
-        "What stage one is trained on; features are extracted once, where nothing of the backbone is trained.",
+        "What stage one is trained on: images, or features that are extracted once, for --train_parts=classifier.",
         choices=names_in("stages/checks.py", "STAGE_ONE_INPUTS"),
     )
     base_batch_size: int = _flag(
         STEPS,
         0,
-        "Batch size that --learning_rate is for; it is scaled by batch_size / base_batch_size. 0 does not scale.",
+        "Batch size that --learning_rate is for: it is scaled by batch_size / base_batch_size. 0 does not scale.",
     )
 
     classifiers: tuple[str, ...] = _stage_two(
@@ -165,53 +163,55 @@ class RunConfig(_RecipeFlags):
     )
     stage_two: str = _stage_two(
         "features",
-        "What stage two is trained on.",
+        "What stage two is trained on: features that are extracted once, or augmented images.",
         choices=names_in("stages/checks.py", "STAGE_TWO_INPUTS"),
     )
     tau_split: str = _stage_two(
         "val",
-        "What tau is chosen on; test needs --i_know_this_is_test.",
+        "Split that tau is chosen on; test needs --i_know_this_is_test.",
         choices=names_in("stages/checks.py", "TAU_SPLITS"),
     )
     i_know_this_is_test: bool = _stage_two(False, "Allows --tau_split=test; the results say so.")
     feature_views: int = _stage_two(
-        1, "Augmented views per training image that features are extracted from; 0 and 1 take the plain image."
+        1, "Augmented views of each training image to extract features of; 0 and 1 take the plain image."
     )
     feature_dtype: str = _stage_two(
         "float32",
-        "How features are stored; float16 takes half the space.",
+        "Precision in which features are stored; float16 takes half the space.",
         choices=names_in("features.py", "FEATURE_DTYPES"),
     )
     batch_norm: str = _stage_two(
         "frozen",
-        "Statistics of batch norm in stage two; update takes --stage_two=images.",
+        "Batch-norm statistics in stage two: kept as they are, or updated, with --stage_two=images.",
         choices=names_in("stages/checks.py", "BATCH_NORMS"),
     )
 
     precision: str = _machine(
         "float32",
-        "What the backbone computes in; classifiers are float32.",
+        "Precision of the backbone; classifiers compute in float32.",
         choices=names_in("stages/checks.py", "PRECISIONS"),
     )
     strategy: str = _machine(
         "auto",
-        "Devices; auto mirrors where there are several GPUs, multi_host takes every host's, on JAX.",
+        "Devices to train on: auto is every GPU of this machine (mirrored), multi_host those of several hosts, on JAX.",
         choices=names_in("distribution.py", "STRATEGIES"),
     )
     devices: tuple[str, ...] = _machine(
-        (), "What --strategy=mirrored mirrors on, such as GPU:0,GPU:1; empty is every GPU.", of_the_run=False
+        (), "Devices of --strategy=mirrored, such as GPU:0,GPU:1; empty is every GPU.", of_the_run=False
     )
 
-    export_classifier: str = _export("", "Classifier to export; empty is the best on val.", of_the_run=False)
+    export_classifier: str = _export(
+        "", "Classifier to export; empty is the best on the validation set.", of_the_run=False
+    )
     target_prior: str = _export(
         "",
-        "Class distribution that the SavedModel is for: uniform, train, or a file of one probability per class; empty "
-        "leaves logits as learned.",
+        "Class distribution where the SavedModel is used: uniform, train, or a file of one probability per class; "
+        "empty leaves the logits as learned.",
         of_the_run=False,
     )
     on_bad_request: str = _export(
         "error",
-        "What a damaged image does to a request of the SavedModel: refuse it, or get NaN and ok=false.",
+        "What a corrupt image in a request to the SavedModel does: fail the request, or get NaN and ok=false.",
         choices=names_in("serving/saved_model.py", "ON_BAD_REQUEST"),
         of_the_run=False,
     )
@@ -229,7 +229,7 @@ class RunConfig(_RecipeFlags):
 
     @property
     def data_options(self) -> dict:
-        """What the data set's function is told."""
+        """Options of the data set that are given as flags."""
         given = {"allow_modified_lists": self.allow_modified_lists, "imbalance_ratio": self.imbalance_ratio}
         given |= {"profile": "" if self.profile == "auto" else self.profile}
         return {name: value for name, value in given.items() if value}

@@ -82,4 +82,4 @@ def check(name: str, **options) -> SourceEntry:
       ValueError: there is no such data set, or it takes no such option.
     """
     _, source, options = parse(DATASETS, name, **options)
-    return source.told(**options)
+    return source.with_parameters(**options)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_lt.preprocessing import decode
 
 MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
-PREPARE = "convert it by `python -m tools.prepare`"
+PREPARE = "convert it by `python -m keras_lt.prepare`"
 
 Examined = tuple[tuple[int, int], int, bytes]  # (height, width), EXIF's orientation, hash of 16 bytes
 
@@ -29,7 +29,7 @@ def examine_encoded(encoded: bytes) -> Examined:
     except PIL.Image.DecompressionBombError:
         raise ValueError(f"more than {MOST_PIXELS:,} pixels") from None
     except Exception:  # a broken header raises nearly anything
-        raise ValueError(f"not a whole image of a known kind; it begins with {encoded[:16]!r}") from None
+        raise ValueError(f"not a complete image of a known format; it begins with {encoded[:16]!r}") from None
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"more than {MOST_PIXELS:,} pixels: {image.width} x {image.height}")
     if (image.format, image.mode) == ("BMP", "P"):
@@ -50,7 +50,7 @@ def _why_not_decoded(image: PIL.Image.Image, error: tf.errors.OpError) -> str:
     try:
         image.load()
     except Exception:  # a broken image raises nearly anything
-        return f"broken or cut short ({image.format})"
+        return f"corrupt or truncated ({image.format})"
     said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
     return f"{image.format} of a kind that TensorFlow does not decode: {PREPARE}. It says: {said}"
 

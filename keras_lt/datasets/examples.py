@@ -30,7 +30,7 @@ class Examples(abc.ABC):
       shape: of one example, (H, W, channels) or (D,); None for what differs.
       encoded: whether `read` gives an encoded image, which may be missing or damaged, rather than an array.
       in_batches: whether `reader` also takes row numbers [B]; otherwise rows are read one by one.
-      image_size: side of the images that networks see unless told otherwise, pixels; 0 where there are no images.
+      image_size: side of the images that networks take by default, pixels; 0 where there are no images.
       features: floating [N, D], where the examples are features already; None where they are images.
       called: what several of them are called.
     """

@@ -79,7 +79,7 @@ class LongTailed:
       class_names: [C], in the order of the labels.
       mean, std: image statistics per channel, RGB, on images in [0, 1].
       augmentation: the training augmentation its papers use, a name in `preprocessing.AUGMENTATIONS`.
-      image_size: side that networks see unless told otherwise, pixels; 0 becomes that of stored pixels, 224 for encoded
+      image_size: side that networks take by default, pixels; 0 becomes that of stored pixels, 224 for encoded
         images, and stays where there are no images.
       crop_fraction: side of the central crop in evaluation, as a fraction of the resized shorter side.
       val_is_carved: whether val was split off the training list.

@@ -82,7 +82,7 @@ def _dtype(kind: str | bytes, align: bool | int, copy: bool | int) -> np.dtype:
 
 
 def read_idx_pairs(folder: pathlib.Path) -> list[Arrays]:
-    """Reads train and test from the four idx files of MNIST and its kin: (images uint8 [N, H, W], labels [N]) of each.
+    """Reads train and test from the four idx files of MNIST or the like: (images uint8 [N, H, W], labels [N]) of each.
 
     Raises:
       FileNotFoundError: a file is missing, plain and gzipped.
@@ -116,7 +116,7 @@ def read_idx(path: pathlib.Path, *, rank: int) -> np.ndarray:
         try:
             encoded = gzip.decompress(encoded)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"Expected a whole gzip file. Received: {path}: {error}") from error
+            raise ValueError(f"Expected a complete gzip file. Received: {path}: {error}") from error
     magic, header = bytes((0, 0, UNSIGNED_BYTES, rank)), 4 + 4 * rank
     if len(encoded) < header or encoded[:4] != magic:
         raise ValueError(

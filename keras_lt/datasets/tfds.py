@@ -130,7 +130,7 @@ def _tfrecords(path: str) -> Iterator[tuple[mmap.mmap, int, int]]:
             start = position + LENGTH_BYTES + CRC_BYTES
             end = start + struct.unpack_from("<Q", buffer, position)[0]
             if end + CRC_BYTES > len(buffer):
-                raise ValueError(f"Expected whole TFRecords. Received: {path}, cut short in the one at {position}")
+                raise ValueError(f"Expected complete TFRecords. Received: {path}, truncated in the one at {position}")
             yield buffer, start, end
 
 

@@ -25,7 +25,7 @@ TOP = 5  # classes kept per example
 
 
 class Confusion(NamedTuple):
-    """How often examples of one class are taken for another; `share` is of the examples of the true class."""
+    """How often examples of one class are predicted as another; `share` is of the examples of the true class."""
 
     true: int
     predicted: int
@@ -57,14 +57,14 @@ class Scores:
         return self.top[:, 0]
 
     @property
-    def hits(self) -> np.ndarray:
-        """Whether an example is predicted right, bool [N]."""
+    def is_correct(self) -> np.ndarray:
+        """Whether the prediction of an example is correct, bool [N]."""
         return self.predictions == self.labels
 
     @functools.cached_property
     def correct(self) -> np.ndarray:
-        """Examples per class that are predicted right, int64 [C]."""
-        return self._per_class(self.labels[self.hits])
+        """Correctly predicted examples per class, int64 [C]."""
+        return self._per_class(self.labels[self.is_correct])
 
     @functools.cached_property
     def total(self) -> np.ndarray:
@@ -93,7 +93,7 @@ class Scores:
         """Accuracy and confidence in bins of confidence, over all examples and over those of each group of classes."""
         members = {"all": np.ones(self._classes, bool), **self.groups}
         rows = {name: classes[self.labels] for name, classes in members.items()}
-        return {name: Reliability.of(self.confidences[of], self.hits[of]) for name, of in rows.items()}
+        return {name: Reliability.of(self.confidences[of], self.is_correct[of]) for name, of in rows.items()}
 
     @property
     def summary(self) -> dict[str, float]:
@@ -113,13 +113,13 @@ class Scores:
         }
         if len(self.open_confidences):
             known, unknown = self.confidences, self.open_confidences
-            summary["open_f_measure"] = open_f_measure(self.hits, known, unknown)
+            summary["open_f_measure"] = open_f_measure(self.is_correct, known, unknown)
             summary["open_auroc"] = auroc(known, unknown)
         return summary
 
     def confused_pairs(self, k: int) -> list[Confusion]:
         """The `k` most frequent confusions; of equally frequent ones, that of the larger share first."""
-        wrong = ~self.hits
+        wrong = ~self.is_correct
         pairs, counts = np.unique(self.labels[wrong] * self._classes + self.predictions[wrong], return_counts=True)
         true, predicted = np.divmod(pairs, self._classes)
         shares = counts / self.total[true]

@@ -124,7 +124,7 @@ def sigmoid_focal(labels, logits, gamma):
 
 
 def _wrongness(labels, logits):
-    """Logits of every sigmoid's being wrong, [B, C]: of the example's own class with the other sign."""
+    """Logits of every sigmoid being incorrect, [B, C]: of the example's own class with the other sign."""
     logits = keras.ops.cast(logits, "float32")
     return logits * (1 - 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32"))
 

@@ -1,4 +1,4 @@
-"""Episodes: some base classes are taken for novel ones, of which a few examples are known."""
+"""Episodes: some base classes stand in for novel ones, of which a few examples are known."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from keras_lt.input_pipeline import prefetched
 from keras_lt.recipe import Recipe
 
 # As FSLwF's reference has them on ImageNet, where its generators are for 1, 2, 5, 10 or 20 examples.
-EXEMPLARS = 20  # of a class taken for novel
+EXEMPLARS = 20  # of a class that stands in for a novel one
 TAKEN_FOR_NOVEL = 250, 389  # so many of so many base classes
 BASE_QUERIES = 1, 3  # so many of so many queries
 
@@ -59,8 +59,8 @@ def draw_episode(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of an episode's support [M] and, beside that, of its queries.
 
-    A third of the queries are of classes that stay base classes, two thirds of those taken for novel; which of them,
-    and which of its images that are not support, is an even draw.
+    A third of the queries are of classes that stay base classes, two thirds of those standing in for novel ones; which
+    of them, and which of its images that are not support, is drawn uniformly.
 
     Args:
       rows_of: those of each base class, more than EXEMPLARS.

@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it is confident."""
+"""Calibration: whether a classifier is correct as often as it is confident."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ class Reliability:
 
     Attributes:
       count: examples per bin, int64 [15].
-      correct: those predicted right, int64 [15].
+      correct: those predicted correctly, int64 [15].
       confidence_sum: of their confidences, float64 [15].
     """
 
@@ -22,19 +22,19 @@ class Reliability:
     confidence_sum: np.ndarray
 
     @classmethod
-    def of(cls, confidences: np.ndarray, hits: np.ndarray) -> "Reliability":
-        """The bins of examples with these confidences in (0, 1], right where `hits`, both [N]."""
+    def of(cls, confidences: np.ndarray, is_correct: np.ndarray) -> "Reliability":
+        """The bins of examples with these confidences in (0, 1], correct where `is_correct`, both [N]."""
         edges = np.linspace(0, 1, ECE_BINS + 1)
         bins = np.digitize(confidences, edges[1:-1], right=True)
         return cls(
             count=np.bincount(bins, minlength=ECE_BINS),
-            correct=np.bincount(bins[hits], minlength=ECE_BINS),
+            correct=np.bincount(bins[is_correct], minlength=ECE_BINS),
             confidence_sum=np.bincount(bins, np.asarray(confidences, np.float64), minlength=ECE_BINS),
         )
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share of each bin's examples that are predicted right, [15]; NaN in an empty bin."""
+        """Share of each bin's examples that are predicted correctly, [15]; NaN in an empty bin."""
         return self._mean(self.correct)
 
     @property

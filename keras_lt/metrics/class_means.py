@@ -6,14 +6,14 @@ import numpy as np
 def class_means(correct: np.ndarray, total: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Macro-F1, and the harmonic mean, geometric mean and minimum of the per-class accuracies.
 
-    With n_c examples of class c, of which t_c are predicted right, and p_c examples predicted to be c:
+    With n_c examples of class c, of which t_c are predicted correctly, and p_c examples predicted to be c:
 
       macro_f1: mean of 2 t_c / (n_c + p_c), over classes with an example or a prediction (Opitz and Burst, 2019).
       harmonic_mean: K / sum(n_c / t_c) over the K classes with an example (Du and Wu, CVPR 2023).
       geometric_mean: product(t_c / n_c) ** (1 / K) over these (Kubat and Matwin, 1997).
       worst_class: min(t_c / n_c) over these.
 
-    The last three are 0 as soon as one class is never predicted right. The arithmetic mean is "class_mean" of
+    The last three are 0 as soon as one class is never predicted correctly. The arithmetic mean is "class_mean" of
     `shot_accuracy`.
 
     Args:

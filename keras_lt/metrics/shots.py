@@ -114,7 +114,7 @@ class ShotGroups(Mapping):
         """The accuracies of a split of which only per-class sums are left.
 
         Args:
-          correct, total: evaluated examples per class, those predicted right and all, [C].
+          correct, total: evaluated examples per class, those predicted correctly and all, [C].
         Returns: {"many", "medium", "few", "all", "class_mean"} -> accuracy in [0, 1]. "all" is over examples, the
           others are unweighted means over classes with an example in the split, NaN where there is none.
         Raises:
@@ -227,10 +227,10 @@ class ShotAccuracy(keras.metrics.Metric):
         classes = len(self.groups.class_counts)
         labels = class_ids(y_true, classes)
         # Not `==`, by which TensorFlow loses the shape where only one side's batch is known.
-        hits = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
+        is_correct = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
         weights = keras.ops.ones_like(labels) if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
         weights = keras.ops.cast(weights, self.dtype)
-        for sums, values in (self.total, weights), (self.correct, keras.ops.where(hits, weights, 0.0)):
+        for sums, values in (self.total, weights), (self.correct, keras.ops.where(is_correct, weights, 0.0)):
             of_batch = keras.ops.segment_sum(values, labels, num_segments=classes)
             sums.assign_add(keras.ops.cast(of_batch, sums.dtype))
 

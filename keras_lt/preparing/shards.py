@@ -135,7 +135,7 @@ def _serialize(example: Example) -> bytes:
         "image/class/text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[example.text.encode()])),
         "image/filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[example.name.encode()])),
     }
-    # The same bytes on every run, so that shards can be told by their sha256.
+    # The same bytes on every run, so that shards can be compared by their sha256.
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 

@@ -20,8 +20,8 @@ class Scored(Protocol):
         """Predicted classes, [N]."""
 
     @property
-    def hits(self) -> np.ndarray:
-        """Whether an image is predicted right, bool [N]."""
+    def is_correct(self) -> np.ndarray:
+        """Whether the prediction of an image is correct, bool [N]."""
 
     @property
     def reliability(self) -> Mapping[str, Reliability]:

@@ -12,7 +12,7 @@ from keras_lt.report.details import RunDetails, Scored
 
 PAIRS = 8
 MORE = 2  # times the training images of a rare class that a frequent one has at least
-SAMPLES = 8  # right, and as many wrong
+SAMPLES = 8  # correct, and as many incorrect
 PIXEL_ART = 32  # images up to this side are kept as they are
 JPEG_QUALITY = 85
 
@@ -36,14 +36,14 @@ class Class:
 
 @dataclasses.dataclass(frozen=True)
 class ConfusedPair:
-    """A class taken for one with many more training images.
+    """A class predicted as one with many more training images.
 
     Attributes:
       true, predicted: the two.
       count: test images.
       share: of the true class's test images.
       mistaken: one of these images.
-      typical: an image of the other class that is predicted right; without one, of any.
+      typical: an image of the other class that is predicted correctly; without one, of any.
     """
 
     true: Class
@@ -56,7 +56,7 @@ class ConfusedPair:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A test image, what it is and what it is taken for."""
+    """A test image, its true class and the predicted one."""
 
     picture: Picture
     true: Class
@@ -80,21 +80,21 @@ def confused_pairs(details: RunDetails, scored: Scored) -> list[ConfusedPair]:
 
 
 def _typical(scored: Scored, label: int) -> int:
-    """The first image of a class that is predicted right, else its first; -1 for a class without a test image."""
+    """The first image of a class that is predicted correctly, else its first; -1 for a class without a test image."""
     rows = np.flatnonzero(scored.labels == label)
-    right = rows[scored.hits[rows]]
+    right = rows[scored.is_correct[rows]]
     return int([*right[:1], *rows[:1], -1][0])
 
 
 def samples(details: RunDetails, scored: Scored) -> tuple[str, list[Sample], list[Sample]]:
-    """Predictions right and wrong of the rarest group that has test images, drawn by chance with a fixed seed.
+    """Correct and incorrect predictions of the rarest group that has test images, drawn by chance with a fixed seed.
 
     Returns: the group's name, and images of as many of its classes as there can be.
     """
     groups = details.groups
     group = next((g for g in ("few", "medium", "many") if groups[g][scored.labels].any()), "")
     rows = np.flatnonzero(groups[group][scored.labels]) if group else np.zeros(0, np.int64)
-    chosen = [_spread(rows[scored.hits[rows] == right], scored.labels) for right in (True, False)]
+    chosen = [_spread(rows[scored.is_correct[rows] == right], scored.labels) for right in (True, False)]
     pictures = iter(_pictures(details, [row for half in chosen for row in half], scored))
     right, wrong = (
         [

@@ -40,8 +40,8 @@ def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, res
         return Intervals()
     names, labels = list(scores), next(iter(scores.values())).labels
     weights = _weights(labels, groups)
-    hits = np.stack([scored.hits for scored in scores.values()], axis=1)
-    sums = stratified_bootstrap(hits, labels, classes=weights.shape[1], resamples=resamples)
+    is_correct = np.stack([scored.is_correct for scored in scores.values()], axis=1)
+    sums = stratified_bootstrap(is_correct, labels, classes=weights.shape[1], resamples=resamples)
     estimates = np.stack([weights @ correct for correct in sums])  # [R, S, K]
 
     def by_name(of: np.ndarray) -> dict[str, Ends]:
@@ -53,7 +53,7 @@ def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, res
 
 
 def _weights(labels: np.ndarray, groups: ShotGroups) -> np.ndarray:
-    """What an image of each class that is predicted right adds to each of `SCORES`, [S, C]; NaN for an empty group."""
+    """What a correct image of each class adds to each of `SCORES`, [S, C]; NaN for an empty group."""
     total = np.bincount(labels, minlength=len(groups.class_counts))
     shown = total > 0
     means = [*groups.values(), shown]

@@ -24,7 +24,7 @@ ERRORS = ("ece", "ece_many", "ece_medium", "ece_few")  # of these the lowest is 
 def measure_table(results: Mapping) -> tuple[list[str], list[list[Cell]]]:
     """Header and a row per classifier, without the columns that no classifier has a number in; both empty without any.
 
-    The best of a column is marked as printed. A mean that is 0 for all, as one class is never predicted right, is not.
+    The best of a column is marked as printed. A mean that is 0 for all, as one class is never correct, is not.
     """
     tests = {name: classifier["test"] for name, classifier in results["classifiers"].items()}
     columns = {}

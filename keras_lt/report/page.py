@@ -57,7 +57,7 @@ def render_page(
         shown=shown,
         pairs=examples.confused_pairs(details, scored) if scored else [],
         group=group,
-        samples={"Right": right, "Wrong": wrong} if scored and details.thumbnails else {},
+        samples={"Correct": right, "Incorrect": wrong} if scored and details.thumbnails else {},
         flags={name: _flag(value) for name, value in details.flags.items()},
     )
 

@@ -11,13 +11,13 @@ from keras_lt.report.style import GROUP_SHADES, INK, Style
 from keras_lt.report.tables import display_name
 
 FEW_CLASSES = 20  # up to here every class is drawn and named; beyond, lines are smoothed over rank
-MOST_POINTS = 400  # per line: more cannot be told apart, and 8142 classes would weigh megabytes
+MOST_POINTS = 400  # per line: more cannot be distinguished, and 8142 classes would weigh megabytes
 LONGEST_NAME = 16  # characters of a class name below its tick
 ROOM = 0.08  # share of the axis that a group's label, or the label of a tick, takes
 
 
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """Running mean over `window` (odd) neighbors, [C] -> [C]; it skips NaN and is cut short at both ends."""
+    """Running mean over `window` (odd) neighbors, [C] -> [C]; it skips NaN and is truncated at both ends."""
     values = np.asarray(values, np.float64)
     known = ~np.isnan(values)
     sums, numbers = (np.insert(np.cumsum(terms), 0, 0) for terms in (np.where(known, values, 0.0), known))
@@ -63,7 +63,7 @@ class Ranks:
 
     @property
     def shown(self) -> np.ndarray:
-        """Positions that a line is drawn through: all, or so many as can be told apart."""
+        """Positions that a line is drawn through: all, or so many as can be distinguished."""
         return np.linspace(0, len(self) - 1, min(len(self), MOST_POINTS)).round().astype(int)
 
     def draw_axis(self, ax: Axes) -> None:

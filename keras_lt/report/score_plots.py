@@ -118,7 +118,7 @@ def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: M
         figure,
         name="reliability",
         title="Confidence against accuracy",
-        caption="Below the diagonal a classifier is surer than it is right. ECE, the expected calibration error: mean "
+        caption="Below the diagonal a classifier is overconfident. ECE, the expected calibration error: mean "
         f"distance to the diagonal over images. Bins of fewer than {LEAST_IMAGES} images are not drawn.",
         alt=f"Expected calibration error of {'; '.join(alt)}.",
     )

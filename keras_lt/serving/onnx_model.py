@@ -49,5 +49,5 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ..
         difference = np.abs(logits - expected).max()
         if not difference <= TOLERANCE * max(1, np.abs(expected).max()):
             raise RuntimeError(
-                f"ONNX Runtime's logits differ from TensorFlow's by {difference:g}: {path.name} is no good"
+                f"ONNX Runtime's logits differ from TensorFlow's by {difference:g}: {path.name} cannot be used"
             )

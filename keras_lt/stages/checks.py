@@ -1,4 +1,4 @@
-"""What is asked of both stages before any work, and what they choose by name."""
+"""Checks of both stages before any work, and their choices by name."""
 
 import dataclasses
 import warnings
@@ -81,12 +81,12 @@ def check_stage_one(
     mixed = ", ".join(f"{name}={value}" for name, value in mixes.items() if value)
     if mixed and recipe.weights_entry.weighs:
         raise ValueError(
-            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            "class_weights need one class per image, and mixup and cutmix give it two. "
             f"Received: class_weights={recipe.class_weights}, {mixed}"
         )
     if recipe.resampling_entry.makes_features:
         raise ValueError(
-            "Stage one resamples images; what makes new features is of stage two. "
+            "Stage one resamples images; what makes new features belongs to stage two. "
             f"Received: resampling={recipe.resampling}"
         )
     if stage_one == "features":
@@ -102,7 +102,7 @@ def check_stage_one(
             )
         if mixed or recipe.feature_loss:
             raise ValueError(
-                "stage_one=features has no images to mix, and features that no loss moves. "
+                "stage_one=features neither mixes images nor trains features. "
                 f"Received: {mixed or f'feature_loss={recipe.feature_loss}'}"
             )
     if recipe.corrects_twice:
@@ -192,7 +192,7 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         of=f"classifier={name}",
         name=text,
     )
-    entry = entry.told(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
+    entry = entry.with_parameters(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
     own_recipe = {
         field: value.format(**entry.parameters) if isinstance(value, str) else value
         for field, value in entry.recipe.items()
@@ -237,11 +237,11 @@ def check_stage_two(
         return
     if on_images and recipe.resampling_entry.makes_features:
         raise ValueError(
-            f"{name} is trained on images, and new features are none. Received: resampling={recipe.resampling}"
+            f"{name} is trained on images, and its resampling makes features. Received: resampling={recipe.resampling}"
         )
     if on_images and mixes and recipe.weights_entry.weighs:
         raise ValueError(
-            "class_weights are of one class per image, and mixup and cutmix give it two. "
+            "class_weights need one class per image, and mixup and cutmix give it two. "
             f"Received: {name} on images, class_weights={recipe.class_weights}"
         )
     needed = recipe.loss_entry.needed_head
@@ -270,7 +270,7 @@ def check_own_classifier(method: str, recipe: Recipe, *, on_images: bool = False
         )
     if on_images and recipe.resampling_entry.makes_features:
         raise ValueError(
-            f"method={method} trains its classifier on images, and new features are none. "
+            f"method={method} trains its classifier on images, and its resampling makes features. "
             f"Received: resampling={recipe.resampling}"
         )
 

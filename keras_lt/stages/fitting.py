@@ -207,6 +207,6 @@ def on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
 
 
 def save_model(model: keras.Model, path: str | os.PathLike):
-    """Writes a `.keras` file, whole or not at all."""
+    """Writes a `.keras` file, completely or not at all."""
     with atomic(path) as scratch:
         model.save(scratch)

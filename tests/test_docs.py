@@ -1,0 +1,153 @@
+"""The README and docs/ point at what there is, and their examples run."""
+
+import dataclasses
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_lt
+from keras_lt import classifiers, datasets, losses, samplers
+from keras_lt.config import RunConfig
+from keras_lt.registry import names_in
+from tests.test_imports import ROW_OF
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+# Of other programs that commands in the pages start, and of ours that read their arguments themselves.
+FOREIGN_FLAGS = {"detach", "wait", "logdir", "flagfile", "help"}
+OWN_FLAGS = r'(?:add_argument\(\s*|DEFINE_\w+\(\s*)"(?:--)?(\w+)"|^        "(\w+)": "'
+FAMILIES = [
+    ("samplers.py", "SAMPLERS"),
+    ("losses/__init__.py", "LOSSES"),
+    ("losses/on_features.py", "FEATURE_LOSSES"),
+    ("losses/class_weights.py", "CLASS_WEIGHTS"),
+    ("classifiers/__init__.py", "CLASSIFIERS"),
+    ("methods/__init__.py", "METHODS"),
+    ("backbones/__init__.py", "BACKBONES"),
+    ("resampling/lists.py", "RESAMPLING"),
+]
+
+
+def anchors(text):
+    """Those that GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def examples(page):
+    return re.findall(r"^```python\n(.*?)^```", TEXTS[page], re.DOTALL | re.M)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent / path if path else ROOT / page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    for page in TEXTS:
+        assert page == "README.md" or f"]({page})" in TEXTS["README.md"]
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_flags_exist(page):
+    sources = "\n".join(
+        path.read_text("utf-8") for folder in ("keras_lt", "tools") for path in (ROOT / folder).rglob("*.py")
+    )
+    own = {name for pair in re.findall(OWN_FLAGS, sources, re.M) for name in pair}
+    known = {field.name for field in dataclasses.fields(RunConfig)} | own | FOREIGN_FLAGS
+    assert set(re.findall(r"(?<![\w-])--([a-z]\w*)", TEXTS[page])) <= known
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_flag_files_exist(page):
+    for name in re.findall(r"flags/(\w+)\.cfg", TEXTS[page]):
+        assert (ROOT / "flags" / f"{name}.cfg").exists(), name
+
+
+def test_flag_files_of_the_table_exist():
+    systems = re.findall(r"^\|[^|]+\|([^|]+)\|", TEXTS["docs/systems.md"].split("## Samplers")[0], re.M)
+    for system in re.findall(r"`(\w+)`", "".join(systems)):
+        assert list((ROOT / "flags").glob(f"*_{system}.cfg")), system
+
+
+@pytest.mark.parametrize(("path", "family"), FAMILIES)
+def test_every_member_is_described(path, family):
+    for name in names_in(path, family):
+        assert f"`{name}" in TEXTS["docs/systems.md"] or f"{name}|" in TEXTS["docs/systems.md"], name
+
+
+def test_the_table_of_modules_is_that_of_the_imports():
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", TEXTS["docs/design.md"], re.M)
+    written = {name: int(row) for row, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert written == {module: row for module, row in ROW_OF.items() if module != "__main__"}
+
+
+def test_the_readme_stays_short():
+    assert TEXTS["README.md"].count("\n") < 185
+    assert len(re.findall(r"^pip install -e ", TEXTS["README.md"], re.M)) == 2
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"version: {keras_lt.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {keras_lt.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_example_on_embeddings_runs():
+    (example,) = (block for block in examples("README.md") if "embeddings" in block)
+    names = {}
+    exec(example, names)
+    assert names["crt"].val["all"] > 0.5
+
+
+def test_the_example_on_groups_runs(capsys):
+    (example,) = (block for block in examples("docs/data.md") if "ShotGroups" in block)
+    exec(example)
+    assert "{'many': 1, 'medium': 1, 'few': 1}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def families():
+    """The dicts that the design page adds to, as they were when the test is over."""
+    changed = (losses.LOSSES, samplers.SAMPLERS, classifiers.CLASSIFIERS, datasets.DATASETS)
+    before = [dict(family) for family in changed]
+    yield changed
+    for family, members in zip(changed, before, strict=True):
+        family.clear()
+        family.update(members)
+
+
+@pytest.mark.usefixtures("families")
+def test_what_the_design_page_adds_is_a_member():
+    for example in examples("docs/design.md"):
+        exec(example, {})
+    recipe = keras_lt.Recipe(epochs=1, batch_size=16, loss="poly1:epsilon=2", sampler="from_balanced:q=1")
+    loss = recipe.loss_entry(np.array([4, 2, 1]))(np.array([0]), np.zeros((1, 3), "float32"))
+    np.testing.assert_allclose(loss, np.log(3) + 2 * (1 - 1 / 3), rtol=1e-6)
+    np.testing.assert_allclose(recipe.sampler_entry([30, 10], 1.0), [0.75, 0.25])
+    assert keras_lt.load("noise:classes=4").class_counts.tolist() == [40, 20, 10, 5]
+    rng, labels = np.random.default_rng(0), np.repeat(range(4), [40, 20, 10, 5])
+    features = {split: keras_lt.FeatureSet(rng.normal(size=(75, 4)), labels) for split in ("train", "val")}
+    learned = keras_lt.learn_classifier("balanced_head:epochs=1:batch_size=25", features=features)
+    assert isinstance(learned.model, keras.Model)
+
+
+def test_the_api_pages_have_every_public_name(tmp_path):
+    """The names that are loaded when first used among them, without a warning."""
+    pytest.importorskip("pdoc")
+    from tools.api_pages import write_pages  # noqa: PLC0415 - imports pdoc
+
+    write_pages(tmp_path)
+    text = (tmp_path / "keras_lt.html").read_text(encoding="utf-8")
+    for name in keras_lt.__all__:
+        assert f'id="{name}"' in text or f"keras_lt/{name}.html" in text, name
+    assert 'id="sample_indices"' in (tmp_path / "keras_lt/resampling.html").read_text(encoding="utf-8")
