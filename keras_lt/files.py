@@ -128,6 +128,11 @@ def unknown_in(folder: pathlib.Path, known: Sequence[str]) -> list[pathlib.Path]
     return [path for path in sorted(folder.rglob("*")) if not _is_folder(path) and not _fits(path, folder, own)]
 
 
+def holds_anything(folder: pathlib.Path) -> bool:
+    """Whether there is such a folder with anything but a lock in it."""
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+
+
 def check_replaceable(path: pathlib.Path, known: Sequence[str]):
     """Raises ValueError where a path is a folder that holds anything but known files, as `unknown_in`."""
     if path.is_dir() and (unknown := unknown_in(path, known)):
@@ -195,7 +200,7 @@ def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSErro
 def write_json(path: str | os.PathLike, value):
     """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
     with atomic(path) as scratch:
-        scratch.write_text(json.dumps(_without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike):
@@ -217,13 +222,14 @@ def read_history(path: str | os.PathLike) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def _without_nan(value):
+def without_nan(value):
+    """A value as JSON gives it back: plain numbers, lists and dicts, null for NaN."""
     if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
+        return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _without_nan(value.tolist())
+        return without_nan(value.tolist())
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -80,7 +80,7 @@ def finish(run: Run) -> dict:
         written = write_report(run.folder, results, report_details(run, outcomes, exported=chosen))
     if keras.backend.backend() == "tensorflow":
         with part(f"SavedModel of {chosen}"):
-            exported = run.latest_export(chosen) or run.export(chosen)
+            exported = run.current_export(chosen) or run.export(chosen)
     else:
         exported = f"KERAS_BACKEND=tensorflow python -m keras_lt.export --workdir={run.folder} writes it"
     run.save_results(results)  # at the end, since a folder that has them is a finished run

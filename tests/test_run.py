@@ -9,6 +9,7 @@ import pytest
 import keras_lt
 from keras_lt import repeat, train
 from keras_lt.config import RunConfig
+from keras_lt.config.checks import check_with_data
 from keras_lt.evaluation import evaluate_classifier
 from keras_lt.features import extract_features
 from keras_lt.files import read_json
@@ -233,3 +234,50 @@ def test_overwrite_refuses_a_folder_that_may_be_somebody_elses(tmp_path, monkeyp
     with pytest.raises(SystemExit, match=message):
         train.run(config)
     assert contents(folder) == before
+
+
+def test_a_run_is_not_gone_on_with_by_other_data(run_config, tmp_path):
+    folder, before = tmp_path / "grown", contents(run_config.folder)
+    shutil.copytree(run_config.data_dir, folder, ignore=shutil.ignore_patterns("run"))
+    images, labels = squares(COUNTS, seed=0)
+    more = np.concatenate([images, images[:1] // 2])
+    np.savez(folder / "train.npz", images=more, labels=np.append(labels, labels[0]))
+    with pytest.raises(SystemExit, match=r"only added .* train: images 1 new.*--overwrite trains again"):
+        train.run(dataclasses.replace(run_config, data_dir=str(folder)))
+    np.savez(folder / "train.npz", images=images // 2, labels=labels)
+    with pytest.raises(SystemExit, match=r"run of other data: train: images 150 new, 150 gone.*--workdir"):
+        train.run(dataclasses.replace(run_config, data_dir=str(folder)))
+    with pytest.raises(ValueError, match="run of other data"):
+        keras_lt.Run(run_config.folder, data_dir=str(folder)).features("test")
+    np.savez(folder / "train.npz", images=images, labels=labels)
+    (folder / "classes.txt").write_text("dark\ngrey\nwhite\n")
+    with pytest.raises(SystemExit, match=r"3 classes are new: dark, grey, white"):
+        train.run(dataclasses.replace(run_config, data_dir=str(folder)))
+    assert contents(run_config.folder) == before
+
+
+def test_a_folder_of_version_01_has_its_data_written_down(run_config, tmp_path):
+    shutil.copytree(run_config.folder, tmp_path / "run")
+    run = keras_lt.Run(tmp_path / "run")
+    run.data_file.unlink()
+    assert run.recorded_data is None
+    assert len(run.data.train) == 150
+    run.save_config()
+    assert run.recorded_data.differences(run.current_data) == []
+
+
+def test_an_export_needs_no_image_and_is_written_anew_where_flags_came_later(run_config, tmp_path):
+    shutil.copytree(run_config.folder, tmp_path / "run")
+    run = keras_lt.Run(tmp_path / "run", data_dir="/gone")
+    assert run.current_export("crt") == run.latest_export("crt")
+    run = keras_lt.Run(tmp_path / "run", data_dir="/gone", target_prior="uniform")
+    assert run.current_export("joint") is None
+    written = run.export("joint")
+    assert run.current_export("joint") == written
+
+
+def test_a_run_does_not_lie_among_the_images_that_it_reads(tmp_path):
+    write_all(tmp_path, ("cat/1.png", "dog/1.png"))
+    config = RunConfig(dataset="folder", data_dir=str(tmp_path), workdir=str(tmp_path / "runs/folder"))
+    with pytest.raises(ValueError, match="work folder must lie outside of the images"):
+        check_with_data(config, keras_lt.load("fashion_lt"), None)

@@ -42,7 +42,7 @@ DATASETS: dict[str, SourceEntry] = {
         fashion_mnist_lt, label="Fashion-MNIST-LT", reads="the four idx files", needs_folder=False
     ),
     "mnist_lt": SourceEntry(mnist_lt, label="MNIST-LT", reads="the four idx files", needs_folder=False),
-    "folder": SourceEntry(folder, reads=FOLDER_READS),
+    "folder": SourceEntry(folder, reads=FOLDER_READS, reads_all=True),
     "lists": SourceEntry(lists, reads="train.txt, test.txt and optionally val.txt, of `relative/path label` lines,"),
     "csv": SourceEntry(csv, reads="train.csv, test.csv and optionally val.csv, of `path,label`, or one images.csv"),
     "arrays": SourceEntry(arrays, reads=ARRAYS_READS),

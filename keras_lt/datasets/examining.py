@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_lt.preprocessing import decode
 
 MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
-PREPARE = "convert it by `python -m tools.prepare`"
+PREPARE = "convert it by `python -m keras_lt.prepare`"
 
 Examined = tuple[tuple[int, int], int, bytes]  # (height, width), EXIF's orientation, hash of 16 bytes
 

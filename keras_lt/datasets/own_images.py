@@ -7,23 +7,27 @@ from csv import DictReader
 
 import numpy as np
 
+from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_lists import numbered_classes, read_class_names, read_list, read_open_list
-from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
+from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, divide
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+VAL_NAMES = ("val", "valid", "validation")
+SPLIT_FOLDERS = ("train", *VAL_NAMES, "test", "open")
+RUN_FLAGS = "flags.cfg"  # in the work folder of a run
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
 FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <class>/ alone,"
-FEWEST_TO_SPLIT = 3  # images of a class: one for each split
 
 
 def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own images in a folder per class: `train/<class>/`, `test/<class>/` and, if there is one, `val/`.
 
-    Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/` a tenth of each
-    training class is carved off. Images at any depth in `open/`, if there is one beside `train/`, are the open set, of
-    no class. Without `train/` and `test/` the folders in `data_dir` are the classes, and each is split at random
-    70 / 10 / 20 into train, val and test, at least one each; a class of one or two images is in train alone. Hidden
-    files and folders are passed over, and so are files without an image's extension.
+    Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/`, which may also
+    be called `valid/` or `validation/`, a tenth of train is carved off. Images at any depth in `open/`, if there is one
+    beside `train/`, are the open set, of no class. Without `train/` and `test/` the folders in `data_dir` are the
+    classes, and each is split 70 / 10 / 20 into train, val and test on average: by the names of the images, so that new
+    ones move no other. Hidden files and folders are passed over, and so are files without an image's extension and work
+    folders of runs.
 
     Args:
       seed: of the split and the carving.
@@ -43,16 +47,22 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     if missing:
         raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
     class_names, splits, ignored = _folders(root / "train"), {}, 0
-    for split in [split for split in ("train", "val", "test") if split in found]:
-        unknown = sorted(set(_folders(root / split)) - set(class_names))
+    of_val = [name for name in found if name in VAL_NAMES]
+    if len(of_val) > 1:
+        raise ValueError(f"val must be one folder. Received: {root} with {', '.join(of_val)}")
+    for split, place in [("train", "train"), *(("val", name) for name in of_val), ("test", "test")]:
+        unknown = sorted(set(_folders(root / place)) - set(class_names))
         if unknown:
-            raise ValueError(f"Every class needs a folder in train/. Received: {split}/ with {', '.join(unknown[:5])}")
-        splits[split], more = _read_folders(root / split, class_names)
+            raise ValueError(f"Every class needs a folder in train/. Received: {place}/ with {', '.join(unknown[:5])}")
+        splits[split], more = _read_folders(root / place, class_names)
         ignored += more
     if "open" in found:
         splits["open_set"], more = _read_unlabelled(root / "open")
         ignored += more
-    return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=_ignored_note(ignored))
+    notes = _ignored_note(ignored)
+    if others := sorted(set(found) - {"train", "test", "open", *of_val}):
+        notes += (f"Folders beside train/ and test/ that are no split were ignored: {', '.join(others)}.",)
+    return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
 
 
 def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
@@ -138,7 +148,18 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
 
 def _folders(root: pathlib.Path) -> list[str]:
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_read(entry))
+
+
+def _is_read(folder: os.DirEntry) -> bool:
+    """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    if os.path.exists(os.path.join(folder, RUN_FLAGS)):
+        return False
+    inside = pathlib.Path(folder).iterdir()
+    first = next(inside, None)
+    return first is None or not all(path.joinpath(RUN_FLAGS).exists() for path in (first, *inside))
 
 
 def _files(root: str | os.PathLike) -> Iterator[str]:
@@ -147,7 +168,7 @@ def _files(root: str | os.PathLike) -> Iterator[str]:
         for entry in entries:
             if not entry.is_dir():
                 yield entry.path
-            elif not entry.name.startswith("."):
+            elif _is_read(entry):
                 yield from _files(entry.path)
 
 
@@ -169,9 +190,8 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
         paths += sorted(images)
         counts.append(len(images))
         ignored += len(files) - len(images)
-    return Split(
-        np.array(paths, dtype=str), np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
-    ), ignored
+    labels = np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
+    return Split(ImageFiles(np.array(paths, dtype=str), root=root), labels), ignored
 
 
 def _is_image(path: str) -> bool:
@@ -186,23 +206,14 @@ def _ignored_note(ignored: int) -> tuple[str, ...]:
 
 
 def _split_by_class(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Train, val and test drawn from each class, whose draw depends on the seed and its own images alone; and notes."""
-    rows = {"train": [], "val": [], "test": []}
-    counts = np.bincount(split.labels)
-    for label, of_class in enumerate(np.split(np.arange(len(split)), np.cumsum(counts)[:-1])):
-        shuffled = np.random.default_rng((seed, label)).permutation(of_class)
-        val, test = (
-            max(round(fraction * len(shuffled)), 1) if len(shuffled) >= FEWEST_TO_SPLIT else 0
-            for fraction in (VAL_FRACTION, TEST_FRACTION)
-        )
-        for part, chosen in zip(("val", "test", "train"), np.split(shuffled, [val, val + test]), strict=True):
-            rows[part].append(chosen)
-    splits = {part: split.subset(np.sort(np.concatenate(chosen))) for part, chosen in rows.items()}
+    """Train, val and test, as `divide` draws them; and notes."""
+    rows = divide(split, {"val": VAL_FRACTION, "test": TEST_FRACTION}, seed=seed)
+    splits = {part: split.subset(rows[number]) for part, number in {"train": 0, "val": 1, "test": 2}.items()}
     sizes = " / ".join(str(len(part)) for part in splits.values())
-    notes = (f"{name} has no train and test: each class was split at random, {sizes} images train / val / test.",)
-    small = np.count_nonzero(counts < FEWEST_TO_SPLIT)
-    if small:
-        notes += (f"{small} classes have fewer than {FEWEST_TO_SPLIT} images, all of them in train.",)
+    notes = (f"{name} has no train and test: its images were split by their names, {sizes} train / val / test.",)
+    missing = len(np.unique(split.labels)) - len(np.unique(splits["test"].labels))
+    if missing:
+        notes += (f"{missing} classes have no image in test: they are small, and a fifth of each is test on average.",)
     return splits, notes
 
 
@@ -251,7 +262,7 @@ def _listed(
 ) -> LongTailed:
     """A data set of (paths [N], labels [N]) per split."""
     splits = {
-        split: Split(np.array([os.path.join(root, path) for path in paths], dtype=str), labels)
+        split: Split(ImageFiles(np.array([os.path.join(root, path) for path in paths], dtype=str), root=root), labels)
         for split, (paths, labels) in entries.items()
     }
     class_names = class_names or numbered_classes(splits.values())
