@@ -27,6 +27,7 @@ from keras_lt.input_pipeline import (
     view_batches,
     weighted,
 )
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
@@ -139,6 +140,7 @@ class FeatureSet:
         return prefetched(weights(index_batches.map(batch)))
 
 
+@plain_settings(dtype_policy="float32")
 def extract_features(
     backbone: keras.Model,
     split: Split,

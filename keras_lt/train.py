@@ -27,6 +27,7 @@ with quietly(__name__, functools.partial(config.print_help, config.define_flags)
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
     from keras_lt.evaluation import thumbnails
     from keras_lt.features import FeatureSet
+    from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
     from keras_lt.report import RunDetails, terminal_table, write_report
@@ -35,6 +36,7 @@ with quietly(__name__, functools.partial(config.print_help, config.define_flags)
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
 
 
+@plain_settings(dtype_policy="float32")
 def run(run_config: RunConfig) -> dict:
     """Does what is missing of a run, and returns its results."""
     this_run = Run.of(run_config)

@@ -9,6 +9,7 @@ import keras
 from keras_lt.backbones import parts
 from keras_lt.backbones.local_weights import load_weights
 from keras_lt.backbones.normalizations import Normalization
+from keras_lt.keras_settings import plain_settings
 from keras_lt.registry import Entry
 
 
@@ -40,6 +41,7 @@ class BackboneEntry(Entry):
     imagenet_instead: str = ""
     can_branch: bool = False
 
+    @plain_settings()
     def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
         """Images [B,H,W,3] -> features float32 [B,D]; `parts` says of which layers.
 

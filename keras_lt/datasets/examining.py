@@ -8,9 +8,8 @@ import PIL.ExifTags
 import PIL.Image
 import tensorflow as tf
 
-from keras_lt.preprocessing import decode
+from keras_lt.preprocessing import MOST_PIXELS, decode
 
-MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
 PREPARE = "convert it by `python -m keras_lt.prepare`"
 
 Examined = tuple[tuple[int, int], int, bytes]  # (height, width), EXIF's orientation, hash of 16 bytes

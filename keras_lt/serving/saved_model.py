@@ -14,6 +14,7 @@ import keras_lt
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, write_json
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
@@ -28,6 +29,7 @@ MADE_BY = "made_by.json"
 ONNX = "assets.extra/model.onnx"
 
 
+@plain_settings(dtype_policy="float32")
 def export_saved_model(
     model: keras.Model,
     path: str | os.PathLike,

@@ -16,6 +16,7 @@ from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_history, read_json, write_history, write_json
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.stages.checks import available_backbone, check_hosts, check_stage_one, head_entry
@@ -71,6 +72,7 @@ def read_preprocessing(folder: str | os.PathLike) -> Preprocessing:
     return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
 
 
+@plain_settings(dtype_policy="float32")
 def learn_representation(
     data: LongTailed,
     *,
