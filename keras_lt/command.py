@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, logging
 
+from keras_lt.files import read_text
+
 FLAG_FILE = ("--flagfile", "-flagfile")
 HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
@@ -99,7 +101,7 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
         if path is None:
             read.append(f"{flag}={name}")  # absl says that it is not there
         elif path not in inside:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in read_text(path).splitlines()]
             flags = [line for line in lines if line and not line.startswith(COMMENT)]
             read += with_flag_files(flags, (*inside, path))
     return read
@@ -107,6 +109,9 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
 
 def launch(main: Callable[[], None]):
     """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to end
 
     def run(arguments):
         logging.set_verbosity(logging.WARNING)
@@ -120,4 +125,6 @@ def launch(main: Callable[[], None]):
         except KeyboardInterrupt:
             sys.exit("\nStopped. The same command goes on from the last finished part or epoch.")
 
-    app.run(run, argv=[sys.argv[0], *with_flag_files(sys.argv[1:])])
+    with plain_errors():
+        arguments = with_flag_files(sys.argv[1:])
+    app.run(run, argv=[sys.argv[0], *arguments])

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, folders that one process has for itself, JSON and histories."""
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -201,6 +202,23 @@ def write_json(path: str | os.PathLike, value):
     """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
     with atomic(path) as scratch:
         scratch.write_text(json.dumps(without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a file that a user wrote: UTF-8 or, with a byte order mark, UTF-16, which editors of Windows write.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    content = pathlib.Path(path).read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: save it as that. Received: {error}") from error
+    if "\0" in text:
+        raise ValueError(f"{path} must be text in UTF-8: save it as that. Received: bytes of zero in it")
+    return text.replace("\r\n", "\n")
 
 
 def read_json(path: str | os.PathLike):

@@ -352,9 +352,9 @@ def _other_data(run: Run, differences: Sequence[str], *, grew: bool) -> str:
 def _check_classes(run: Run, data: LongTailed):
     """Raises ValueError where a run of version 0.1, of which nothing else is known, has other classes."""
     for name in run.finished_classifiers[:1]:
-        classes = {len(column) for column in run.outcome(name)["per_class"].values()}
-        if classes and classes != {len(data.class_names)}:
-            raise ValueError(_other_data(run, [f"{len(data.class_names)} classes, {max(classes)} there"], grew=False))
+        classes = len(run.outcome(name)["per_class"])
+        if classes != len(data.class_names):
+            raise ValueError(_other_data(run, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_CLASSES = 10_000_000  # tables are made by the largest label
 OPEN = -1  # the label of images of no class, as in the published lists
 
 
@@ -41,6 +42,10 @@ class Split:
             )
         if labels.size and not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Labels must be integers. Received: dtype={labels.dtype}")
+        if labels.size and not OPEN <= int(labels.min()) <= int(labels.max()) < MOST_CLASSES:
+            raise ValueError(
+                f"Labels must be class ids from 0, or {OPEN} for no class. Received: {labels.min()}..{labels.max()}"
+            )
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
     def __len__(self) -> int:

@@ -1,15 +1,18 @@
 """The user's own image files: folders of classes, lists of paths, or csv tables."""
 
+import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from csv import DictReader
+from csv import Error as CsvError
 
 import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
-from keras_lt.datasets.image_lists import numbered_classes, read_class_names, read_list, read_open_list
+from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, divide
+from keras_lt.files import read_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 VAL_NAMES = ("val", "valid", "validation")
@@ -110,9 +113,12 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         files = _split_files(root, "csv", "{}.csv")
         tables = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
     names = read_class_names(root)
-    if not all(label.isdecimal() for table in tables.values() for _, label in table):
+    if not all(label.isascii() and label.isdecimal() for table in tables.values() for _, label in table):
         names = names or sorted({label for _, label in tables["train"]})
         tables = _numbered(tables, names)
+    for split, table in tables.items():
+        if wrong := [str(label) for _, label in table if not is_class_id(str(label))]:
+            raise ValueError(f"Labels must be class ids from 0. Received: {split} with {wrong[0]}")
     entries = {
         split: (
             np.array([path for path, _ in table], dtype=str),
@@ -232,16 +238,18 @@ def _split_files(root: pathlib.Path, dataset: str, pattern: str) -> dict[str, pa
 
 def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The rows of a csv file, their values in the order of `columns`."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
-        reader = DictReader(file)
+    reader = DictReader(io.StringIO(read_text(path), newline=""))
+    rows = []
+    try:
         found = reader.fieldnames or ()
         if sorted(found) != sorted(columns):
             raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {','.join(found)}")
-        rows = []
         for row in reader:
             if None in row or not all(row.values()):  # too many values, or too few
                 raise ValueError(f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num}")
             rows.append(tuple(row[column] for column in columns))
+    except CsvError as error:
+        raise ValueError(f"Expected a csv file. Received: {path}:{reader.line_num}: {error}") from error
     return rows
 
 
