@@ -20,7 +20,7 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }
 
-TEST = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "ruff>=0.8", "scipy>=1.12"]
+TEST = ["hypothesis>=6.100", "ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "ruff>=0.8", "scipy>=1.12"]
 
 setup(
     name="keras_lt",

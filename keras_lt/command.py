@@ -16,6 +16,7 @@ from keras_lt.files import read_text
 FLAG_FILE = ("--flagfile", "-flagfile")
 HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
+BACKENDS = ("tensorflow", "jax")
 
 
 def answer_help(module: str, print_help: Callable[[], None]):
@@ -48,6 +49,15 @@ def quietly(module: str = "", print_help: Callable[[], None] | None = None) -> I
         try:
             yield
             sys.modules["tensorflow"].config.list_physical_devices()  # where there is no GPU it says so, once
+            backend = sys.modules["keras"].backend.backend() if "keras" in sys.modules else BACKENDS[0]
+            if module == "__main__" and backend not in BACKENDS:
+                sys.exit(f"Error: commands run on KERAS_BACKEND={' or '.join(BACKENDS)}. Received: {backend}")
+        except SystemExit:
+            raise
+        except ImportError as error:
+            if module != "__main__":
+                raise
+            sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND too: {error}")
         except BaseException:
             aside.seek(0)
             os.write(terminal, aside.read())
@@ -64,6 +74,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"Error: {error}")
+    except Exception as error:
+        if not str(error).startswith("URL fetch failure"):  # of Keras's downloads, an Exception and no more
+            raise
+        sys.exit(f"Error: {error}; download it elsewhere and give it by --data_dir")
 
 
 @contextlib.contextmanager

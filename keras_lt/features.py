@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.files import check_replaceable, read_json, remove, write_json
+from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
 from keras_lt.input_pipeline import (
     evaluation_batches,
     evaluation_rows,
@@ -183,7 +183,7 @@ def extract_features(
     compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
-        folder = pathlib.Path(folder)
+        folder = expanded(folder)
         shared |= {"backbone": _backbone_hash(backbone), "examples": _examples_hash(split)}
     features = _extract(
         compiled,

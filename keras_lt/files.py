@@ -36,7 +36,7 @@ def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = 
       ValueError: `path` is a folder with something else in it, which would be lost.
       OSError: the disk is full, with what to do about it.
     """
-    path = pathlib.Path(path)
+    path = expanded(path)
     check_replaceable(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch, old = _scratch(path), _scratch(path.with_name(f"old-{path.name}"))

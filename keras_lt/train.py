@@ -181,6 +181,7 @@ def stage_one(run: Run, strategy: Strategy):
         seed=config.seed,
         strategy=strategy,
         folder=run.representation_folder,
+        check_images=False,  # the run has looked at them
         **config.augmentations,
     )
     if is_first(strategy):

@@ -1,7 +1,6 @@
 """A backbone as an entry: how it is built, and all that is asked of it before that."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
 import keras
@@ -9,6 +8,7 @@ import keras
 from keras_lt.backbones import parts
 from keras_lt.backbones.local_weights import load_weights
 from keras_lt.backbones.normalizations import Normalization
+from keras_lt.files import expanded
 from keras_lt.keras_settings import plain_settings
 from keras_lt.registry import Entry
 
@@ -53,7 +53,7 @@ class BackboneEntry(Entry):
         published = {"weights": "imagenet"} if pretrained == "imagenet" else {}
         net = self.function(image_size=image_size, **published)
         if pretrained and not published:
-            load_weights(net, pretrained)
+            load_weights(net, str(expanded(pretrained)))
         return parts.as_backbone(net, last_block=self.last_block, pooling=self.pooling, image_size=image_size)
 
     def available(self) -> "BackboneEntry":
@@ -74,7 +74,7 @@ class BackboneEntry(Entry):
                 f"pretrained must be empty or a file for {self.label}: no published weights fit it{instead}. "
                 "Received: pretrained=imagenet"
             )
-        if pretrained not in ("", "imagenet") and not pathlib.Path(pretrained).is_file():
+        if pretrained not in ("", "imagenet") and not expanded(pretrained).is_file():
             raise ValueError(f"pretrained must be 'imagenet' or a weights file. Not found: {pretrained}")
 
     def check_last_block(self) -> None:

@@ -211,7 +211,10 @@ class ImageFiles(Records):
 
     def reader(self) -> Reader:
         """Reads files without a call into Python."""
-        paths = on_host(self.names)
+        try:
+            paths = on_host(self.names)
+        except UnicodeEncodeError:  # names that are not UTF-8, such as an old zip's
+            paths = on_host(np.array([os.fsencode(name) for name in self.names], object))
         return lambda row: tf.io.read_file(paths[row])
 
     def stamp(self, row: int) -> tuple[int, int]:

@@ -116,6 +116,9 @@ class LongTailed:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        unwritable = [name for name in self.class_names if name.encode("utf-8", "replace").decode() != name]
+        if unwritable:
+            raise ValueError(f"Class names must be UTF-8: rename their folders. Received: {unwritable[0]!a}")
         if not self.image_size:
             object.__setattr__(self, "image_size", self.train.examples.image_size)
         classes = len(self.class_names)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, divide
-from keras_lt.files import read_text
+from keras_lt.files import expanded, read_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 VAL_NAMES = ("val", "valid", "validation")
@@ -136,7 +136,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
       FileNotFoundError: there is no such folder.
       ValueError: a folder in it is not named as a class, or there is no image.
     """
-    root = pathlib.Path(images_dir)
+    root = expanded(images_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"--images must be a folder of images. Not found: {root}")
     found = _folders(root)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
+from keras_lt.files import expanded
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages import read_preprocessing
@@ -44,7 +45,7 @@ def load_model(path: str | os.PathLike, *, preprocessing: Preprocessing | None =
       FileNotFoundError: there is neither, or no preprocessing.
       ValueError: the file's model is not images -> logits, or the SavedModel has other signatures.
     """
-    path = pathlib.Path(path)
+    path = expanded(path)
     if (path / "saved_model.pb").exists():
         return _saved_model(path)
     if path.suffix != ".keras" or not path.exists():

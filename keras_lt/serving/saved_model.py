@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_lt
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
-from keras_lt.files import atomic, write_json
+from keras_lt.files import atomic, expanded, write_json
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
@@ -134,7 +134,7 @@ def export_saved_model(
             write_warmup(scratch, image_size=image_size, features=backbone is not None)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-    return pathlib.Path(path)
+    return expanded(path)
 
 
 def _signatures(
