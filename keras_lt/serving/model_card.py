@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_lt.datasets import LongTailed
+from keras_lt.datasets.data_record import DataRecord
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 
 SCORES = ("many", "medium", "few", "all", "class_mean")
@@ -14,7 +15,7 @@ SCORES = ("many", "medium", "few", "all", "class_mean")
 
 def render_model_card(
     name: str,
-    data: LongTailed,
+    data: LongTailed | DataRecord,
     *,
     scores: Mapping,
     preprocessing: Preprocessing | NoPreprocessing,

@@ -5,11 +5,11 @@ post-hoc logit adjustment, Menon et al., 2021): logits + log target - log source
 """
 
 import json
-import pathlib
 
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.files import expanded, read_text
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
 
@@ -36,12 +36,12 @@ def read_prior(target: str, class_counts: npt.ArrayLike) -> np.ndarray | None:
     if target == "train":
         return counts / counts.sum()
     try:
-        text = pathlib.Path(target).read_text("utf-8")
+        text = read_text(expanded(target))
     except OSError as error:
         raise ValueError(f"target_prior must be uniform, train, or a file. Received: {target!r} ({error})") from error
     try:
         numbers = np.array(json.loads(text) if text.lstrip().startswith("[") else text.split(), np.float64)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{target} must hold a number per line, or a JSON list of numbers: {error}") from error
     return check_prior(target, numbers, counts.size)
 

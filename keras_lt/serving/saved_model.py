@@ -3,16 +3,18 @@
 import errno
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+import keras_lt
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
-from keras_lt.files import atomic
+from keras_lt.files import atomic, expanded, write_json
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
@@ -23,9 +25,11 @@ from keras_lt.work_folder import SAVED_MODEL_FILES
 ON_BAD_REQUEST = ("error", "nan")
 LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not read
 MODEL_CARD = "README.md"
+MADE_BY = "made_by.json"
 ONNX = "assets.extra/model.onnx"
 
 
+@plain_settings(dtype_policy="float32")
 def export_saved_model(
     model: keras.Model,
     path: str | os.PathLike,
@@ -43,6 +47,7 @@ def export_saved_model(
     on_bad_request: str = "error",
     model_card: str = "",
     onnx: bool = False,
+    made_by: Mapping | None = None,
 ) -> pathlib.Path:
     """Writes a SavedModel that decodes, preprocesses as in evaluation, and classifies.
 
@@ -81,6 +86,7 @@ def export_saved_model(
       on_bad_request: what an image that cannot be decoded does: "error" refuses the request; "nan" makes its numbers
         NaN and adds the output `ok`, bool [B], so that the rest of the batch is served.
       model_card: text of README.md; empty writes none.
+      made_by: what else the model depends on, kept as `MADE_BY` with the versions of the libraries.
       onnx: also write an ONNX model, preprocessed images -> logits and probabilities, checked against this one.
     Returns: `path`.
     Raises:
@@ -131,6 +137,9 @@ def export_saved_model(
             archive.write_out(scratch, verbose=False)
             (scratch / LABELS).parent.mkdir()
             (scratch / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
+            if made_by is not None:
+                versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_lt": keras_lt.__version__}
+                write_json(scratch / MADE_BY, {**made_by, "versions": versions})
             if model_card:
                 (scratch / MODEL_CARD).write_text(model_card, "utf-8")
             if onnx:
@@ -138,7 +147,7 @@ def export_saved_model(
             write_warmup(scratch, {name: spec for name, (_, spec) in signatures.items()}, image_size=image_size)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-    return pathlib.Path(path)
+    return expanded(path)
 
 
 def _signatures(
