@@ -21,7 +21,15 @@ from keras_lt.inspection import Inspection, inspect, screen
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
-from keras_lt.serving import MADE_BY, WARMUP, export_saved_model, fit_temperature, read_prior, render_model_card, trained_prior
+from keras_lt.serving import (
+    MADE_BY,
+    WARMUP,
+    export_saved_model,
+    fit_temperature,
+    read_prior,
+    render_model_card,
+    trained_prior,
+)
 from keras_lt.stages import (
     NO_IMAGES,
     Classifier,

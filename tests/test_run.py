@@ -10,7 +10,6 @@ import pytest
 import keras_lt
 from keras_lt import evaluate, repeat, train
 from keras_lt.config import RunConfig
-from keras_lt.config.checks import check_with_data
 from keras_lt.evaluation import evaluate_classifier
 from keras_lt.features import extract_features
 from keras_lt.files import read_history, read_json

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-import keras_lt
+from keras_lt import __version__
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, expanded, write_json
@@ -94,21 +94,8 @@ def export_saved_model(
         backend than TensorFlow.
       ImportError: onnx without its packages.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}"
-        )
-    if on_bad_request not in ON_BAD_REQUEST:
-        raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
     takes = tuple(getattr(model, "input_shape", (None, image_size, image_size, 3)))[1:]
-    if (len(takes) == 1) == (image_size > 0):
-        raise ValueError(
-            "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "
-            f"Received: image_size={image_size}, a model of {(None, *takes)}"
-        )
-    if on_bad_request != "error" and not image_size:
-        raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
+    _check_request(takes, image_size=image_size, on_bad_request=on_bad_request)
     output_shape = (classifier or model).output_shape
     if output_shape[-1] != len(class_names):
         raise ValueError(
@@ -138,7 +125,7 @@ def export_saved_model(
             (scratch / LABELS).parent.mkdir()
             (scratch / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
             if made_by is not None:
-                versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_lt": keras_lt.__version__}
+                versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_lt": __version__}
                 write_json(scratch / MADE_BY, {**made_by, "versions": versions})
             if model_card:
                 (scratch / MODEL_CARD).write_text(model_card, "utf-8")
@@ -148,6 +135,24 @@ def export_saved_model(
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
     return expanded(path)
+
+
+def _check_request(takes: tuple[int, ...], *, image_size: int, on_bad_request: str):
+    """Raises ValueError for what cannot be served, of a model that takes batches of a shape."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    if on_bad_request not in ON_BAD_REQUEST:
+        raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
+    if (len(takes) == 1) == (image_size > 0):
+        raise ValueError(
+            "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "
+            f"Received: image_size={image_size}, a model of {(None, *takes)}"
+        )
+    if on_bad_request != "error" and not image_size:
+        raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
 
 
 def _signatures(
