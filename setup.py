@@ -22,7 +22,7 @@ EXTRAS = {
 }
 
 VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8"]  # for `pytest -m versions`
-TEST = [*VERSIONS, "ruff>=0.8", "scipy>=1.12"]
+TEST = ["hypothesis>=6.100", *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(
     name="keras_lt",

@@ -20,6 +20,9 @@ The examples of these functions go on with the names above. What goes by name st
 """
 
 import importlib
+import importlib.abc
+import importlib.util
+import sys
 
 __version__ = "0.2.0"
 
@@ -61,3 +64,48 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+def _register_when_asked():
+    """Makes Keras look for this package's classes here: they are registered once a saved model names one of them."""
+    keras_find = sys.modules["keras"].saving.get_registered_object
+    home = sys.modules[keras_find.__module__]
+
+    def find(name, *args, **kwargs):
+        if str(name).startswith("keras_lt>"):
+            home.get_registered_object = keras_find
+            for family in ("backbones", "classifiers", "losses", "metrics", "methods", "stages"):
+                importlib.import_module(f"keras_lt.{family}")
+        return keras_find(name, *args, **kwargs)
+
+    home.get_registered_object = find
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Waits until somebody imports Keras, which an import of this package alone does not."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        """Keras's own spec, with this as its loader."""
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("keras")
+        if spec is not None:
+            self.theirs, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec):
+        """As Keras's loader does."""
+        return self.theirs.create_module(spec)
+
+    def exec_module(self, module):
+        """Imports Keras, then makes it look here."""
+        module.__loader__ = module.__spec__.loader = self.theirs
+        self.theirs.exec_module(module)
+        _register_when_asked()
+
+
+if "keras" in sys.modules:
+    _register_when_asked()
+else:
+    sys.meta_path.insert(0, _AfterKeras())

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, logging
 
+from keras_lt.files import read_text
+
 FLAG_FILE = ("--flagfile", "-flagfile")
 HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
+BACKENDS = ("tensorflow", "jax")
 
 
 def answer_help(module: str, print_help: Callable[[], None]):
@@ -46,6 +49,15 @@ def quietly(module: str = "", print_help: Callable[[], None] | None = None) -> I
         try:
             yield
             sys.modules["tensorflow"].config.list_physical_devices()  # where there is no GPU it says so, once
+            backend = sys.modules["keras"].backend.backend() if "keras" in sys.modules else BACKENDS[0]
+            if module == "__main__" and backend not in BACKENDS:
+                sys.exit(f"Error: commands run on KERAS_BACKEND={' or '.join(BACKENDS)}. Received: {backend}")
+        except SystemExit:
+            raise
+        except ImportError as error:
+            if module != "__main__":
+                raise
+            sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND too: {error}")
         except BaseException:
             aside.seek(0)
             os.write(terminal, aside.read())
@@ -62,6 +74,10 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"Error: {error}")
+    except Exception as error:
+        if not str(error).startswith("URL fetch failure"):  # of Keras's downloads, an Exception and no more
+            raise
+        sys.exit(f"Error: {error}; download it elsewhere and give it by --data_dir")
 
 
 @contextlib.contextmanager
@@ -99,7 +115,7 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
         if path is None:
             read.append(f"{flag}={name}")  # absl says that it is not there
         elif path not in inside:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in read_text(path).splitlines()]
             flags = [line for line in lines if line and not line.startswith(COMMENT)]
             read += with_flag_files(flags, (*inside, path))
     return read
@@ -107,6 +123,9 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
 
 def launch(main: Callable[[], None]):
     """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to end
 
     def run(arguments):
         logging.set_verbosity(logging.WARNING)
@@ -120,4 +139,6 @@ def launch(main: Callable[[], None]):
         except KeyboardInterrupt:
             sys.exit("\nStopped. The same command resumes from the last finished part or epoch.")
 
-    app.run(run, argv=[sys.argv[0], *with_flag_files(sys.argv[1:])])
+    with plain_errors():
+        arguments = with_flag_files(sys.argv[1:])
+    app.run(run, argv=[sys.argv[0], *arguments])

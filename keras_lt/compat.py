@@ -51,3 +51,16 @@ class CountedSeeds(keras.random.SeedGenerator):
         """The next seed, int [2]."""
         self._asked += 1
         return self._seed_of(self._asked)
+
+
+class ClippedTogether:
+    """An optimiser that clips the gradient of the whole batch; Keras's clip each replica's. Keras 3.10 to 3.15."""
+
+    def _clip_gradients(self, grads):
+        """Keras's hook, before TensorFlow's replicas sum their gradients; elsewhere they are the batch's already."""
+        return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Keras's hook on TensorFlow, where they are summed."""
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))

@@ -31,9 +31,11 @@ with quietly(__name__, functools.partial(config.print_help, config.define_evalua
 
     from keras_lt.config import EvaluateOptions
     from keras_lt.datasets import LongTailed, Split
+    from keras_lt.datasets.data_record import DataRecord
     from keras_lt.datasets.own_images import labelled_images
     from keras_lt.evaluation import ScoredModel, Scores, load_model, logits_in_chunks, score
     from keras_lt.files import atomic
+    from keras_lt.inspection import screen
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
@@ -51,7 +53,7 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
         models = open_models(options, of_run, on_features=data is not None and data.of_features and not options.images)
         class_names = agreed_names(models, data)
         split = labelled_images(options.images, class_names) if options.images else data.splits[options.split]
-        open_set = data.open_set if options.split == "test" and not options.images else None
+        open_set = None if options.images or options.split != "test" else data.open_set
         labelled = split.labels.min() >= 0
         if not labelled and not options.predictions:
             raise ValueError(
@@ -104,15 +106,17 @@ def run_models(of_run: Run, names: Sequence[str]) -> list[ScoredModel]:
     return [ScoredModel(name, functools.partial(logits, name)) for name in names]
 
 
-def open_data(options: EvaluateOptions, of_run: Run | None) -> LongTailed | None:
+def open_data(options: EvaluateOptions, of_run: Run | None) -> LongTailed | DataRecord | None:
     """The data set, its images looked at where they are what is scored; None where nothing says which it is."""
-    source = of_run if options.data is None else Run.of(options.data)
-    if source is None:
+    if options.data is not None:
+        data = options.data.load_data()
+        return data if options.images else screen(data, on_bad_image=options.data.on_bad_image)
+    if of_run is None:
         return None
-    return source.listed_data if options.images else source.data
+    return of_run.about_data if options.images else of_run.data
 
 
-def agreed_names(models: Sequence[ScoredModel], data: LongTailed | None) -> tuple[str, ...]:
+def agreed_names(models: Sequence[ScoredModel], data: LongTailed | DataRecord | None) -> tuple[str, ...]:
     """The names of the classes, which model and data set must agree on.
 
     Raises:
@@ -171,7 +175,7 @@ def write_predictions(
 ):
     """Writes a CSV file with a line per model and image; an image without a label has an empty one."""
     names = np.array(class_names)
-    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", newline="") as file:
+    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for model, scored in scores.items():

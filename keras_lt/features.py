@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_lt.datasets import Split
 from keras_lt.datasets.examples import ArrayRows, first_not_finite
 from keras_lt.datasets.long_tailed import OPEN
-from keras_lt.files import check_replaceable, read_json, remove, write_json
+from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
 from keras_lt.input_pipeline import (
     evaluation_batches,
     evaluation_rows,
@@ -29,6 +29,7 @@ from keras_lt.input_pipeline import (
     view_batches,
     weighted,
 )
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
@@ -114,9 +115,9 @@ class FeatureSet:
 
         Which of its views an example is, is drawn by the seed and its position in the stream.
         """
-        weights = functools.partial(weighted, recipe=recipe, class_counts=class_counts, start_step=start_step)
         share = {"worker": worker, "workers": workers}
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
+        weights = functools.partial(weighted, labels=self.labels, recipe=recipe, **stream, **share)
         rows = training_indices(self.labels, recipe, **stream, **share)
         if self.views is None:
             return self._gather(rows, weights)
@@ -149,6 +150,7 @@ class FeatureSet:
         return prefetched(weights(index_batches.map(batch)))
 
 
+@plain_settings(dtype_policy="float32")
 def extract_features(
     backbone: keras.Model,
     split: Split,
@@ -203,7 +205,7 @@ def extract_features(
     compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
-        folder = pathlib.Path(folder)
+        folder = expanded(folder)
         shared |= {"backbone": _backbone_hash(backbone), "examples": _examples_hash(split)}
     features = _extract(
         compiled,

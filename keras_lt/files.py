@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, folders that one process has for itself, JSON and histories."""
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -35,7 +36,7 @@ def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = 
       ValueError: `path` is a folder with something else in it, which would be lost.
       OSError: the disk is full, with what to do about it.
     """
-    path = pathlib.Path(path)
+    path = expanded(path)
     check_replaceable(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch, old = _scratch(path), _scratch(path.with_name(f"old-{path.name}"))
@@ -130,6 +131,11 @@ def unknown_in(folder: pathlib.Path, known: Sequence[str]) -> list[pathlib.Path]
     return [path for path in sorted(folder.rglob("*")) if not _is_folder(path) and not _fits(path, folder, own)]
 
 
+def holds_anything(folder: pathlib.Path) -> bool:
+    """Whether there is such a folder with anything but a lock in it."""
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+
+
 def check_replaceable(path: pathlib.Path, known: Sequence[str]):
     """Raises ValueError where a path is a folder that holds anything but known files, as `unknown_in`."""
     if path.is_dir() and (unknown := unknown_in(path, known)):
@@ -197,7 +203,24 @@ def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSErro
 def write_json(path: str | os.PathLike, value):
     """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
     with atomic(path) as scratch:
-        scratch.write_text(json.dumps(_without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a file that a user wrote: UTF-8 or, with a byte order mark, UTF-16, which editors of Windows write.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    content = pathlib.Path(path).read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: save it as that. Received: {error}") from error
+    if "\0" in text:
+        raise ValueError(f"{path} must be text in UTF-8: save it as that. Received: bytes of zero in it")
+    return text.replace("\r\n", "\n")
 
 
 def read_json(path: str | os.PathLike):
@@ -219,13 +242,14 @@ def read_history(path: str | os.PathLike) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def _without_nan(value):
+def without_nan(value):
+    """A value as JSON gives it back: plain numbers, lists and dicts, null for NaN."""
     if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
+        return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     if isinstance(value, np.ndarray):
-        return _without_nan(value.tolist())
+        return without_nan(value.tolist())
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -1,5 +1,6 @@
 """From a split to batches: sampled and augmented for training, every example once for evaluation."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -67,13 +68,14 @@ def training_batches(
     of every example, float32 [B].
 
     Of several workers each reads its own share alone; the shares are the batches of one. MixUp and CutMix blend images
-    from all over a batch, so with them every worker makes all of it.
+    from all over the batch of an update, so with them every worker makes all of it.
 
     Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """
-    if preprocessing.mixes and workers > 1:
+    if preprocessing.mixes and (workers, recipe.accumulate_steps) != (1, 1):
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        return own_rows(training_batches(split, preprocessing, recipe, **stream), worker=worker, workers=workers)
+        updates = training_batches(split, preprocessing, _undivided(recipe), **stream)
+        return own_rows(updates.rebatch(recipe.micro_batch, drop_remainder=True), worker=worker, workers=workers)
     read, labels = split.examples.reader(), on_host(split.labels)
     stream = {"class_counts": class_counts, "start_step": start_step, "worker": worker, "workers": workers}
     rows = training_indices(split.labels, recipe, seed=seed, **stream)
@@ -94,33 +96,53 @@ def training_batches(
     else:
         batches = _evaluated(rows, read, labels, preprocessing)
     if preprocessing.mixes:
-        passes = tf.data.Dataset.range(start_step * recipe.batch_size // recipe.micro_batch, np.iinfo(np.int64).max)
-        batches = tf.data.Dataset.zip(passes, batches).map(
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+        batches = tf.data.Dataset.zip(steps, batches).map(
             lambda position, batch: preprocessing.mix(*batch, seed_at(position)), num_parallel_calls=PARALLEL_CALLS
         )
-    return prefetched(weighted(batches, recipe, class_counts=class_counts, start_step=start_step))
+    return prefetched(weighted(batches, split.labels, recipe, seed=seed, **stream))
 
 
 def weighted(
-    batches: tf.data.Dataset, recipe: Recipe, *, class_counts: np.ndarray, start_step: int = 0
+    batches: tf.data.Dataset,
+    labels: np.ndarray,
+    recipe: Recipe,
+    *,
+    class_counts: np.ndarray,
+    seed: int,
+    start_step: int = 0,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
     """Training batches (inputs, labels [B]) with the recipe's class weights as a third element; unchanged without any.
 
-    Args:
-      class_counts: training images per class, [C]; with the recipe they say how long an epoch is.
-      start_step: the steps behind the first batch.
+    Where the loss wants a mean over weights, they are w B / sum(w) of all B examples of an update, over its passes and
+    workers: a mean over examples is then exact, however the update is divided.
+
+    Args: as `training_indices`; `labels` are those of the examples drawn from, [N].
     """
     table = recipe.weight_table(class_counts)
     if table is None:
         return batches
-    table, passes = on_host(table), recipe.steps(int(np.sum(class_counts))) * recipe.accumulate_steps
+    weights_of, labels_of, steps = on_host(table), on_host(labels), recipe.steps(len(labels))
+    share = recipe.micro_batch // workers
 
-    def add_weights(position, batch):  # one argument for the batch, or `map` would spread it
-        inputs, labels = batch
-        return inputs, labels, tf.gather(table[tf.minimum(position // passes, len(table) - 1)], labels)
+    def of_update(step, rows):
+        weights = tf.gather(weights_of[tf.minimum(step // steps, len(table) - 1)], tf.gather(labels_of, rows))
+        if recipe.loss_entry.normalizes_weights:
+            weights /= tf.reduce_mean(weights)
+        return tf.reshape(weights, (recipe.accumulate_steps, workers, share))[:, worker]
 
-    positions = tf.data.Dataset.range(start_step * recipe.accumulate_steps, np.iinfo(np.int64).max)
-    return tf.data.Dataset.zip(positions, batches).map(add_weights)
+    stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
+    rows = training_indices(labels, _undivided(recipe), **stream)
+    positions = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    weights = tf.data.Dataset.zip(positions, rows).map(of_update).unbatch().apply(as_many_as(batches))
+    return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
+
+
+def _undivided(recipe: Recipe) -> Recipe:
+    """The recipe with the same draws, by batches of a whole update."""
+    return dataclasses.replace(recipe, accumulate_steps=1, steps_per_execution=1)
 
 
 def evaluation_batches(

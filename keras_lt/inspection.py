@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import warnings
+from collections.abc import Mapping
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
@@ -59,15 +60,17 @@ def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> 
 def screen(
     data: LongTailed,
     *,
-    report: str | os.PathLike,
+    report: str | os.PathLike | None = None,
     on_bad_image: str = "error",
+    inspections: Mapping[str, Inspection] | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> LongTailed:
     """The data set without its bad images; sets of pixels pass at once.
 
     Args:
-      report: the file that lists bad images with what is wrong with them, written where there are any.
+      report: the file that lists bad images with what is wrong with them, written where there are any; None is none.
       on_bad_image: "error", or "skip", which leaves them out and says so in `notes`.
+      inspections: what `inspect` says, where that is known.
       cache_dir: as in `inspect`.
     Raises:
       ValueError: there are bad images and they are not to be skipped, or nothing of a split or class would be left.
@@ -76,7 +79,7 @@ def screen(
         raise ValueError(f"on_bad_image must be one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
     if not any(split.examples.encoded for split in data.all_splits.values()):
         return data
-    inspections = inspect(data, cache_dir=cache_dir)
+    inspections = inspect(data, cache_dir=cache_dir) if inspections is None else inspections
     _warn_of_rotated(data, inspections)
     bad = [
         f"{data.all_splits[name].names[row]}: {problem}"
@@ -85,8 +88,9 @@ def screen(
     ]
     if not bad:
         return data
-    with atomic(report) as scratch:
-        scratch.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8")
+    if report is not None:
+        with atomic(report) as scratch:
+            scratch.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8", errors="backslashreplace")
     counts = ", ".join(
         f"{len(inspections[name].problems)} of {len(split)} in {name}" for name, split in data.all_splits.items()
     )
@@ -102,13 +106,14 @@ def screen(
         name: split.subset(np.setdiff1d(np.arange(len(split)), list(inspections[name].problems)))
         for name, split in data.all_splits.items()
     }
-    note = f"Bad images were left out, {counts}; they stand in {report}."
+    note = f"Bad images were left out, {counts}" + (f"; they stand in {report}." if report else ".")
     return dataclasses.replace(data, **good, notes=(*data.notes, note))
 
 
-def _first(lines: list[str], shown: int, report: str | os.PathLike) -> str:
-    where = f"and {len(lines) - shown} more; all stand in {report}" if len(lines) > shown else f"(also in {report})"
-    return "\n".join(f"  {line}" for line in (*lines[:shown], where))
+def _first(lines: list[str], shown: int, report: str | os.PathLike | None) -> str:
+    more = f"and {len(lines) - shown} more" if len(lines) > shown else ""
+    where = f"{more}; all stand in {report}" if more and report else f"(also in {report})" if report else more
+    return "\n".join(f"  {line}" for line in (*lines[:shown], where) if line)
 
 
 def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):

@@ -7,11 +7,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lt.compat import variable_index
+from keras_lt.compat import ClippedTogether, variable_index
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, member
 
-__all__ = ["OPTIMIZERS", "AdamW", "CoupledSGD", "Recipe", "SteppedRate", "check_optimizer", "make_optimizer"]
+__all__ = [
+    "OPTIMIZERS",
+    "AdamW",
+    "CoupledSGD",
+    "Recipe",
+    "ScaledLoss",
+    "SteppedRate",
+    "check_optimizer",
+    "make_optimizer",
+]
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -38,7 +47,7 @@ class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class CoupledSGD(keras.optimizers.Optimizer):
+class CoupledSGD(ClippedTogether, keras.optimizers.Optimizer):
     """SGD with momentum as the reference's framework computes it.
 
     g <- g + coupled_weight_decay * w;  m <- momentum * m + g;  w <- w - learning_rate * m
@@ -99,7 +108,7 @@ class CoupledSGD(keras.optimizers.Optimizer):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class AdamW(keras.optimizers.Adam):
+class AdamW(ClippedTogether, keras.optimizers.Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), and a rate of their own for some variables.
 
     w <- w - rate * decay * w, then Adam's step; `rate` is the learning rate times the variable's multiplier.
@@ -143,6 +152,24 @@ class AdamW(keras.optimizers.Adam):
             "decoupled_weight_decay": self.decoupled_weight_decay,
             "multipliers": self.multipliers,
         }
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class ScaledLoss(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss, so that gradients of float16 do not vanish; a step is left out where one is not finite.
+
+    Keras asks the first device alone whether its own gradients are finite; here all are asked.
+    """
+
+    def check_finite(self, grads):
+        """Whether every gradient of every device is finite."""
+        finite = super().check_finite(grads)
+        if keras.backend.backend() != "tensorflow":
+            return finite
+        import tensorflow as tf  # noqa: PLC0415 - the other backends need none
+
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, 1.0 - tf.cast(finite, tf.float32)) == 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ with quietly(__name__, lambda: parser().print_help()):
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
-    from keras_lt.files import read_json, sweep, write_json
+    from keras_lt.files import expanded, read_json, sweep, write_json
     from keras_lt.preparing.conversion import convert
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
@@ -131,7 +131,7 @@ def prepare(
     bad = [f"{name}\t{line}\n" for name, parts in shards.items() for shard in parts for line in bad_images(shard.path)]
     (folder / BAD_IMAGES).unlink(missing_ok=True)
     if bad:
-        (folder / BAD_IMAGES).write_text("".join(bad), encoding="utf-8")
+        (folder / BAD_IMAGES).write_text("".join(bad), encoding="utf-8", errors="backslashreplace")
     if bad and not skip_bad_images:
         raise ValueError(
             f"{len(bad)} images are missing or damaged, all named in {folder / BAD_IMAGES}: replace them and give the "
@@ -166,7 +166,9 @@ def _fingerprint(shards: Sequence[Shard]) -> str:
     digest = hashlib.sha256()
     for shard in shards:
         for row in shard.rows:
-            digest.update(f"{shard.path.name}\n{shard.names[row]}\n{shard.split.labels[row]}\n".encode())
+            digest.update(
+                f"{shard.path.name}\n{shard.names[row]}\n{shard.split.labels[row]}\n".encode("utf-8", "surrogateescape")
+            )
     return digest.hexdigest()
 
 
@@ -254,6 +256,8 @@ def _description(data: LongTailed, shorter_side: int, skipped: int) -> dict:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser().parse_args(arguments)
+    given.output_dir = str(expanded(given.output_dir))
+    given.data_dir = str(expanded(given.data_dir)) if given.data_dir else ""
     if given.shorter_side < 0 or not 1 <= given.quality <= 100 or given.workers < 1:
         raise ValueError(
             "Expected --shorter_side >= 0, --quality in 1..100 and --workers >= 1. "

@@ -199,6 +199,11 @@ class Recipe:
                 "Keras averages weights after every micro-batch, so ema_momentum needs accumulate_steps=1. "
                 f"Received: ema_momentum={self.ema_momentum}, accumulate_steps={self.accumulate_steps}"
             )
+        if self.feature_loss and self.accumulate_steps > 1:
+            raise ValueError(
+                "A loss on features compares all images of an update, so it needs accumulate_steps=1. "
+                f"Received: feature_loss={self.feature_loss}, accumulate_steps={self.accumulate_steps}"
+            )
         if self.batch_size % self.accumulate_steps:
             raise ValueError(
                 "accumulate_steps must divide batch_size. "

@@ -14,13 +14,22 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.renamed import RENAMED_VALUES
 from keras_lt.datasets import LongTailed, Split
-from keras_lt.evaluation import Scores, evaluate_classifier
+from keras_lt.datasets.data_record import DataRecord, record_of
+from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
-from keras_lt.inspection import screen
+from keras_lt.inspection import Inspection, inspect, screen
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
-from keras_lt.serving import WARMUP, export_saved_model, read_prior, render_model_card, trained_prior
+from keras_lt.serving import (
+    MADE_BY,
+    WARMUP,
+    export_saved_model,
+    fit_temperature,
+    read_prior,
+    render_model_card,
+    trained_prior,
+)
 from keras_lt.stages import (
     NO_IMAGES,
     Classifier,
@@ -74,7 +83,11 @@ class Run(WorkFolder):
         return dataclasses.replace(read_flag_file(self.flags_file), **self._changes)
 
     def save_config(self):
-        """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left."""
+        """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.
+
+        Beside them what its data set is, by which another one is told from it later.
+        """
+        self.current_data.save(facts=self.data_file, images=self.data_images_file)
         dataclasses.replace(self.config, overwrite=False).save(self.flags_file)
         files.sweep(self.folder)
 
@@ -89,8 +102,57 @@ class Run(WorkFolder):
 
     @functools.cached_property
     def data(self) -> LongTailed:
-        """The data set, with every image on disk checked; the bad ones are listed in the work folder."""
-        return screen(self.listed_data, on_bad_image=self.config.on_bad_image, report=self.bad_images_file)
+        """The data set, with every image on disk checked; the bad ones are listed in the work folder.
+
+        Raises:
+          ValueError: there are bad images, or the parts of the run were made from other data.
+        """
+        data = self._screened
+        if self.config.overwrite or not self._same_flags:
+            return data
+        recorded = self.recorded_data
+        if recorded is None:
+            _check_classes(self, data)
+        elif self.has_parts and (found := recorded.differences(self.current_data)):
+            raise ValueError(_other_data(self, found, grew=recorded.only_grew(self.current_data)))
+        return data
+
+    @functools.cached_property
+    def _inspections(self) -> dict[str, Inspection]:
+        encoded = any(split.examples.encoded for split in self.listed_data.all_splits.values())
+        return inspect(self.listed_data) if encoded else {}
+
+    @functools.cached_property
+    def _screened(self) -> LongTailed:
+        is_ours = self._same_flags and (self.flags_file.exists() or not files.holds_anything(self.folder))
+        return screen(
+            self.listed_data,
+            inspections=self._inspections,
+            on_bad_image=self.config.on_bad_image,
+            report=self.bad_images_file if is_ours else None,  # a refusal leaves nothing behind elsewhere
+        )
+
+    @property
+    def _same_flags(self) -> bool:
+        return not self.differences(self.config)
+
+    @property
+    def recorded_data(self) -> DataRecord | None:
+        """What the parts of the run were made from; None where there is no run, or one of version 0.1."""
+        if not self.data_file.exists():
+            return None
+        return DataRecord.load(facts=self.data_file, images=self.data_images_file)
+
+    @functools.cached_property
+    def current_data(self) -> DataRecord:
+        """The data set as it is now, as a record."""
+        good = {split: found.hashes[found.hashes != b""] for split, found in self._inspections.items()}
+        return record_of(self._screened, good)
+
+    @property
+    def about_data(self) -> DataRecord | LongTailed:
+        """Names and counts of the data set, for which its images need not be there."""
+        return self.recorded_data or self.data
 
     @functools.cached_property
     def representation(self) -> Representation:
@@ -228,6 +290,12 @@ class Run(WorkFolder):
                 f"Not found: {path}"
             )
 
+    def temperature(self, name: str) -> float:
+        """What a classifier's scores are divided by to be log posteriors, by the examples of val."""
+        val = self.features("val", name)
+        logits = np.concatenate(list(logits_in_chunks(self.classifier(name).model, val.features)))
+        return fit_temperature(logits, val.labels, source_prior(name, self.config, self.data.class_counts))
+
     def export(self, name: str, **options) -> pathlib.Path:
         """Writes the next SavedModel of a classifier; returns its folder.
 
@@ -237,10 +305,10 @@ class Run(WorkFolder):
           ValueError: the run has no finished classifier of that name, or an option does not fit.
         """
         config = dataclasses.replace(self.config, **options)
-        # Those that are left out count; otherwise nobody needs to look at the images now.
-        data = self.data if config.on_bad_image == "skip" else self.listed_data
-        target, latest = read_prior(config.target_prior, data.class_counts), self.latest_export(name)
+        data, latest = self.about_data, self.latest_export(name)
+        target = read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
+        temperature = 1.0 if target is None else self.temperature(name)
         not_its_own = (*OPTIONS, *NO_IMAGES) if self.listed_data.of_features else OPTIONS
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = export_saved_model(
@@ -250,6 +318,7 @@ class Run(WorkFolder):
             classifier=classifier,
             target_prior=target,
             source_prior=source_prior(name, config, data.class_counts),
+            temperature=temperature,
             on_bad_request=config.on_bad_request,
             model_card=render_model_card(
                 name,
@@ -259,14 +328,59 @@ class Run(WorkFolder):
                 feature_width=backbone.output_shape[-1],
                 flags=flags,
                 prior=config.target_prior,
+                temperature=temperature,
                 on_bad_request=config.on_bad_request,
             ),
             onnx=config.export_onnx,
+            made_by=self._made_by(name, config),
             **self.representation.preprocessing.evaluation_settings(),
         )
         if not (written / WARMUP).exists():
             print("Without warm-up requests: pip install 'keras_lt[serving]' for them")
         return written
+
+    def _made_by(self, name: str, config: RunConfig) -> dict:
+        """All that an export depends on."""
+        counts = self.about_data.class_counts
+        return {
+            "classifier": name,
+            "scores": self.outcome(name)["test"],
+            "flags": {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS},
+            "target_prior": read_prior(config.target_prior, counts),
+            "on_bad_request": config.on_bad_request,
+            "export_onnx": config.export_onnx,
+            "data": self.recorded_data.digest if self.recorded_data else None,
+        }
+
+    def current_export(self, name: str) -> pathlib.Path | None:
+        """The newest SavedModel of a classifier, where it is what `export` would write now; or None."""
+        latest = self.latest_export(name)
+        if latest is None or not (latest / MADE_BY).exists():
+            return latest  # none, or one of version 0.1
+        made_by = files.without_nan(self._made_by(name, self.config))
+        found = files.read_json(latest / MADE_BY)
+        return latest if {key: found.get(key) for key in made_by} == made_by else None
+
+
+def _other_data(run: Run, differences: Sequence[str], *, grew: bool) -> str:
+    """What to do where the parts of a run were made from other data."""
+    if grew:
+        return (
+            f"Images were only added since {run.folder} was trained: {'; '.join(differences)}. What is finished there "
+            "does not know them: --workdir=<another folder> trains with them, --overwrite trains again in this one"
+        )
+    return (
+        f"{run.folder} holds a run of other data: {'; '.join(differences)}. Give another --workdir, --overwrite to "
+        "start afresh, or the --data_dir that it was trained on"
+    )
+
+
+def _check_classes(run: Run, data: LongTailed):
+    """Raises ValueError where a run of version 0.1, of which nothing else is known, has other classes."""
+    for name in run.finished_classifiers[:1]:
+        classes = len(run.outcome(name)["per_class"])
+        if classes != len(data.class_names):
+            raise ValueError(_other_data(run, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:

@@ -8,6 +8,7 @@ Finished parts are kept in the work folder and skipped when the same command is 
 import contextlib
 import dataclasses
 import functools
+import sys
 import time
 
 from keras_lt import config
@@ -27,6 +28,7 @@ with quietly(__name__, functools.partial(config.print_help, config.define_flags)
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
     from keras_lt.evaluation import thumbnails
     from keras_lt.features import FeatureSet
+    from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
     from keras_lt.report import RunDetails, terminal_table, write_report
@@ -35,6 +37,7 @@ with quietly(__name__, functools.partial(config.print_help, config.define_flags)
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
 
 
+@plain_settings(dtype_policy="float32")
 def run(run_config: RunConfig) -> dict:
     """Does what is missing of a run, and returns its results."""
     this_run = Run.of(run_config)
@@ -78,18 +81,28 @@ def finish(run: Run) -> dict:
     chosen = run.config.export_classifier or results["best"]
     with part("Report"):
         written = write_report(run.folder, results, report_details(run, outcomes, exported=chosen))
-    if keras.backend.backend() == "tensorflow":
-        with part(f"SavedModel of {chosen}"):
-            exported = run.latest_export(chosen) or run.export(chosen)
-    else:
-        exported = f"KERAS_BACKEND=tensorflow python -m keras_lt.export --workdir={run.folder} writes it"
-    run.save_results(results)  # at the end, since a folder that has them is a finished run
+    run.save_results(results)  # before the export: a folder that has them is a finished run
+    exported, failure = export(run, chosen)
     rich.print(terminal_table(results))
     print(
         f"Best on val: {results['best']}\nReport:      {written['report.html']}\n"
         f"Results:     {run.results_file}, {written['results.md']}\nSavedModel:  {exported}"
     )
+    if failure:
+        sys.exit(f"Error: the run is finished, but not its SavedModel: {failure}. {exported} tries again")
     return results
+
+
+def export(run: Run, chosen: str) -> tuple[object, str]:
+    """The SavedModel of a classifier, and "". Where it cannot be written: the command that does, and why not."""
+    command = f"python -m keras_lt.export --workdir={run.folder} --export_classifier={chosen}"
+    if keras.backend.backend() != "tensorflow":
+        return f"KERAS_BACKEND=tensorflow {command} writes it", ""
+    try:
+        with part(f"SavedModel of {chosen}"):
+            return run.current_export(chosen) or run.export(chosen), ""
+    except Exception as error:  # of whatever library: what was trained does not depend on it
+        return command, " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def open_folder(run: Run, held: contextlib.ExitStack):
@@ -169,6 +182,7 @@ def stage_one(run: Run, strategy: Strategy):
         seed=config.seed,
         strategy=strategy,
         folder=run.representation_folder,
+        check_images=False,  # the run has looked at them
         **config.augmentations,
     )
     if is_first(strategy):

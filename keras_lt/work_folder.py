@@ -45,6 +45,16 @@ class WorkFolder:
         return self.folder / "flags.cfg"
 
     @property
+    def data_file(self) -> pathlib.Path:
+        """Names and counts of the data set that the parts were made from."""
+        return self.folder / "data.json"
+
+    @property
+    def data_images_file(self) -> pathlib.Path:
+        """Which images these were."""
+        return self.folder / "data.npz"
+
+    @property
     def log_file(self) -> pathlib.Path:
         """What training printed."""
         return self.folder / "train.log"
@@ -110,6 +120,12 @@ class WorkFolder:
     def finished_classifiers(self) -> list[str]:
         """The names of those that are learned and scored, sorted."""
         return sorted(_classifier_name(path.parent.name) for path in self.classifier_folder("").glob("*/scores.json"))
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether anything was trained, be it an epoch."""
+        checkpoints = self.representation_folder.glob("checkpoints/*.npz")
+        return self.has_representation or bool(self.finished_classifiers) or any(checkpoints)
 
     @property
     def is_finished(self) -> bool:

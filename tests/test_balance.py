@@ -182,3 +182,14 @@ def test_the_example_of_the_docs_runs():
 def test_bad_input(data, options, message):
     with pytest.raises(ValueError, match=message):
         keras_lt.balance(data, **options)
+
+
+def test_arrays_without_epochs_go_on_with_their_cycle():
+    """900 draws of the second class over three iterations, 300 in each: none of its 900 images comes twice."""
+    labels = np.repeat([0, 1, 2], [30, 900, 20])
+    balanced = keras_lt.balance((np.arange(950), labels), num_samples=900, batch_size=100)
+    rows = np.concatenate([x for _ in range(3) for x, _ in balanced])
+    drawn = np.bincount(rows, minlength=950)[30:930]
+    assert drawn.sum() == pytest.approx(900, abs=12)  # whole visits of four images, at both ends
+    assert drawn.max() <= 2
+    assert np.count_nonzero(drawn) >= 888

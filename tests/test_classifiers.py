@@ -442,3 +442,13 @@ def test_cosine_candidate_is_drawn_from_the_seed():
     kernels = [CLASSIFIERS["cosine"](HEAD, seed=seed)[0][1].kernel.numpy() for seed in (0, 0, 1)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.isclose(kernels[0], kernels[2]).all()
+
+
+def test_ncm_keeps_its_digits_where_all_features_are_far_from_zero():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (1000 + np.eye(3)[labels] + rng.normal(0, 0.1, (60, 3))).astype(np.float32)
+    layer = NearestClassMean(3, "un")
+    layer.adapt(features, labels)
+    exact = -((features[:, None].astype(np.float64) - np.asarray(layer.means, np.float64)) ** 2).sum(-1)
+    np.testing.assert_allclose(layer(features), exact, atol=2e-3)  # without the centre they are off by 0.5

@@ -45,17 +45,20 @@ def test_image_statistics_are_those_of_the_training_pixels(tmp_path):
 
 
 def test_arrays_reads_class_names_and_carves_validation(tmp_path):
-    for name, counts in {"train": [20, 5, 1], "test": [2, 2, 2]}.items():
+    for name, counts in {"train": [800, 200, 1], "test": [2, 2, 2]}.items():
         labels = np.repeat([0, 1, 2], counts)
-        np.savez(tmp_path / name, images=np.zeros((len(labels), 4, 4, 3), np.uint8), labels=labels)
+        images = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 4, 4, 3), np.uint8)
+        np.savez(tmp_path / name, images=images, labels=labels)
     (tmp_path / "classes.txt").write_text("cat\n \ndog\n")
     data = DATASETS["arrays"](str(tmp_path))
     assert data.class_names == ("cat", " ", "dog")
-    assert data.class_counts.tolist() == [18, 4, 1]  # a tenth, at least one, never the only one
-    assert np.bincount(data.val.labels, minlength=3).tolist() == [2, 1, 0]
-    assert data.notes == (f"{tmp_path.name} has no val: 3 of 26 training images were set aside for it.",)
-    assert data.listed_counts.tolist() == [20, 5, 1]  # shot groups go by the list that val was carved from
-    assert data.groups == ShotGroups([20, 5, 1])
+    carved = np.bincount(data.val.labels, minlength=3)
+    np.testing.assert_allclose(carved, [80, 20, 0], atol=42)  # five standard deviations; never a class's only image
+    assert (data.class_counts + carved).tolist() == [800, 200, 1]
+    note = f"{tmp_path.name} has no val: {carved.sum()} of 1001 training images were set aside for it."
+    assert data.notes == (note,)
+    assert data.listed_counts.tolist() == [800, 200, 1]  # shot groups go by the list that val was carved from
+    assert data.groups == ShotGroups([800, 200, 1])
 
 
 def test_carving_is_seeded_and_loses_nothing():

@@ -1,7 +1,6 @@
 import os
 import pathlib
 
-import numpy as np
 import pytest
 
 from keras_lt.datasets.own_images import csv, folder, lists
@@ -67,28 +66,53 @@ def unsplit(tmp_path):
     return tmp_path
 
 
-def test_one_folder_is_split_by_class(unsplit):
-    data = folder(str(unsplit))
-    # 10 and 20 percent of each class, at least one; with fewer than three images, none
-    assert np.bincount(data.val.labels, minlength=6).tolist() == [2, 1, 1, 1, 0, 0]
-    assert np.bincount(data.test.labels, minlength=6).tolist() == [4, 2, 1, 1, 0, 0]
-    assert data.class_counts.tolist() == [14, 7, 2, 1, 2, 1]
-    everything = [entry for split in data.splits.values() for entry in relative(unsplit, split)]
-    assert len(set(everything)) == len(everything) == 40
-    assert all("abcdef"[label] == path[0] for path, label in everything)
-    assert "split at random, 27 / 5 / 8 images train / val / test" in data.notes[0]
-    assert data.notes[1].startswith("2 classes have fewer than 3 images")
+def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):
+    touch(tmp_path, *(f"{name}/{number:03}.jpg" for name in "ab" for number in range(500)), "f/1.jpg")
+    data = folder(str(tmp_path))
+    # binomial: 10 and 20 percent of a thousand, within five standard deviations; a class's only image trains
+    assert len(data.val) == pytest.approx(100, abs=48)
+    assert len(data.test) == pytest.approx(200, abs=64)
+    assert data.class_counts[2] == 1
+    everything = [entry for split in data.splits.values() for entry in relative(tmp_path, split)]
+    assert len(set(everything)) == len(everything) == 1001
+    assert all("abf"[label] == path[0] for path, label in everything)
+    assert "split by their names" in data.notes[0]
+    assert data.notes[1].startswith("1 classes have no image in test")
 
 
-def test_the_split_depends_on_the_seed_and_the_class_alone(unsplit):
+def test_images_that_are_added_move_no_other(unsplit, tmp_path_factory):
     first, again, other = (folder(str(unsplit), seed=seed) for seed in (3, 3, 4))
     assert relative(unsplit, first.test) == relative(unsplit, again.test)
     assert relative(unsplit, first.test) != relative(unsplit, other.test)
-    touch(unsplit, "b/99.jpg")
+    touch(unsplit, *(f"{name}/{number}.jpg" for name in "abcd" for number in (-1, 5.5, 99)), "aa/1.jpg")
     grown = folder(str(unsplit), seed=3)
-    assert [entry for entry in relative(unsplit, grown.test) if entry[1] != 1] == [
-        entry for entry in relative(unsplit, first.test) if entry[1] != 1
-    ]
+    for split, before in first.splits.items():
+        paths = {path for path, _ in relative(unsplit, before)}
+        assert paths <= {path for path, _ in relative(unsplit, grown.splits[split])}
+    moved = tmp_path_factory.mktemp("elsewhere") / "x"
+    unsplit.rename(moved)
+    assert relative(moved, folder(str(moved), seed=3).test) == relative(unsplit, grown.test)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_val_split_has_its_usual_names_and_other_folders_are_named(tmp_path, name):
+    touch(tmp_path, "train/owl/1.jpg", "train/owl/2.jpg", "test/owl/1.jpg", f"{name}/owl/1.jpg", "extra/owl/1.jpg")
+    data = folder(str(tmp_path))
+    assert relative(tmp_path, data.val) == [(f"{name}/owl/1.jpg", 0)]
+    assert (len(data.train), data.val_is_carved) == (2, False)
+    assert data.notes == ("Folders beside train/ and test/ that are no split were ignored: extra.",)
+    touch(tmp_path, *(f"{other}/owl/1.jpg" for other in {"val", "valid"} - {name}))
+    with pytest.raises(ValueError, match="val must be one folder"):
+        folder(str(tmp_path))
+
+
+def test_work_folders_of_runs_are_no_classes(tmp_path):
+    touch(tmp_path, *(f"{name}/{number}.jpg" for name in "ab" for number in range(20)))
+    touch(tmp_path, "runs/folder/flags.cfg", "runs/folder/plots/1.png", "run/flags.cfg", "run/1.png", "a/run/flags.cfg")
+    touch(tmp_path, "a/run/1.png")
+    data = folder(str(tmp_path))
+    assert data.class_names == ("a", "b")
+    assert sum(data.sizes.values()) == 40
 
 
 def test_lists_are_relative_to_the_folder(tmp_path):
@@ -105,11 +129,12 @@ def test_lists_are_relative_to_the_folder(tmp_path):
 
 
 def test_lists_without_val_carve_one(tmp_path):
-    (tmp_path / "train.txt").write_text("".join(f"{n}.jpg 0\n" for n in range(20)))
+    (tmp_path / "train.txt").write_text("".join(f"{n}.jpg 0\n" for n in range(1000)))
     (tmp_path / "test.txt").write_text("t.jpg 0\n")
     data = lists(str(tmp_path))
-    assert (len(data.train), len(data.val)) == (18, 2)
-    assert "2 of 20 training images were set aside" in data.notes[0]
+    assert len(data.train) + len(data.val) == 1000
+    assert len(data.val) == pytest.approx(100, abs=48)  # five standard deviations
+    assert f"{len(data.val)} of 1000 training images were set aside" in data.notes[0]
 
 
 @pytest.mark.parametrize(("reader", "extension"), [(lists, "txt"), (csv, "csv")])

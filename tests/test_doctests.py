@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pathlib
 
 import numpy as np
@@ -15,6 +16,13 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
     if ">>> " in path.read_text() and path != PACKAGE / "__init__.py"
 )
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of decorated functions, too."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
 
 
 def run(test, *, clear=True):
@@ -39,7 +47,7 @@ def names(tmp_path_factory):
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, names):
     module = importlib.import_module(name)
-    found = doctest.DocTestFinder().find(module, name, globs={**vars(module), **names})
+    found = Finder().find(module, name, globs={**vars(module), **names})
     tests = [test for test in found if test.examples]
     assert tests
     for test in tests:

@@ -80,8 +80,8 @@ def test_served_features_are_those_of_the_run(run_config, results, data):
 def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, data):
     """LWS was trained under balanced draws: 1/3 of each class."""
     plain = served(run_config.folder / "export/lws/1", data.test.images)["logits"]
-    tilt = np.log(3 * AS_TRAINED)
-    np.testing.assert_allclose(served(tilted, data.test.images)["logits"], plain + tilt, atol=1e-4)
+    tilt, temperature = np.log(3 * AS_TRAINED), Run(run_config.folder).temperature("lws")
+    np.testing.assert_allclose(served(tilted, data.test.images)["logits"], plain / temperature + tilt, atol=1e-4)
 
 
 def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_draws(run_config, data):
@@ -139,6 +139,7 @@ def test_the_card_says_what_it_is(run_config, results, data):
 def test_the_card_says_for_which_classes_and_what_damage_does(run_config, tilted):
     card = (tilted / MODEL_CARD).read_text()
     assert "as frequent as in training (`--target_prior=train`)" in card
+    assert f"divided by {Run(run_config.folder).temperature('lws'):.6g}" in card
     assert "scores are those of the classifier without the target prior" in card
     assert "`ok`, bool [B]" in card
     assert tilted == Run(run_config.folder).latest_export("lws")

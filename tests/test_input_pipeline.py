@@ -96,8 +96,8 @@ def test_class_weights_come_with_every_example_from_their_epoch_on(preprocessing
     )
     assert len(batches) == 8 - start_step
     for step, (_, labels, weights) in enumerate(batches, start_step):
-        expected = np.array([3, 6, 12]) / 7 if step >= 4 else np.ones(3)
-        np.testing.assert_allclose(weights, expected[labels], rtol=1e-6)
+        expected = (np.array([3, 6, 12]) if step >= 4 else np.ones(3))[labels]
+        np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-6)
 
 
 def test_passes_of_one_step_share_its_class_weights():
@@ -105,7 +105,15 @@ def test_passes_of_one_step_share_its_class_weights():
     batches = list(training_batches(numbered(), PLAIN, recipe, class_counts=COUNTS, seed=0))
     assert [len(labels) for _, labels, _ in batches] == [4] * 8
     assert [bool(np.allclose(weights, 1)) for _, _, weights in batches[:4]] == [True] * 4
-    for _, labels, weights in batches[4:]:
+    for first, second in (batches[4:6], batches[6:]):
+        labels, weights = (np.concatenate([first[part], second[part]]) for part in (1, 2))
+        expected = np.array([3, 6, 12])[labels]
+        np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-6)
+
+
+def test_the_weights_of_sigmoid_losses_are_the_classes_own():
+    recipe = Recipe(epochs=1, batch_size=8, class_weights="inverse_frequency", loss="sigmoid_focal")
+    for _, labels, weights in training_batches(numbered(), PLAIN, recipe, class_counts=COUNTS, seed=0):
         np.testing.assert_allclose(weights, (np.array([3, 6, 12]) / 7)[labels], rtol=1e-6)
 
 

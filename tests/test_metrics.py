@@ -190,3 +190,13 @@ def test_labels_of_another_width_are_refused():
         ShotAccuracy(COUNTS).update_state(np.zeros((2, 3)), np.zeros((2, 4)))
     with pytest.raises(ValueError, match=r"two classes or more. Received: 1"):
         ShotAccuracy([5]).update_state([[0]], [[1.0]])
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="no float64")
+def test_sums_count_beyond_what_float32_can():
+    metric = ShotAccuracy([500, 5])
+    metric.total.assign([2.0**24, 0])
+    metric.correct.assign([2.0**24, 0])
+    for _ in range(4):
+        metric.update_state([0], [[0.0, 1.0]])  # float32 adds one to 2^24 in vain
+    assert np.asarray(metric.total)[0] == 2**24 + 4

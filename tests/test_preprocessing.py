@@ -1,4 +1,5 @@
 import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import tensorflow as tf
 
 from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing, decode
 from keras_lt.preprocessing.augmentations import CROP_AREA, CROP_RATIO, adjust_colours, random_window
+from keras_lt.preprocessing.decoding import bounded
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -156,7 +158,7 @@ def test_a_long_image_falls_back_to_its_central_window():
     # 10 x 1000: every draw of area >= 8 % and ratio <= 4/3 is taller than 10 rows, so: 10 rows, 13 central columns.
     spec = Preprocessing(10, augmentation="resized_crop_flip", **PLAIN)
     image = np.zeros((10, 1000, 3), np.uint8)
-    image[:, 494:507] = 255  # from floor(.5 * (1000 - 13 + 1)) = 494
+    image[:, 493:506] = 255  # from (1000 - 13) // 2 = 493, as torchvision
     assert pixels(spec.train(tf.constant(image), tf.constant([0, 0]))).min() == 255
 
 
@@ -228,3 +230,41 @@ def test_jitter_blends_and_clips_step_by_step_in_every_order(order):
 def test_bad_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing(**arguments, **PLAIN)
+
+
+def header(kind, height, width):
+    """The start of an image of that size, without any pixels."""
+    return {
+        "png": b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, height),
+        "gif": b"GIF89a" + struct.pack("<HH", width % 65536, height % 65536),
+        "bmp": b"BM" + bytes(16) + struct.pack("<ii", width, -height),
+        "webp": b"RIFF\0\0\0\0WEBPVP8X"
+        + bytes(8)
+        + (width - 1).to_bytes(3, "little")
+        + (height - 1).to_bytes(3, "little"),
+        "jpeg": b"\xff\xd8\xff\xc0\0\x11\x08"
+        + struct.pack(">HH", height, width)
+        + b"\x03\x01\x22\0\x02\x11\1\x03\x11\1",
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["png", "gif", "bmp", "webp", "jpeg"])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(kind):
+    assert bounded(header(kind, 10_000, 10_000)) == header(kind, 10_000, 10_000)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
+        bounded(header(kind, 10_000, 10_001))
+
+
+@pytest.mark.parametrize("shape", [(1, 6000), (40_000, 1), (3, 25)])
+def test_an_extreme_shape_costs_no_more_than_eight_squares(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    preprocessing = Preprocessing(image_size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    seen = []
+    resize = tf.image.resize
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tf.image, "resize", lambda image, size, **k: seen.append(np.array(size)) or resize(image, size, **k)
+        )
+        found = preprocessing.evaluate(tf.io.encode_png(image))
+    assert found.shape == (32, 32, 3)
+    assert np.prod(seen[0]) <= 8 * 32 * 32

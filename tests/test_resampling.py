@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import samplers
-from keras_lt.resampling import ENGINES, sample_indices
+from keras_lt.resampling import ENGINES, plans, sample_indices
 
 COUNTS = np.array([80, 40, 20, 20])
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
@@ -203,6 +203,23 @@ def test_quotas_are_the_expected_numbers_rounded_and_even_out():
     assert set(of_first) == {5, 6}
     assert abs(of_first.sum() - 55 * 5.5) < 1
     assert np.abs(np.cumsum(of_first) - 5.5 * np.arange(1, 56)).max() < 2  # at no time far off
+
+
+@pytest.mark.parametrize("counts", [np.maximum(1000 * 0.99 ** np.arange(600), 2).astype(int), [50, 3, 2, 1]])
+def test_quotas_of_a_schedule_that_changes_are_never_an_image_off(counts):
+    table = samplers.probability_table("progressive", counts, 30)
+    size = int(np.sum(counts))
+    quotas = plans.carried_quotas(table, size, seed=0)
+    np.testing.assert_array_equal(quotas.sum(axis=1), size)
+    assert np.abs(np.cumsum(quotas - size * table, axis=0)).max() < 1
+
+
+def test_a_class_that_a_row_leaves_out_waits_for_the_next_one():
+    rows = np.array([[0.25] * 4, [1, 0, 0, 0], [0.25] * 4])
+    first_row, second, third = plans.carried_quotas(rows, 5, seed=0)
+    assert (first_row.sum(), second.tolist(), third.sum()) == (5, [5, 0, 0, 0], 5)
+    # 1.25 + 5 + 1.25 of the first class and 2.5 of the others are expected.
+    assert np.abs(first_row + second + third - [7.5, 2.5, 2.5, 2.5]).max() < 1
 
 
 def test_quotas_are_spread_over_the_epoch():

@@ -156,3 +156,17 @@ def test_a_label_outside_the_classes_stops_the_stream(label):
     stream = rejection_resample(dataset, class_counts=[1, 1], probabilities=[0.5, 0.5], seed=0)
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf"{label} is not in \[0, 2\)"):
         list(stream.take(9))
+
+
+@pytest.mark.parametrize("shuffle_buffer", [1, 64])
+def test_the_classes_of_a_sorted_stream_all_get_their_share_of_an_epoch(shuffle_buffer):
+    """An epoch is a whole pass: what its end is like does not decide on the last class."""
+    counts = np.array([800, 150, 50])
+    records = tf.data.Dataset.from_tensor_slices((np.arange(1000), np.repeat([0, 1, 2], counts)))
+    stream = rejection_resample(
+        records, class_counts=counts, probabilities=[[1 / 3] * 3] * 30, seed=1, shuffle_buffer=shuffle_buffer
+    )
+    rows = np.concatenate([batch.numpy() for batch, _ in stream.batch(1000)])
+    assert len(rows) == 30_000
+    shares = [(rows < 800).mean(), ((rows >= 800) & (rows < 950)).mean(), (rows >= 950).mean()]
+    np.testing.assert_allclose(shares, 1 / 3, atol=2e-3)

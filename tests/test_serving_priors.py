@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_lt.optimization import Recipe
-from keras_lt.serving import logit_offset, read_prior, trained_prior
+from keras_lt.serving import fit_temperature, logit_offset, read_prior, trained_prior
 
 COUNTS = [80, 40, 20, 20]
 AS_TRAINED = [0.5, 0.25, 0.125, 0.125]
@@ -73,3 +73,41 @@ def test_the_same_prior_or_none_leaves_logits_as_they_are():
     assert logit_offset(AS_TRAINED, AS_TRAINED, classes=4).tolist() == [0.0] * 4
     assert logit_offset(None, AS_TRAINED, classes=4).tolist() == [0.0] * 4
     np.testing.assert_allclose(logit_offset(AS_TRAINED, classes=4), np.log([2, 1, 0.5, 0.5]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 50.0])
+def test_the_temperature_is_what_log_posteriors_were_multiplied_by(scale):
+    """Labels drawn from softmax(z) themselves, under balanced classes: scores scale * z have the temperature scale."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 20_000)
+    features = rng.normal(0, 1, (20_000, 4)) + 1.5 * np.eye(4)[labels]
+    assert fit_temperature(scale * 1.5 * features, labels) == pytest.approx(scale, rel=0.05)
+
+
+def test_a_temperature_sees_through_the_prior_that_scores_have_in_them():
+    """The same normals on classes as 8 : 1 : 1, whose log posteriors are under that prior; validated on even ones."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 20_000)
+    source = np.array([0.8, 0.1, 0.1])
+    posteriors = 1.5 * (rng.normal(0, 1, (20_000, 3)) + 1.5 * np.eye(3)[labels]) + np.log(source)
+    assert fit_temperature(posteriors, labels, source) == pytest.approx(1, rel=0.05)
+
+
+def test_training_as_target_loses_nothing_on_the_training_distribution():
+    """Distances to class means, squeezed as NCM's are: the prior improves them once they are divided."""
+    rng = np.random.default_rng(2)
+    prior = 0.6 ** np.arange(10) / (0.6 ** np.arange(10)).sum()
+    means = rng.normal(0, 0.7, (10, 8))
+
+    def scored(labels):
+        features = means[labels] + rng.normal(0, 1, (len(labels), 8))
+        return -0.05 * ((features[:, None] - means) ** 2).sum(-1)
+
+    val, test = rng.integers(0, 10, 2000), rng.choice(10, 5000, p=prior)
+    logits = scored(test)
+    offset = logit_offset(prior, classes=10)
+    temperature = fit_temperature(scored(val), val)
+    before, naive, after = (
+        np.mean(scores.argmax(1) == test) for scores in (logits, logits + offset, logits / temperature + offset)
+    )
+    assert naive < before < after

@@ -1,7 +1,6 @@
 """A backbone as an entry: how it is built, and all that has to be known before that."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
 import keras
@@ -9,6 +8,8 @@ import keras
 from keras_lt.backbones import parts
 from keras_lt.backbones.local_weights import load_weights
 from keras_lt.backbones.normalizations import Normalization
+from keras_lt.files import expanded
+from keras_lt.keras_settings import plain_settings
 from keras_lt.registry import Entry
 
 
@@ -45,6 +46,7 @@ class BackboneEntry(Entry):
         """Whether it averages a feature map; of a model of one's own, as far as that is known before it is built."""
         return not self.pooling or parts.POOLINGS[self.pooling][0] == 4
 
+    @plain_settings()
     def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
         """Images [B,H,W,3] -> features float32 [B,D]; `parts` says of which layers.
 
@@ -56,7 +58,7 @@ class BackboneEntry(Entry):
         published = {"weights": "imagenet"} if pretrained == "imagenet" else {}
         net = self.function(image_size=image_size, **published)
         if pretrained and not published:
-            load_weights(net, pretrained)
+            load_weights(net, str(expanded(pretrained)))
         return parts.as_backbone(net, last_block=self.last_block, pooling=self.pooling, image_size=image_size)
 
     def available(self) -> "BackboneEntry":
@@ -77,7 +79,7 @@ class BackboneEntry(Entry):
                 f"pretrained must be empty or a file for {self.label}: no published weights fit it{instead}. "
                 "Received: pretrained=imagenet"
             )
-        if pretrained not in ("", "imagenet") and not pathlib.Path(pretrained).is_file():
+        if pretrained not in ("", "imagenet") and not expanded(pretrained).is_file():
             raise ValueError(f"pretrained must be 'imagenet' or a weights file. Not found: {pretrained}")
 
     def check_last_block(self) -> None:

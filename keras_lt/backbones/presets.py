@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, Normalization
+from keras_lt.keras_settings import plain_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class PresetEntry(BackboneEntry):
 
     ask: Callable[[], dict[str, Any]]
 
+    @plain_settings()
     def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
         """As every backbone is built, once its library has been asked."""
         self.check_weights(pretrained)

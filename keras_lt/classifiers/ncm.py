@@ -36,7 +36,7 @@ class NearestClassMean(keras.layers.Layer):
         self.distance = distance
 
     def build(self, input_shape):
-        """Makes room for the mean feature [D] and the class means [C, D]; `adapt` fills them."""
+        """Makes room for the mean feature [D], 0 without use, and the class means [C, D]; `adapt` fills them."""
         width = input_shape[-1]
         self.center = self.add_weight(shape=(width,), initializer="zeros", trainable=False, name="center")
         self.means = self.add_weight(shape=(self.units, width), initializer="zeros", trainable=False, name="means")
@@ -61,7 +61,7 @@ class NearestClassMean(keras.layers.Layer):
         counts = self._count(labels)
         if not self.built:
             self.build((None, features.shape[1]))
-        if self.transform == "cl2n":
+        if self.transform != "l2n":
             self.center.assign(sum(chunk.sum(0, np.float64) for chunk in _chunks(features)) / len(features))
         self.means.assign(self._class_sums(features, labels) / counts[:, np.newaxis])
 
@@ -81,8 +81,7 @@ class NearestClassMean(keras.layers.Layer):
             elif choice["distance"] == "reference_cosine":
                 yield products / self.means.shape[-1]
             else:
-                squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
-                yield 2 * products - squares - keras.ops.sum(keras.ops.square(self.means), axis=-1)
+                yield self._distances(features, products)
 
     def get_config(self):
         """The constructor's arguments."""
@@ -92,6 +91,15 @@ class NearestClassMean(keras.layers.Layer):
             "transform": self.transform,
             "distance": self.distance,
         }
+
+    def _distances(self, features, products):
+        """Minus the squared distances to the means, [B, C]."""
+        means = self.means
+        if self.transform == "un":  # distances do not see the centre, which large numbers would lose their digits to
+            features, means = features - self.center, means - self.center
+            products = keras.ops.matmul(features, keras.ops.transpose(means))
+        squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
+        return 2 * products - squares - keras.ops.sum(keras.ops.square(means), axis=-1)
 
     def _transformed(self, features):
         if self.transform == "un":

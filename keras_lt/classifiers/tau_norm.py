@@ -92,12 +92,17 @@ class TauNormalizedDense(keras.layers.Layer):
 
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel [D, C] and bias [C], all zero, of the dense layer with the same logits."""
-        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, float(self.tau)))
+        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, self._tau_value))
         return kernel, np.zeros(self.units, kernel.dtype)
+
+    @property
+    def _tau_value(self) -> float:
+        """A learned tau may have a copy on every device."""
+        return float(keras.ops.convert_to_numpy(self.tau))
 
     def get_config(self):
         """The constructor's arguments; a learned tau is where it stands."""
-        return {**super().get_config(), "units": self.units, "tau": float(self.tau), "learned": self.learned}
+        return {**super().get_config(), "units": self.units, "tau": self._tau_value, "learned": self.learned}
 
 
 def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:

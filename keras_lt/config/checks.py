@@ -2,10 +2,11 @@
 
 import dataclasses
 
-from keras_lt import backbones, datasets
+from keras_lt import backbones, datasets, files
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
+from keras_lt.datasets.own_images import SPLIT_FOLDERS
 from keras_lt.distribution import Strategy, check_replicas
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
@@ -58,6 +59,7 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
         asked = {name: getattr(config, name) for name in NO_IMAGES}
         check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
+    _check_place(config)
     backbone = backbones.find(config.backbone).available()
     if "last_block" in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
         backbone.check_last_block()
@@ -74,6 +76,20 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
             steps_per_execution=recipe.steps_per_execution,
             jit_compile=recipe.jit_compile == "true",
         )
+
+
+def _check_place(config: RunConfig):
+    """A run is not written where images are read: its plots would be the next run's examples."""
+    if not config.data_dir or not datasets.check(config.dataset, **config.data_options).reads_all:
+        return
+    root = files.expanded(config.data_dir)
+    splits = [root / name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    for place in splits or [root]:
+        if files.lies_in(config.folder, place):
+            raise ValueError(
+                "The work folder must lie outside of the images that are read. "
+                f"Received: --workdir={config.folder}, in {place} of --data_dir={config.data_dir}"
+            )
 
 
 def _check_names(config: RunConfig):

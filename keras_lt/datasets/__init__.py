@@ -11,6 +11,7 @@ from keras_lt.datasets.published import IMAGENET_LT, INATURALIST18, PLACES_LT, i
 from keras_lt.datasets.small_images import cifar10_lt, cifar100_lt, fashion_mnist_lt, mnist_lt
 from keras_lt.datasets.sources import SourceEntry, parse
 from keras_lt.datasets.tfds import tfds_dataset
+from keras_lt.files import expanded
 
 __all__ = [
     "DATASETS",
@@ -42,7 +43,7 @@ DATASETS: dict[str, SourceEntry] = {
         fashion_mnist_lt, label="Fashion-MNIST-LT", reads="the four idx files", needs_folder=False
     ),
     "mnist_lt": SourceEntry(mnist_lt, label="MNIST-LT", reads="the four idx files", needs_folder=False),
-    "folder": SourceEntry(folder, reads=FOLDER_READS),
+    "folder": SourceEntry(folder, reads=FOLDER_READS, reads_all=True),
     "lists": SourceEntry(lists, reads="train.txt, test.txt and optionally val.txt, of `relative/path label` lines,"),
     "csv": SourceEntry(csv, reads="train.csv, test.csv and optionally val.csv, of `path,label`, or one images.csv"),
     "arrays": SourceEntry(arrays, reads=ARRAYS_READS),
@@ -70,6 +71,7 @@ def load(name: str, data_dir: str = "", **options) -> LongTailed:
       FileNotFoundError: `data_dir` lacks a file.
     """
     name, source, options = parse(DATASETS, name, **options)
+    data_dir = str(expanded(data_dir)) if data_dir else ""
     if data_dir and is_prepared(data_dir):
         return read_prepared(data_dir, name, **options)
     return source(data_dir, **options)

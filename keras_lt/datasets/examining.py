@@ -8,9 +8,10 @@ import PIL.ExifTags
 import PIL.Image
 import tensorflow as tf
 
-from keras_lt.preprocessing import decode
+from keras_lt.preprocessing import MOST_PIXELS, decode
 
-MOST_PIXELS = 100_000_000  # of one image, 1.2 GB as float32 RGB
+PNG, BIT_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a PNG begins, and the byte that says its bits
+DARK = 4096  # of 65536
 PREPARE = "convert it by `python -m keras_lt.prepare`"
 
 Examined = tuple[tuple[int, int], int, bytes]  # (height, width), EXIF's orientation, hash of 16 bytes
@@ -38,7 +39,28 @@ def examine_encoded(encoded: bytes) -> Examined:
         height, width, _ = decode(encoded).shape
     except tf.errors.OpError as error:
         raise ValueError(_why_not_decoded(image, error)) from None
+    check_depth(encoded, image)
     return (height, width), _orientation(image), hash_of(encoded)
+
+
+def check_whole(encoded: bytes):
+    """Raises ValueError for a PNG without its last chunk, which Pillow takes and TensorFlow does not."""
+    if encoded.startswith(PNG) and b"IEND" not in encoded:
+        raise ValueError("broken or cut short (PNG)")
+
+
+def check_depth(encoded: bytes, image: PIL.Image.Image):
+    """Raises ValueError for a PNG of 16 bits that uses the lowest twelve at most: its upper eight are nearly black."""
+    if not encoded.startswith(PNG) or encoded[BIT_DEPTH] != 16:
+        return
+    largest = max(high for _, high in _extrema(image))
+    if largest < (DARK if image.mode.startswith("I") else DARK >> 8):
+        raise ValueError(f"PNG of 16 bits with values up to {largest} alone, nearly black: stretch them to 0..65535")
+
+
+def _extrema(image: PIL.Image.Image) -> tuple:
+    extrema = image.getextrema()
+    return extrema if isinstance(extrema[0], tuple) else (extrema,)
 
 
 def hash_of(content) -> bytes:

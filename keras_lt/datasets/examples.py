@@ -76,6 +76,16 @@ class Examples(abc.ABC):
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """Neighbouring rows as a SavedModel is asked about them: {argument of its signature: batch}."""
 
+    def key(self, row: int) -> bytes:
+        """Says which example it is, wherever the data set lies and whatever else is in it."""
+        return str(self.names[row]).encode("utf-8", "surrogateescape")
+
+    def key_hashes(self, seed: int = 0) -> np.ndarray:
+        """The key of every example as a number, evenly spread, uint64 [N]."""
+        salt = seed.to_bytes(8, "little")
+        digests = (hashlib.blake2b(self.key(row), digest_size=8, salt=salt).digest() for row in range(len(self)))
+        return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
     def stamp(self, row: int) -> tuple[int, int]:
         """Two numbers that change with an example that `fingerprint` does not look into."""
         del row
@@ -129,6 +139,10 @@ class Pixels(Examples):
         """Pixels are good as they are."""
         return self.shape[:2], 1, hash_of(np.ascontiguousarray(self.content[row]))
 
+    def key(self, row: int) -> bytes:
+        """The pixels."""
+        return self.content[row].tobytes()
+
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """RGB pixels."""
         return {"images": decode(self.content[rows.start : rows.stop])}
@@ -168,10 +182,11 @@ class ImageFiles(Records):
 
     Args:
       paths: str [N].
+      root: the folder of the data set, which may move.
     """
 
-    def __init__(self, paths: np.ndarray):
-        self.names = np.asarray(paths)
+    def __init__(self, paths: np.ndarray, *, root: str | os.PathLike = ""):
+        self.names, self.root = np.asarray(paths), os.fspath(root)
 
     @property
     def content(self) -> np.ndarray:
@@ -187,7 +202,12 @@ class ImageFiles(Records):
 
     def subset(self, rows: np.ndarray) -> "ImageFiles":
         """The files at `rows`, in that order."""
-        return ImageFiles(self.names[rows])
+        return ImageFiles(self.names[rows], root=self.root)
+
+    def key(self, row: int) -> bytes:
+        """The path below the data set's folder."""
+        name = str(self.names[row])
+        return os.fsencode(os.path.relpath(name, self.root) if self.root else name).replace(os.sep.encode(), b"/")
 
     def fingerprint(self) -> memoryview:
         """The paths."""
@@ -195,7 +215,10 @@ class ImageFiles(Records):
 
     def reader(self) -> Reader:
         """Reads files without a call into Python."""
-        paths = on_host(self.names)
+        try:
+            paths = on_host(self.names)
+        except UnicodeEncodeError:  # names that are not UTF-8, such as an old zip's
+            paths = on_host(np.array([os.fsencode(name) for name in self.names], object))
         return lambda row: tf.io.read_file(paths[row])
 
     def stamp(self, row: int) -> tuple[int, int]:
@@ -286,6 +309,10 @@ class FeatureVectors(Examples):
     def examine(self, row: int) -> Examined:
         """A vector is one pixel high."""
         return (1, *self.shape), 1, hash_of(self.read(row))
+
+    def key(self, row: int) -> bytes:
+        """The vector."""
+        return self.read(row).tobytes()
 
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """Vectors."""

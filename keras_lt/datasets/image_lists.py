@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_lt.datasets.long_tailed import OPEN, Split
+from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN, Split
+from keras_lt.files import read_text
 
 
 def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -15,10 +16,12 @@ def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: a line is not `path label`.
     """
-    paths, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    paths, labels, lines = [], [], read_text(path).split("\n")
+    for number, line in enumerate(lines, start=1):
         name, _, label = line.rpartition(" ")
-        if not name or not label.isdecimal():
+        if not line and number == len(lines):
+            break  # after the last line's end
+        if not name or not is_class_id(label):
             raise ValueError(f"Expected `relative/path label` on every line. Received: {path}:{number}: {line!r}")
         paths.append(name)
         labels.append(int(label))
@@ -31,9 +34,11 @@ def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
     Raises:
       ValueError: a line is not `path -1`.
     """
-    paths = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    paths, lines = [], read_text(path).split("\n")
+    for number, line in enumerate(lines, start=1):
         name, _, label = line.rpartition(" ")
+        if not line and number == len(lines):
+            break  # after the last line's end
         if not name or label != str(OPEN):
             raise ValueError(f"Expected `relative/path {OPEN}` on every line. Received: {path}:{number}: {line!r}")
         paths.append(os.path.join(images, name))
@@ -43,7 +48,12 @@ def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
 def read_class_names(folder: pathlib.Path) -> list[str] | None:
     """The lines of `classes.txt` in the folder, where there is one."""
     path = folder / "classes.txt"
-    return path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else None
+    return read_text(path).rstrip("\n").split("\n") if path.exists() else None
+
+
+def is_class_id(text: str) -> bool:
+    """Whether a word is a class id; one of more digits than there are classes anywhere is a mistake."""
+    return text.isascii() and text.isdecimal() and len(text) <= len(str(MOST_CLASSES)) and int(text) < MOST_CLASSES
 
 
 def numbered_classes(splits: Iterable[Split]) -> range:

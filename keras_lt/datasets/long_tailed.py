@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_CLASSES = 10_000_000  # tables are made by the largest label
 OPEN = -1  # the label of images of no class, as in the published lists
 
 
@@ -41,6 +43,10 @@ class Split:
             )
         if labels.size and not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"Labels must be integers. Received: dtype={labels.dtype}")
+        if labels.size and not OPEN <= int(labels.min()) <= int(labels.max()) < MOST_CLASSES:
+            raise ValueError(
+                f"Labels must be class ids from 0, or {OPEN} for no class. Received: {labels.min()}..{labels.max()}"
+            )
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
     def __len__(self) -> int:
@@ -111,6 +117,9 @@ class LongTailed:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        unwritable = [name for name in self.class_names if name.encode("utf-8", "replace").decode() != name]
+        if unwritable:
+            raise ValueError(f"Class names must be UTF-8: rename their folders. Received: {unwritable[0]!a}")
         if not self.image_size:
             object.__setattr__(self, "image_size", self.train.examples.image_size)
         classes = len(self.class_names)
@@ -160,6 +169,11 @@ class LongTailed:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Images per split."""
+        return {name: len(split) for name, split in self.all_splits.items()}
+
+    @property
     def all_splits(self) -> dict[str, Split]:
         """The splits by name, "open_set" among them where there is one."""
         return self.splits if self.open_set is None else {**self.splits, "open_set": self.open_set}
@@ -207,17 +221,30 @@ def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
 
 
 def carve_validation(train: Split, *, fraction: float = 0.1, seed: int = 0) -> tuple[Split, Split]:
-    """Splits train into (train, val), stratified: `fraction` of each class, but never its only image.
+    """Splits train into (train, val): every image goes to val with the probability `fraction`, as `divide` says."""
+    rest, val = divide(train, {"val": fraction}, seed=seed)
+    return train.subset(rest), train.subset(val)
 
-    A class of n images gives round(fraction * n) of them, at least one when n > 1.
+
+def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> list[np.ndarray]:
+    """Rows of what is left of a split, and of every fraction that is taken from it.
+
+    Where an image goes depends on its key (`Examples.key`) and the seed alone, so that images that are added later move
+    no other one from training to evaluation; equal pixels stay together. A fraction holds in expectation. Of each class
+    one image stays at least, and a fraction that would have none of any class takes one of a class that can spare it.
+
+    Args:
+      fractions: of each class, by name.
     """
-    if not len(train):
-        return train, train  # which a data set then refuses, by name
-    rng = np.random.default_rng(seed)
-    val = []
-    for label in np.unique(train.labels):
-        rows = rng.permutation(np.flatnonzero(train.labels == label))
-        take = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-        val.append(rows[:take])
-    val = np.sort(np.concatenate(val))
-    return train.subset(np.setdiff1d(np.arange(len(train)), val)), train.subset(val)
+    keys = split.examples.key_hashes(seed)
+    edges = np.cumsum([0.0, *fractions.values()])
+    part = (np.searchsorted(edges, keys / 2.0**64, side="right")) % len(edges)  # 0 is what is left
+    for label in np.unique(split.labels):
+        of_class = np.flatnonzero(split.labels == label)
+        if part[of_class].all():
+            part[of_class[np.argmax(keys[of_class])]] = 0
+    for number in range(1, len(edges)):
+        spare = np.flatnonzero((part == 0) & (np.bincount(split.labels[part == 0])[split.labels] > 1))
+        if not (part == number).any() and spare.size:
+            part[spare[np.argmin(keys[spare])]] = number
+    return [np.flatnonzero(part == number) for number in range(len(edges))]

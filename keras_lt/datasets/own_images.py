@@ -1,29 +1,36 @@
 """The user's own image files: folders of classes, lists of paths, or csv tables."""
 
+import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from csv import DictReader
+from csv import Error as CsvError
 
 import numpy as np
 
-from keras_lt.datasets.image_lists import numbered_classes, read_class_names, read_list, read_open_list
-from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
+from keras_lt.datasets.examples import ImageFiles
+from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
+from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, divide
+from keras_lt.files import expanded, read_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+VAL_NAMES = ("val", "valid", "validation")
+SPLIT_FOLDERS = ("train", *VAL_NAMES, "test", "open")
+RUN_FLAGS = "flags.cfg"  # in the work folder of a run
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
 FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <class>/ alone,"
-FEWEST_TO_SPLIT = 3  # images of a class: one for each split
 
 
 def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own images in a folder per class: `train/<class>/`, `test/<class>/` and, if there is one, `val/`.
 
-    Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/` a tenth of each
-    training class is carved off. Images at any depth in `open/`, if there is one beside `train/`, are the open set, of
-    no class. Without `train/` and `test/` the folders in `data_dir` are the classes, and each is split at random
-    70 / 10 / 20 into train, val and test, at least one each; a class of one or two images is in train alone. Hidden
-    files and folders are passed over, and so are files without an image's extension.
+    Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/`, which may also
+    be called `valid/` or `validation/`, a tenth of train is carved off. Images at any depth in `open/`, if there is one
+    beside `train/`, are the open set, of no class. Without `train/` and `test/` the folders in `data_dir` are the
+    classes, and each is split 70 / 10 / 20 into train, val and test on average: by the names of the images, so that new
+    ones move no other. Hidden files and folders are passed over, and so are files without an image's extension and work
+    folders of runs.
 
     Args:
       seed: of the split and the carving.
@@ -43,16 +50,22 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     if missing:
         raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
     class_names, splits, ignored = _folders(root / "train"), {}, 0
-    for split in [split for split in ("train", "val", "test") if split in found]:
-        unknown = sorted(set(_folders(root / split)) - set(class_names))
+    of_val = [name for name in found if name in VAL_NAMES]
+    if len(of_val) > 1:
+        raise ValueError(f"val must be one folder. Received: {root} with {', '.join(of_val)}")
+    for split, place in [("train", "train"), *(("val", name) for name in of_val), ("test", "test")]:
+        unknown = sorted(set(_folders(root / place)) - set(class_names))
         if unknown:
-            raise ValueError(f"Every class needs a folder in train/. Received: {split}/ with {', '.join(unknown[:5])}")
-        splits[split], more = _read_folders(root / split, class_names)
+            raise ValueError(f"Every class needs a folder in train/. Received: {place}/ with {', '.join(unknown[:5])}")
+        splits[split], more = _read_folders(root / place, class_names)
         ignored += more
     if "open" in found:
         splits["open_set"], more = _read_unlabelled(root / "open")
         ignored += more
-    return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=_ignored_note(ignored))
+    notes = _ignored_note(ignored)
+    if others := sorted(set(found) - {"train", "test", "open", *of_val}):
+        notes += (f"Folders beside train/ and test/ that are no split were ignored: {', '.join(others)}.",)
+    return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
 
 
 def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
@@ -100,9 +113,12 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         files = _split_files(root, "csv", "{}.csv")
         tables = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
     names = read_class_names(root)
-    if not all(label.isdecimal() for table in tables.values() for _, label in table):
+    if not all(label.isascii() and label.isdecimal() for table in tables.values() for _, label in table):
         names = names or sorted({label for _, label in tables["train"]})
         tables = _numbered(tables, names)
+    for split, table in tables.items():
+        if wrong := [str(label) for _, label in table if not is_class_id(str(label))]:
+            raise ValueError(f"Labels must be class ids from 0. Received: {split} with {wrong[0]}")
     entries = {
         split: (
             np.array([path for path, _ in table], dtype=str),
@@ -120,7 +136,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
       FileNotFoundError: there is no such folder.
       ValueError: a folder in it is not named as a class, or there is no image.
     """
-    root = pathlib.Path(images_dir)
+    root = expanded(images_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"--images must be a folder of images. Not found: {root}")
     found = _folders(root)
@@ -138,7 +154,18 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
 
 def _folders(root: pathlib.Path) -> list[str]:
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if _is_read(entry))
+
+
+def _is_read(folder: os.DirEntry) -> bool:
+    """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    if os.path.exists(os.path.join(folder, RUN_FLAGS)):
+        return False
+    inside = pathlib.Path(folder).iterdir()
+    first = next(inside, None)
+    return first is None or not all(path.joinpath(RUN_FLAGS).exists() for path in (first, *inside))
 
 
 def _files(root: str | os.PathLike) -> Iterator[str]:
@@ -147,7 +174,7 @@ def _files(root: str | os.PathLike) -> Iterator[str]:
         for entry in entries:
             if not entry.is_dir():
                 yield entry.path
-            elif not entry.name.startswith("."):
+            elif _is_read(entry):
                 yield from _files(entry.path)
 
 
@@ -169,9 +196,8 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
         paths += sorted(images)
         counts.append(len(images))
         ignored += len(files) - len(images)
-    return Split(
-        np.array(paths, dtype=str), np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
-    ), ignored
+    labels = np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
+    return Split(ImageFiles(np.array(paths, dtype=str), root=root), labels), ignored
 
 
 def _is_image(path: str) -> bool:
@@ -186,23 +212,14 @@ def _ignored_note(ignored: int) -> tuple[str, ...]:
 
 
 def _split_by_class(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Train, val and test drawn from each class, whose draw depends on the seed and its own images alone; and notes."""
-    rows = {"train": [], "val": [], "test": []}
-    counts = np.bincount(split.labels)
-    for label, of_class in enumerate(np.split(np.arange(len(split)), np.cumsum(counts)[:-1])):
-        shuffled = np.random.default_rng((seed, label)).permutation(of_class)
-        val, test = (
-            max(round(fraction * len(shuffled)), 1) if len(shuffled) >= FEWEST_TO_SPLIT else 0
-            for fraction in (VAL_FRACTION, TEST_FRACTION)
-        )
-        for part, chosen in zip(("val", "test", "train"), np.split(shuffled, [val, val + test]), strict=True):
-            rows[part].append(chosen)
-    splits = {part: split.subset(np.sort(np.concatenate(chosen))) for part, chosen in rows.items()}
+    """Train, val and test, as `divide` draws them; and notes."""
+    rows = divide(split, {"val": VAL_FRACTION, "test": TEST_FRACTION}, seed=seed)
+    splits = {part: split.subset(rows[number]) for part, number in {"train": 0, "val": 1, "test": 2}.items()}
     sizes = " / ".join(str(len(part)) for part in splits.values())
-    notes = (f"{name} has no train and test: each class was split at random, {sizes} images train / val / test.",)
-    small = np.count_nonzero(counts < FEWEST_TO_SPLIT)
-    if small:
-        notes += (f"{small} classes have fewer than {FEWEST_TO_SPLIT} images, all of them in train.",)
+    notes = (f"{name} has no train and test: its images were split by their names, {sizes} train / val / test.",)
+    missing = len(np.unique(split.labels)) - len(np.unique(splits["test"].labels))
+    if missing:
+        notes += (f"{missing} classes have no image in test: they are small, and a fifth of each is test on average.",)
     return splits, notes
 
 
@@ -221,16 +238,18 @@ def _split_files(root: pathlib.Path, dataset: str, pattern: str) -> dict[str, pa
 
 def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The rows of a csv file, their values in the order of `columns`."""
-    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
-        reader = DictReader(file)
+    reader = DictReader(io.StringIO(read_text(path), newline=""))
+    rows = []
+    try:
         found = reader.fieldnames or ()
         if sorted(found) != sorted(columns):
             raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {','.join(found)}")
-        rows = []
         for row in reader:
             if None in row or not all(row.values()):  # too many values, or too few
                 raise ValueError(f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num}")
             rows.append(tuple(row[column] for column in columns))
+    except CsvError as error:
+        raise ValueError(f"Expected a csv file. Received: {path}:{reader.line_num}: {error}") from error
     return rows
 
 
@@ -251,7 +270,7 @@ def _listed(
 ) -> LongTailed:
     """A data set of (paths [N], labels [N]) per split."""
     splits = {
-        split: Split(np.array([os.path.join(root, path) for path in paths], dtype=str), labels)
+        split: Split(ImageFiles(np.array([os.path.join(root, path) for path in paths], dtype=str), root=root), labels)
         for split, (paths, labels) in entries.items()
     }
     class_names = class_names or numbered_classes(splits.values())

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_lists import names_from_folders, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.metrics import ShotGroups
@@ -207,7 +208,7 @@ def _checked(
     return LongTailed.from_splits(
         published.name,
         {
-            split: Split(np.char.add(f"{pathlib.Path(data_dir)}/", paths), labels)
+            split: Split(ImageFiles(np.char.add(f"{pathlib.Path(data_dir)}/", paths), root=data_dir), labels)
             for split, (paths, labels) in lists.items()
         },
         class_names=class_names or names_from_folders(*lists["train"]),

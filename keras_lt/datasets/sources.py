@@ -16,11 +16,13 @@ class SourceEntry(Entry):
     Attributes:
       reads: what `data_dir` must hold, after "reads".
       needs_folder: whether there is nothing to read without a `data_dir`.
+      reads_all: whether all that lies in `data_dir` may be taken for the data, so that a run must lie elsewhere.
       takes_name: whether it is a library of data sets, written "tfds:<name>": (name, data_dir, **options).
     """
 
     reads: str = dataclasses.field(kw_only=True)
     needs_folder: bool = dataclasses.field(default=True, kw_only=True)
+    reads_all: bool = dataclasses.field(default=False, kw_only=True)
     takes_name: bool = dataclasses.field(default=False, kw_only=True)
 
     def __call__(self, data_dir: str = "", **options) -> LongTailed:

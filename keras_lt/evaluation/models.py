@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
+from keras_lt.files import expanded
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.stages import read_preprocessing
@@ -49,7 +50,7 @@ def load_model(
       FileNotFoundError: there is neither, or no preprocessing.
       ValueError: the file's model does not take what is to be scored, or the SavedModel has other signatures.
     """
-    path = pathlib.Path(path)
+    path = expanded(path)
     if (path / "saved_model.pb").exists():
         return _saved_model(path, OF_FEATURES if on_features else OF_IMAGES)
     if path.suffix != ".keras" or not path.exists():

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_lt.features import CHUNK, FeatureSet
 from keras_lt.files import atomic
+from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import (
     FEW_SHOT_BELOW,
     MANY_SHOT_ABOVE,
@@ -151,6 +152,7 @@ class Scores:
         return np.bincount(ids, minlength=self._classes)
 
 
+@plain_settings(dtype_policy="float32")
 def evaluate_classifier(
     classifier: keras.layers.Layer,
     features: FeatureSet,

@@ -3,9 +3,9 @@
 `LOSSES` maps a name to the entry of a function from class counts [C] to the loss that `model.compile` takes. A new loss
 is one registered function `(labels, logits, ...) -> [B]` and one line there.
 
-Class weights come as sample weights w[y]. The softmax losses are then sum(w l) / sum(w), as in Cao et al. (2019); the
-sigmoid ones sum(w l) / B, as in Cui et al. (2019). Of several replicas of a TensorFlow strategy each divides by its
-own rows' sum of weights, and the quotients are averaged; on JAX the batch is one.
+Class weights come as sample weights w[y]. The softmax losses are then sum(w l) / sum(w) over the batch of an update, as
+in Cao et al. (2019); the sigmoid ones sum(w l) / B, as in Cui et al. (2019). `input_pipeline.weighted` has the sums, so
+that a training takes plain means over whatever share of a batch it sees.
 """
 
 import dataclasses
@@ -83,11 +83,13 @@ class LossEntry(Entry):
       first_bias: where the classifier's biases begin, of the number of classes; None is 0.
       prior: (class_counts [C], **parameters) -> what the loss puts beside the classes' probabilities, [C], so that the
         logits themselves need not hold it; None where the loss leaves the classes' sizes to the logits.
+      normalizes_weights: whether class weights count by their share of the batch's, sum(w l) / sum(w), or as they are.
     """
 
     head: str = dataclasses.field(default="", kw_only=True)
     first_bias: Callable[[int], float] | None = dataclasses.field(default=None, kw_only=True)
     prior: Callable[..., np.ndarray] | None = dataclasses.field(default=None, kw_only=True)
+    normalizes_weights: bool = dataclasses.field(default=True, kw_only=True)
 
     @property
     def needed_head(self) -> str:
@@ -180,8 +182,11 @@ LOSSES: dict[str, LossEntry] = {
         label="Sigmoid",
         head="dense",
         first_bias=_logit_of_one_in,
+        normalizes_weights=False,
     ),
-    "sigmoid_focal": LossEntry(_sigmoid_focal, label="Sigmoid focal", head="dense", first_bias=_logit_of_one_in),
+    "sigmoid_focal": LossEntry(
+        _sigmoid_focal, label="Sigmoid focal", head="dense", first_bias=_logit_of_one_in, normalizes_weights=False
+    ),
     "label_aware_smoothing": LossEntry(_label_aware_smoothing, label="Label-aware smoothing"),
     "balanced_binary_cross_entropy": LossEntry(
         _balanced_binary, label="Balanced binary cross-entropy", prior=lambda class_counts, **_: class_counts

@@ -34,6 +34,7 @@ FIXED = {
     "train_parts": ("all",),
     "mixup": (0,),
     "cutmix": (0,),
+    "ema_momentum": (0,),  # its shared layers have statistics of two draws, which are estimated for one alone
 }
 
 

@@ -183,6 +183,7 @@ def hooks() -> Hooks:
     """What FSLwF changes: backbone and cosine head learn the base classes alone; a generator knows the others."""
     return Hooks(
         name="fslwf",
+        fixed={"accumulate_steps": (1,)},  # a step is one episode
         data=lambda data: only_classes(data, base_classes(data)),
         head=HeadEntry(fresh_head, label="FSLwF's cosine"),
         finished=with_room_for_novel_classes,

@@ -192,7 +192,7 @@ def hooks(*, train_backbone: bool = True, backbone_rate: float = 0.1, centroids_
         name="oltr",
         check_backbone=check_backbone,
         network=with_feature_map,
-        fixed={"mixup": (0,), "cutmix": (0,)},
+        fixed={"mixup": (0,), "cutmix": (0,), "accumulate_steps": (1,)},
         one_host=True,  # the centroid loss is of a whole batch
         check_classifier=functools.partial(check_own_classifier, "oltr", on_images=True),
         classifier=functools.partial(learn_classifier, train_backbone=train_backbone, **rates),
@@ -229,8 +229,7 @@ def learn_classifier(
 ) -> Classifier:
     """OLTR's stage two: trains a copy of the backbone with attention, the memory and the classifier, end to end.
 
-    The memory begins with the class means of the training features, the hallucinator with stage one's classifier. Of
-    several devices, or passes of one step, each has the centroid loss of its own images.
+    The memory begins with the class means of the training features, the hallucinator with stage one's classifier.
 
     Args:
       features: of the representation's backbone, "train" among them.
@@ -246,7 +245,7 @@ def learn_classifier(
     check_hosts(strategy, recipe, own)
     own.check_classifier(recipe)
     mixing = {name: getattr(representation.preprocessing, name) for name in ("mixup", "cutmix")}
-    own.check(**mixing)
+    own.check(accumulate_steps=recipe.accumulate_steps, **mixing)
     means = NearestClassMean(len(data.class_names), transform="un")
     means.adapt(features["train"].features, features["train"].labels)
     with building(strategy, seed=seed):

@@ -217,8 +217,10 @@ class ShotAccuracy(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         self.groups = ShotGroups.of(class_counts, many_above=many_above, few_below=few_below)
         classes = len(self.groups.class_counts)
-        self.correct = self.add_variable(shape=(classes,), initializer="zeros", name="correct")
-        self.total = self.add_variable(shape=(classes,), initializer="zeros", name="total")
+        # Float32 counts to 2^24 and no further; JAX has no float64 unless it is told to.
+        sums = {"shape": (classes,), "dtype": "float32" if keras.backend.backend() == "jax" else "float64"}
+        self.correct = self.add_variable(initializer="zeros", name="correct", **sums)
+        self.total = self.add_variable(initializer="zeros", name="total", **sums)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch."""
@@ -229,11 +231,12 @@ class ShotAccuracy(keras.metrics.Metric):
         weights = keras.ops.ones_like(labels) if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
         weights = keras.ops.cast(weights, self.dtype)
         for sums, values in (self.total, weights), (self.correct, keras.ops.where(is_correct, weights, 0.0)):
-            sums.assign_add(keras.ops.segment_sum(values, labels, num_segments=classes))
+            of_batch = keras.ops.segment_sum(values, labels, num_segments=classes)
+            sums.assign_add(keras.ops.cast(of_batch, sums.dtype))
 
     def result(self):
         """The five accuracies of the examples so far."""
-        correct, total = keras.ops.convert_to_tensor(self.correct), keras.ops.convert_to_tensor(self.total)
+        correct, total = (keras.ops.cast(sums, self.dtype) for sums in (self.correct, self.total))
         return _accuracies(keras.ops, correct, total, self.groups)
 
     def get_config(self):

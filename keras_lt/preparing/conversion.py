@@ -5,7 +5,8 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from keras_lt.datasets.examining import MOST_PIXELS
+from keras_lt.datasets.examining import check_depth, check_whole
+from keras_lt.preprocessing import MOST_PIXELS
 
 ORIENTATION = 0x0112  # EXIF's tag; 2 to 8 say that the pixels lie turned or mirrored
 
@@ -30,6 +31,8 @@ def convert(encoded: bytes, *, shorter_side: int = 0, quality: int = 90, lossles
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is more than {MOST_PIXELS:,} pixels")
             image.load()
+            check_whole(encoded)
+            check_depth(encoded, image)
             too_large = 0 < shorter_side < min(image.size)
             if not too_large and _is_ready(image):
                 return encoded

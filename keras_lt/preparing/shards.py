@@ -133,7 +133,9 @@ def _serialize(example: Example) -> bytes:
         "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[example.image])),
         "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[example.label])),
         "image/class/text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[example.text.encode()])),
-        "image/filename": tf.train.Feature(bytes_list=tf.train.BytesList(value=[example.name.encode()])),
+        "image/filename": tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=[example.name.encode("utf-8", "surrogateescape")])
+        ),
     }
     # The same bytes on every run, so that shards can be compared by their sha256.
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
@@ -143,4 +145,4 @@ def _deserialize(record: bytes) -> Example:
     """Without the class's name, which the index lacks."""
     feature = tf.train.Example.FromString(record).features.feature
     image, name = (feature[key].bytes_list.value[0] for key in ("image/encoded", "image/filename"))
-    return Example(name.decode(), feature["image/class/label"].int64_list.value[0], "", image)
+    return Example(name.decode("utf-8", "surrogateescape"), feature["image/class/label"].int64_list.value[0], "", image)

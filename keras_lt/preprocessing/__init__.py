@@ -4,7 +4,7 @@ Every random choice is a function of a seed, the example's or the batch's, so th
 """
 
 from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION
-from keras_lt.preprocessing.decoding import decode
+from keras_lt.preprocessing.decoding import MOST_PIXELS, decode
 from keras_lt.preprocessing.pipeline import NoPreprocessing, Preprocessing
 
-__all__ = ["AUGMENTATIONS", "NO_AUGMENTATION", "NoPreprocessing", "Preprocessing", "decode"]
+__all__ = ["AUGMENTATIONS", "MOST_PIXELS", "NO_AUGMENTATION", "NoPreprocessing", "Preprocessing", "decode"]

@@ -76,8 +76,8 @@ def random_window(
     sides = tf.concat([tf.sqrt(tf.stack([areas / ratios, areas * ratios])), central], 1)
     sides = tf.maximum(tf.round(sides), 1.0)
     first = tf.argmax(tf.cast(tf.reduce_all(sides <= size, 0), tf.int32))
-    place = tf.concat([uniform[2:], [[0.5], [0.5]]], 1)
-    corner = tf.floor(place[:, first] * (size[:, 0] - sides[:, first] + 1))
+    free = size[:, 0] - sides[:, first]
+    corner = tf.floor(tf.where(first == 10, free / 2, tf.concat([uniform[2:], central], 1)[:, first] * (free + 1)))
     return tf.cast(tf.concat([corner, sides[:, first]], 0), tf.int32)
 
 

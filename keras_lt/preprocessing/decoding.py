@@ -4,6 +4,56 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+MOST_PIXELS = 100_000_000  # of one image: 0.3 GB as bytes, 1.2 GB as float32 RGB
+LONGEST = 8  # of a side over the other: what evaluation looks at of an image is cut out before it is resized
+
+
+def bounded(encoded: tf.Tensor) -> tf.Tensor:
+    """An encoded image as it is; an InvalidArgumentError before it is decoded where it has too many pixels.
+
+    JPEG, PNG, BMP, GIF and WebP say in their first bytes how large they are; a few kB can stand for gigabytes.
+    """
+    start = tf.strings.substr(tf.strings.join([tf.strings.substr(encoded, 0, 32), b"\0" * 32]), 0, 32)
+    head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
+
+    def number(first, count):
+        return tf.reduce_sum(head[first : first + count] * [256**place for place in range(count)])
+
+    def from_the_end(first):  # of four bytes, the largest first
+        return tf.reduce_sum(head[first : first + 4] * [256**place for place in (3, 2, 1, 0)])
+
+    def reads(first, text):
+        return tf.equal(tf.strings.substr(start, first, len(text)), text)
+
+    rows = number(22, 4)  # of a BMP; negative where the first is the uppermost
+    packed = number(21, 4)  # WebP's fourteen bits each
+    areas = [
+        (reads(0, b"\x89PNG"), from_the_end(16) * from_the_end(20)),
+        (reads(0, b"GIF8"), number(6, 2) * number(8, 2)),
+        (reads(0, b"BM"), number(18, 4) * tf.minimum(rows, 2**32 - rows)),
+        (reads(12, b"VP8X"), (number(24, 3) + 1) * (number(27, 3) + 1)),
+        (reads(12, b"VP8 "), (number(26, 2) % 2**14) * (number(28, 2) % 2**14)),
+        (reads(12, b"VP8L"), (packed % 2**14 + 1) * (packed // 2**14 % 2**14 + 1)),
+    ]
+    zero = tf.constant(0, tf.int64)
+    pixels = tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)),
+        lambda: tf.reduce_max([tf.where(is_it, area, zero) for is_it, area in areas]),
+    )
+    most = tf.constant(MOST_PIXELS, tf.int64)
+    check = tf.debugging.assert_less_equal(pixels, most, f"An image has more than {MOST_PIXELS:,} pixels")
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(encoded)
+
+
+def cut_to_ratio(image: tf.Tensor) -> tf.Tensor:
+    """The middle of an image [..., H, W, 3] that is more than `LONGEST` times as long as wide; others as they are."""
+    sides = tf.shape(image)[-3:-1]
+    height, width = tf.unstack(tf.minimum(sides, LONGEST * tf.reduce_min(sides)))
+    top, left = tf.unstack((sides - [height, width]) // 2)
+    return image[..., top : top + height, left : left + width, :]
+
 
 def decode(image: tf.Tensor) -> tf.Tensor:
     """An encoded JPEG, PNG, BMP or GIF (first frame), or uint8 [..., H, W, 1 or 3], as uint8 [..., H, W, 3]."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION, erase
-from keras_lt.preprocessing.decoding import decode
+from keras_lt.preprocessing.decoding import bounded, cut_to_ratio, decode
 from keras_lt.preprocessing.mixing import mix
 from keras_lt.preprocessing.rand_augment import MAX_MAGNITUDE, randaugment
 
@@ -104,15 +104,18 @@ class Preprocessing:
 
     def resize_and_crop(self, image: tf.Tensor) -> tf.Tensor:
         """The evaluated pixels before normalisation, float32 [..., S, S, 3] in 0..255."""
-        image = tf.cast(decode(image), tf.float32)
         size, resized_side = self.image_size, round(self.image_size / self.crop_fraction)
+        image = tf.convert_to_tensor(image)
+        image = decode(bounded(image) if image.dtype == tf.string else image)
         if image.shape[-3:-1] != (resized_side, resized_side):
+            image = tf.cast(cut_to_ratio(image), tf.float32)
             shape = tf.cast(tf.shape(image)[-3:-1], tf.float64)
             image = tf.image.resize(
                 image,
                 tf.cast(tf.round(shape * (resized_side / tf.reduce_min(shape))), tf.int32),
                 antialias=True,
             )
+        image = tf.cast(image, tf.float32)
         top, left = tf.unstack((tf.shape(image)[-3:-1] - size) // 2)
         image = tf.image.crop_to_bounding_box(image, top, left, size, size)
         return tf.ensure_shape(image, (*image.shape[:-3], size, size, 3))

@@ -1,6 +1,7 @@
 """The Keras user's door: any training data in, a balanced `tf.data.Dataset` out."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable
@@ -12,11 +13,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import samplers
+from keras_lt.files import atomic, expanded
 from keras_lt.resampling import plans
 from keras_lt.resampling.indices import check_integers, checked_classes
 from keras_lt.resampling.rejection import expected_copies, resampled_epochs
 
 COUNTING_BATCH = 1024  # labels
+MOST_CLASSES = 10_000_000  # a table is made of them
 
 
 def balance(
@@ -42,8 +45,8 @@ def balance(
     >>> np.bincount(np.concatenate([labels for _, labels in balanced]))
     array([300, 300, 300])
 
-    Without `epochs` the result is one epoch long and draws anew each time it is iterated, as `model.fit` does every
-    epoch. With `epochs` it is the whole training, which a schedule that changes over training needs:
+    Without `epochs` the result is one epoch long and goes on each time it is iterated, as `model.fit` does every epoch.
+    With `epochs` it is the whole training, which a schedule that changes over training needs:
 
     >>> balanced = keras_lt.balance((x, y), "progressive", epochs=10)
     >>> steps_per_epoch = len(balanced) // 10  # for model.fit(balanced, epochs=10, steps_per_epoch=steps_per_epoch)
@@ -54,7 +57,8 @@ def balance(
       schedule: a name in `keras_lt.samplers.SAMPLERS`, or a function (class_counts, progress) -> [C].
       epochs: see above.
       class_counts: examples per class, [C]; counted by reading all of `data` once when None.
-      counts_file: .npy file that keeps the counts: written when missing, read instead of counting otherwise.
+      counts_file: .npy file that keeps the counts of a stream: written when missing, read instead of counting
+        otherwise; refused where these cannot be the counts of as many examples as there are.
       num_samples: examples per epoch, as many as `data` holds when None; rounded down to whole batches where batches
         have a static size, or where `epochs` is given, so that every epoch has the same number of steps.
       batch_size: for arrays; datasets keep their own.
@@ -77,8 +81,11 @@ def balance(
     check_integers(num_samples=(num_samples, 1))
     if source.static_batches or epochs is not None:
         num_samples = max(num_samples // size, 1) * size
-    if epochs is None:  # another number at every iteration; the engines take any for an epoch
-        epoch_ids = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    if epochs is None:  # the next number at every iteration, so that cycles through the examples go on
+        numbers = itertools.count()
+        epoch_ids = tf.data.Dataset.from_generator(
+            lambda: itertools.islice(numbers, 1), output_signature=tf.TensorSpec((), tf.int64)
+        )
     else:
         epoch_ids = tf.data.Dataset.range(epochs)
     balanced = source.resampled(epoch_ids, counts, table, num_samples=num_samples, seed=seed)
@@ -93,6 +100,8 @@ def count_classes(label_batches: Iterable[npt.ArrayLike]) -> np.ndarray:
         flat = np.reshape(labels, -1)
         if flat.min(initial=0) < 0:
             raise ValueError(f"labels must be >= 0. Received: {flat.min()}")
+        if flat.max(initial=0) >= MOST_CLASSES:
+            raise ValueError(f"labels must be class ids below {MOST_CLASSES:,}. Received: {flat.max()}")
         more = np.bincount(flat, minlength=counts.size)
         more[: counts.size] += counts
         counts = more
@@ -163,6 +172,8 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
             f"data must be arrays (x, y), a tf.data.Dataset or a keras.utils.PyDataset. Received: {type(data)}"
         )
     x, y = data[0], np.asarray(data[1])
+    if isinstance(x, list) and not all(hasattr(part, "shape") for part in x):  # plain numbers, or paths
+        x = np.asarray(x)
     if y.ndim != 1 and y.shape[1:] != (1,):
         raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
     lengths = {len(array) for array in tf.nest.flatten(x)}
@@ -175,6 +186,10 @@ def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[1], tf.TensorSpec):
         raise ValueError(f"the dataset must yield (x, y). Received: element_spec={spec}")
+    if spec[1].shape.rank == 2 and spec[1].shape[1] == 1:  # batches of columns, as Keras gives CIFAR's labels
+        return _stream(dataset.map(lambda x, y: (x, y[:, 0])), shuffle_buffer)
+    if spec[1].shape.rank == 1 and _is_one_example(spec):
+        return _stream(dataset.map(lambda x, y: (x, y[0])), shuffle_buffer)
     if spec[1].shape.rank not in (0, 1) or not spec[1].dtype.is_integer:
         raise ValueError(f"y must be integer classes, one an example, not one-hot. Received: {spec[1]}")
     if dataset.cardinality() in (tf.data.INFINITE_CARDINALITY, 0):
@@ -185,9 +200,25 @@ def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
     labels = dataset.map(lambda x, y: y)
     if spec[1].shape.rank == 0:
         return _Stream(dataset, labels.batch(COUNTING_BATCH), None, False, shuffle_buffer)
+    _check_batches(spec)
     static_size = spec[1].shape[0]
     size = static_size or len(next(labels.as_numpy_iterator()))
     return _Stream(dataset.unbatch(), labels, size, static_size is not None, shuffle_buffer)
+
+
+def _is_one_example(spec: tuple) -> bool:
+    """Whether a label [1] is that of one example, as slices of a column [N, 1] are, and no batch of one."""
+    parts = tf.nest.flatten(spec[0])
+    return spec[1].shape[0] == 1 and not all(part.shape.rank and part.shape[0] in (1, None) for part in parts)
+
+
+def _check_batches(spec: tuple):
+    """Raises ValueError where x and y of a dataset are no batches of one size: a y [K] is then no class."""
+    sizes = {part.shape[0] if part.shape.rank else 0 for part in tf.nest.flatten(spec)} - {None}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"y must be an integer class per example, or batches of as many as x has. Received: element_spec={spec}"
+        )
 
 
 def _in_order(data: keras.utils.PyDataset) -> tf.data.Dataset:
@@ -210,12 +241,33 @@ def _in_order(data: keras.utils.PyDataset) -> tf.data.Dataset:
 def _counts(source: _Arrays | _Stream, class_counts: npt.ArrayLike | None, counts_file: str | None) -> np.ndarray:
     if class_counts is not None:
         return np.asarray(class_counts)
-    if counts_file is not None and pathlib.Path(counts_file).exists():
-        return np.load(counts_file)
+    if isinstance(source, _Arrays) or counts_file is None:
+        return count_classes(source.label_batches())  # of arrays in no time
+    path = expanded(counts_file)
+    if path.exists():
+        counts = np.load(path)
+        _check_counts(path, counts, source)
+        return counts
     counts = count_classes(source.label_batches())
-    if counts_file is not None:
-        np.save(counts_file, counts)
+    with atomic(path) as scratch, scratch.open("wb") as file:
+        np.save(file, counts)
     return counts
+
+
+def _check_counts(path: pathlib.Path, counts: np.ndarray, source: "_Stream"):
+    """Raises ValueError where counts that were kept cannot be those of the data: other data, or data that grew."""
+    known, size = int(source.examples.cardinality()), source.batch_size or 1
+    if known < 0 and source.labels.cardinality() >= 0:
+        batches = int(source.labels.cardinality())
+        at_least = (batches - 1) * (size if source.batch_size else COUNTING_BATCH)
+        fits = at_least < counts.sum() <= batches * (size if source.batch_size else COUNTING_BATCH)
+    else:
+        fits = known < 0 or known == counts.sum()
+    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or not fits:
+        raise ValueError(
+            f"counts_file must hold the class counts of these data. Received: {path} of {int(np.sum(counts))} "
+            "examples; remove it where the data have changed"
+        )
 
 
 def _table(schedule: str | samplers.Sampler, counts: np.ndarray, epochs: int | None) -> np.ndarray:

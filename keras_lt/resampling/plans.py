@@ -104,7 +104,7 @@ def class_cycle_plan(by_class: ExamplesByClass, visited: np.ndarray, *, num_samp
 
 
 def quota_plan(by_class: ExamplesByClass, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
-    """Each class as often as its probability says, rounded by systematic sampling, its draws spread over the epoch.
+    """Each class as often as its probability says, rounded so that it evens out, its draws spread over the epoch.
 
     Every class draws from its own shuffled cycle of images, which runs on across epochs.
     """
@@ -112,7 +112,8 @@ def quota_plan(by_class: ExamplesByClass, probabilities: np.ndarray, *, num_samp
     table = np.atleast_2d(probabilities)
     if probabilities.ndim == 1:
         table = np.repeat(table, QUOTA_PERIOD, axis=0)
-    quotas = systematic_quotas(table, num_samples, seed=seed)
+    changes = (table != table[0]).any()
+    quotas = (carried_quotas if changes else systematic_quotas)(table, num_samples, seed=seed)
     period = len(quotas)
     drawn_before = tf.constant(np.cumsum(quotas, axis=0) - quotas)
     drawn_per_period = tf.constant(quotas.sum(axis=0))
@@ -140,16 +141,40 @@ ENGINES: dict[str, Callable[..., Plan]] = {
 
 
 def systematic_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
-    """How often each epoch shows each class: num_samples * p rounded up or down, [E, C] -> [E, C] int64.
+    """How often each epoch shows each class, for rows that are all alike: [E, C] -> [E, C] int64.
 
-    Systematic sampling: the classes' shares lie end to end on a line of length num_samples, and points one apart,
-    from a start that differs by epoch, fall on them.
+    num_samples * p is rounded up or down by systematic sampling: the classes' shares lie end to end on a line of length
+    num_samples, and points one apart, from a start that differs by epoch, fall on them.
     """
     start = (np.random.default_rng(seed).random() + np.arange(len(table)) * QUOTA_STEP / QUOTA_PERIOD) % 1
     edges = np.cumsum(table, axis=1)
     edges *= num_samples / edges[:, -1:]
     points_below = np.ceil(edges - start[:, None]).astype(np.int64)
     return np.diff(points_below, axis=1, prepend=0)
+
+
+def carried_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
+    """How often each epoch shows each class, for rows that change: [E, C] -> [E, C] int64.
+
+    What an epoch rounds off a class is carried to its next one, and the largest remainders are rounded up. So a class
+    that is drawn at least once an epoch is never a whole image off what all rows so far expect.
+    """
+    rng = np.random.default_rng(seed)
+    quotas, owed = np.zeros(table.shape, np.int64), np.zeros(table.shape[1])
+    for row, quota in zip(table, quotas, strict=True):
+        owed += row / row.sum() * num_samples
+        quota[:] = np.maximum(np.floor(owed), 0)
+        # By remainder, ties in random order; a row without a class must not show it, whatever it is owed.
+        order = rng.permutation(np.flatnonzero(row))
+        order = order[np.argsort(quota[order] - owed[order], kind="stable")]
+        missing = num_samples - quota.sum()
+        if missing < 0:  # those far ahead of their share take nothing, so that others must take less
+            order = order[quota[order] > 0]
+        to_all, to_first = divmod(missing, len(order))
+        quota[order] += to_all
+        quota[order[:to_first]] += 1
+        owed -= quota
+    return quotas
 
 
 def _image_cycles(by_class: ExamplesByClass, first: tf.Tensor, count: tf.Tensor, seed: np.int64) -> tf.Tensor:

@@ -112,7 +112,13 @@ def accepted_fraction(
 
 
 def _passes(dataset: tf.data.Dataset, copies: tf.Tensor, shuffle_buffer: int, *, seed: tf.Tensor) -> tf.data.Dataset:
-    """Reads the dataset for ever and emits each record floor(copies[label] + u) times, u uniform in [0, 1)."""
+    """Reads the dataset for ever and emits each record copies[label] times on average, rounded down or up.
+
+    The copies of all records lie end to end on a line, in random order within a block, and points one apart fall on
+    them: so a whole pass emits the sum of all copies, and an epoch of that size is a pass. After each block the points
+    are moved at random, but over none of the line's whole numbers (Chromy, 1979), so that a stream whose classes come
+    in turn falls in with nothing.
+    """
     same_shapes = all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(dataset.element_spec))
     blocks = dataset.batch(BLOCK if same_shapes else 1).enumerate()
 
@@ -122,15 +128,24 @@ def _passes(dataset: tf.data.Dataset, copies: tf.Tensor, shuffle_buffer: int, *,
         tf.random.set_seed(1)
         pass_seed = tf.random.fold_in(seed, number)
 
-        def emitted(block: tf.Tensor, records: tuple) -> tuple:
+        def emitted(state: tf.Tensor, block: tf.Tensor) -> tuple:
+            (length, place), (number, records) = (
+                tf.unstack(state),
+                block,
+            )  # of the line so far, of its next point; mod 1
             expected = tf.gather(copies, tf.cast(records[1], tf.int64))  # on a CPU, refuses a label outside [0, C)
             draws = tf.random.stateless_uniform(
-                tf.shape(expected), tf.random.fold_in(pass_seed, block), dtype=tf.float64, alg="philox"
+                [tf.size(expected) + 1], tf.random.fold_in(pass_seed, number), dtype=tf.float64, alg="philox"
             )
-            kept = tf.repeat(tf.range(tf.size(expected)), tf.cast(tf.floor(expected + draws), tf.int64))
-            return tf.nest.map_structure(lambda component: tf.gather(component, kept), records)
+            move, order = draws[0], tf.argsort(draws[1:])
+            place = tf.where(place < length, move * length, length + move * (1 - length))
+            ends = place + tf.cumsum(tf.gather(expected, order))
+            times = tf.floor(ends) - tf.floor(tf.concat([[place], ends[:-1]], 0))
+            kept = tf.sort(tf.repeat(order, tf.cast(times, tf.int64)))
+            state = tf.stack([length + tf.reduce_sum(expected), ends[-1]]) % 1
+            return state, tf.nest.map_structure(lambda component: tf.gather(component, kept), records)
 
-        records = blocks.map(emitted).unbatch()
+        records = blocks.scan(tf.zeros(2, tf.float64), emitted).unbatch()
         return records.shuffle(shuffle_buffer, seed=pass_seed[0], reshuffle_each_iteration=False)
 
     return tf.data.Dataset.counter().flat_map(one_pass)

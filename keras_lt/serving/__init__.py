@@ -1,17 +1,19 @@
 """SavedModels that a TensorFlow Serving server loads as they are: encoded image in, label out."""
 
 from keras_lt.serving.model_card import render_model_card
-from keras_lt.serving.priors import logit_offset, read_prior, trained_prior
-from keras_lt.serving.saved_model import LABELS, MODEL_CARD, ON_BAD_REQUEST, ONNX, export_saved_model
+from keras_lt.serving.priors import fit_temperature, logit_offset, read_prior, trained_prior
+from keras_lt.serving.saved_model import LABELS, MADE_BY, MODEL_CARD, ON_BAD_REQUEST, ONNX, export_saved_model
 from keras_lt.serving.warmup import WARMUP
 
 __all__ = [
     "LABELS",
+    "MADE_BY",
     "MODEL_CARD",
     "ONNX",
     "ON_BAD_REQUEST",
     "WARMUP",
     "export_saved_model",
+    "fit_temperature",
     "logit_offset",
     "read_prior",
     "render_model_card",

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_lt.datasets import LongTailed
+from keras_lt.datasets.data_record import DataRecord
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 
 SCORES = ("many", "medium", "few", "all", "class_mean")
@@ -14,13 +15,14 @@ SCORES = ("many", "medium", "few", "all", "class_mean")
 
 def render_model_card(
     name: str,
-    data: LongTailed,
+    data: LongTailed | DataRecord,
     *,
     scores: Mapping,
     preprocessing: Preprocessing | NoPreprocessing,
     feature_width: int,
     flags: Mapping[str, str],
     prior: str,
+    temperature: float,
     on_bad_request: str,
 ) -> str:
     """The card in Markdown.
@@ -33,6 +35,7 @@ def render_model_card(
       feature_width: D.
       flags: those that decide the run's numbers.
       prior: the `--target_prior`, or empty.
+      temperature: what logits are divided by before that prior is added.
       on_bad_request: as in `export_saved_model`.
     """
     environment = jinja2.Environment(
@@ -59,6 +62,7 @@ def render_model_card(
         feature_width=feature_width,
         flags=flags,
         prior=prior,
+        temperature=_short(temperature),
         on_bad_request=on_bad_request,
         libraries=f"TensorFlow {tf.__version__} and Keras {keras.__version__}",
     )

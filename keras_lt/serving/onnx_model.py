@@ -6,7 +6,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.compat import layers_within
+
 OPSET = 17
+HALVES = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 TOLERANCE = 1e-4  # of logits, relative to the largest of them where that is above 1
 
 
@@ -24,6 +27,25 @@ def import_onnx() -> tuple:
     return tf2onnx.convert, onnxruntime
 
 
+def in_float32(network: keras.Model) -> keras.Model:
+    """A model of the same weights that computes in float32; itself where it does. ONNX has few ops of bfloat16."""
+    layers = [layer for layer in layers_within(network) if not isinstance(layer, keras.Model)]
+    if all(layer.compute_dtype == "float32" for layer in layers):
+        return network
+    copy = keras.saving.deserialize_keras_object(_of_float32(keras.saving.serialize_keras_object(network)))
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _of_float32(config):
+    """A serialised model whose dtypes are float32."""
+    if isinstance(config, list | tuple):
+        return type(config)(map(_of_float32, config))
+    if not isinstance(config, dict):
+        return "float32" if isinstance(config, str) and config in HALVES else config
+    return {key: _of_float32(value) for key, value in config.items()}
+
+
 def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ...]):
     """Writes preprocessed images [B, *shape], or features -> logits and probabilities, and checks them in ONNX Runtime.
 
@@ -33,6 +55,7 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ..
       RuntimeError: ONNX Runtime gives other numbers than TensorFlow.
     """
     convert, onnxruntime = import_onnx()
+    network = in_float32(network)
     spec = tf.TensorSpec((None, *shape), tf.float32, name="preprocessed")
 
     @tf.function(input_signature=[spec])

@@ -5,14 +5,17 @@ post-hoc logit adjustment, Menon et al., 2021): logits + log target - log source
 """
 
 import json
-import pathlib
 
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.files import expanded, read_text
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
 
+LOG_TEMPERATURES = (-12.0, 7.0)  # between which one is searched, in so many steps
+SEARCH_STEPS = 32
+FITTED_NUMBERS = 2**24  # logits that a temperature is fitted to; of more, every so many examples
 TOLERANCE = 1e-3  # of a prior's sum: 365 probabilities written with six digits
 
 
@@ -33,12 +36,12 @@ def read_prior(target: str, class_counts: npt.ArrayLike) -> np.ndarray | None:
     if target == "train":
         return counts / counts.sum()
     try:
-        text = pathlib.Path(target).read_text("utf-8")
+        text = read_text(expanded(target))
     except OSError as error:
         raise ValueError(f"target_prior must be uniform, train, or a file. Received: {target!r} ({error})") from error
     try:
         numbers = np.array(json.loads(text) if text.lstrip().startswith("[") else text.split(), np.float64)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{target} must hold a number per line, or a JSON list of numbers: {error}") from error
     return check_prior(target, numbers, counts.size)
 
@@ -75,6 +78,37 @@ def logit_offset(
     source = np.full(classes, 1 / classes) if source_prior is None else source_prior
     source = check_prior("source_prior", source, classes)
     return (np.log(target) - np.log(source)).astype(np.float32)
+
+
+def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: npt.ArrayLike | None = None) -> float:
+    """The temperature that makes scores log posteriors: of logits / T the labels are most likely (Guo et al., 2017).
+
+    Distances and normalised weights order the classes, but say nothing of how sure they are, so that a prior added to
+    them as they are would count too much or too little.
+
+    Args:
+      logits, labels: of examples that the classifier was not trained on, [N, C] and [N].
+      source_prior: the class probabilities that the logits take for granted, [C]; None is uniform.
+    """
+    logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
+    kept = slice(None, None, logits.size // FITTED_NUMBERS + 1)
+    logits, labels = logits[kept], labels[kept]
+    counts = np.maximum(np.bincount(labels, minlength=logits.shape[1]), 0.5)  # a class may be missing
+    offset = logit_offset(counts / counts.sum(), source_prior, classes=counts.size)
+
+    def loss(log_temperature):
+        scores = logits * np.float32(np.exp(-log_temperature)) + offset
+        scores -= scores.max(axis=1, keepdims=True)
+        own = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)[:, 0]
+        return np.mean(np.log(np.exp(scores).sum(axis=1)) - own, dtype=np.float64)
+
+    # Convex in 1 / T, so that it has one valley, which a golden-section search halves its way into.
+    low, high = LOG_TEMPERATURES
+    share = (5**0.5 - 1) / 2
+    for _ in range(SEARCH_STEPS):
+        left, right = high - share * (high - low), low + share * (high - low)
+        low, high = (low, right) if loss(left) <= loss(right) else (left, high)
+    return float(np.exp((low + high) / 2))
 
 
 def check_prior(name: str, prior: npt.ArrayLike, classes: int) -> np.ndarray:

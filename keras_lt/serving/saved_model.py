@@ -3,16 +3,18 @@
 import errno
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keras_lt import __version__
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
-from keras_lt.files import atomic
+from keras_lt.files import atomic, expanded, write_json
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
@@ -23,9 +25,11 @@ from keras_lt.work_folder import SAVED_MODEL_FILES
 ON_BAD_REQUEST = ("error", "nan")
 LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not read
 MODEL_CARD = "README.md"
+MADE_BY = "made_by.json"
 ONNX = "assets.extra/model.onnx"
 
 
+@plain_settings(dtype_policy="float32")
 def export_saved_model(
     model: keras.Model,
     path: str | os.PathLike,
@@ -39,9 +43,11 @@ def export_saved_model(
     classifier: keras.Model | None = None,
     target_prior: npt.ArrayLike | None = None,
     source_prior: npt.ArrayLike | None = None,
+    temperature: float = 1.0,
     on_bad_request: str = "error",
     model_card: str = "",
     onnx: bool = False,
+    made_by: Mapping | None = None,
 ) -> pathlib.Path:
     """Writes a SavedModel that decodes, preprocesses as in evaluation, and classifies.
 
@@ -76,9 +82,11 @@ def export_saved_model(
       mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
       classifier: features [B, D] -> logits [B, C]; one dense layer where it is an affine map.
       target_prior, source_prior: as in `logit_offset`; logits and probabilities are then for that class distribution.
+      temperature: what logits are divided by before that, as `fit_temperature` finds it.
       on_bad_request: what an image that cannot be decoded does: "error" refuses the request; "nan" makes its numbers
         NaN and adds the output `ok`, bool [B], so that the rest of the batch is served.
       model_card: text of README.md; empty writes none.
+      made_by: what else the model depends on, kept as `MADE_BY` with the versions of the libraries.
       onnx: also write an ONNX model, preprocessed images -> logits and probabilities, checked against this one.
     Returns: `path`.
     Raises:
@@ -86,21 +94,8 @@ def export_saved_model(
         backend than TensorFlow.
       ImportError: onnx without its packages.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}"
-        )
-    if on_bad_request not in ON_BAD_REQUEST:
-        raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
     takes = tuple(getattr(model, "input_shape", (None, image_size, image_size, 3)))[1:]
-    if (len(takes) == 1) == (image_size > 0):
-        raise ValueError(
-            "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "
-            f"Received: image_size={image_size}, a model of {(None, *takes)}"
-        )
-    if on_bad_request != "error" and not image_size:
-        raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
+    _check_request(takes, image_size=image_size, on_bad_request=on_bad_request)
     output_shape = (classifier or model).output_shape
     if output_shape[-1] != len(class_names):
         raise ValueError(
@@ -110,7 +105,9 @@ def export_saved_model(
     offset = logit_offset(target_prior, source_prior, classes=len(class_names))
     if onnx:
         import_onnx()
-    network = join(model, _folded(classifier, offset)) if classifier else _shifted(model, offset)
+    network = (
+        join(model, _folded(classifier, temperature, offset)) if classifier else _shifted(model, temperature, offset)
+    )
     archive = keras.export.ExportArchive()
     archive.track(network)
     backbone = model if classifier else None
@@ -127,6 +124,9 @@ def export_saved_model(
             archive.write_out(scratch, verbose=False)
             (scratch / LABELS).parent.mkdir()
             (scratch / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
+            if made_by is not None:
+                versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_lt": __version__}
+                write_json(scratch / MADE_BY, {**made_by, "versions": versions})
             if model_card:
                 (scratch / MODEL_CARD).write_text(model_card, "utf-8")
             if onnx:
@@ -134,7 +134,25 @@ def export_saved_model(
             write_warmup(scratch, {name: spec for name, (_, spec) in signatures.items()}, image_size=image_size)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:  # a full disk, a file too large
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-    return pathlib.Path(path)
+    return expanded(path)
+
+
+def _check_request(takes: tuple[int, ...], *, image_size: int, on_bad_request: str):
+    """Raises ValueError for what cannot be served, of a model that takes batches of a shape."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    if on_bad_request not in ON_BAD_REQUEST:
+        raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
+    if (len(takes) == 1) == (image_size > 0):
+        raise ValueError(
+            "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "
+            f"Received: image_size={image_size}, a model of {(None, *takes)}"
+        )
+    if on_bad_request != "error" and not image_size:
+        raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
 
 
 def _signatures(
@@ -221,22 +239,22 @@ def _where(ok: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     return tf.where(ok[:, tf.newaxis], rows, np.nan) if rows.dtype.is_floating else rows
 
 
-def _folded(classifier: keras.Model, offset: np.ndarray) -> keras.layers.Layer:
-    """A classifier with an offset [C] on its logits, as one dense layer where it is an affine map."""
+def _folded(classifier: keras.Model, temperature: float, offset: np.ndarray) -> keras.layers.Layer:
+    """A classifier with logits / temperature + offset [C], as one dense layer where it is an affine map."""
     layers = [layer for layer in classifier.layers if not isinstance(layer, keras.layers.InputLayer)]
     weights = fold(layers[0]) if len(layers) == 1 else None
     if weights is None:
-        return _shifted(classifier, offset)
+        return _shifted(classifier, temperature, offset)
     kernel, bias = weights
     dense = keras.layers.Dense(len(offset), dtype="float32", name="dense")
     dense.build((None, len(kernel)))
-    dense.set_weights([kernel, bias + offset])
+    dense.set_weights([kernel / temperature, bias / temperature + offset])
     return dense
 
 
-def _shifted(model: keras.Model, offset: np.ndarray) -> keras.Model:
-    """A model with an offset [C] on its logits."""
-    if not offset.any():
+def _shifted(model: keras.Model, temperature: float, offset: np.ndarray) -> keras.Model:
+    """A model with logits / temperature + offset [C]."""
+    if temperature == 1 and not offset.any():
         return model
     inputs = keras.Input(model.input_shape[1:])
-    return keras.Model(inputs, model(inputs) + offset)
+    return keras.Model(inputs, model(inputs) / temperature + offset)

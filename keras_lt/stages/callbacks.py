@@ -37,6 +37,31 @@ class AfterEpoch(keras.callbacks.Callback):
         self.model.layers[-1].after_epoch()
 
 
+class StatisticsOfAverage(keras.callbacks.Callback):
+    """While a moving average of the weights is validated, batch norm has the statistics of that average.
+
+    Args:
+      estimate: (epoch) -> the statistics are put into the model, and what puts its own back is returned.
+    """
+
+    def __init__(self, estimate: Callable[[int], Callable[[], None]]):
+        super().__init__()
+        self.estimate = estimate
+        self._epoch, self._put_back = 0, None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None):
+        """Keras's hook."""
+        self._epoch = epoch
+
+    def on_test_begin(self, logs: dict | None = None):
+        """Keras's hook, after that by which the average takes the weights' place."""
+        self._put_back = self.estimate(self._epoch)
+
+    def on_test_end(self, logs: dict | None = None):
+        """Keras's hook."""
+        self._put_back()
+
+
 class FiniteLoss(keras.callbacks.Callback):
     """Ends training where the loss is no longer a number, and keeps the batch that did it.
 

@@ -159,8 +159,12 @@ def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
     """Raises ValueError for what trains on one host alone."""
     if hosts(strategy).one_host:
         return
-    if recipe.feature_loss:
-        raise ValueError(f"A loss on features trains on one host. Received: feature_loss={recipe.feature_loss}")
+    asked = {"feature_loss": recipe.feature_loss, "ema_momentum": recipe.ema_momentum}
+    if refused := ", ".join(f"{name}={value}" for name, value in asked.items() if value):
+        raise ValueError(
+            "A loss on features, and batch norm's statistics of averaged weights, are computed on one host. "
+            f"Received: {refused}"
+        )
     if hooks.one_host:
         raise ValueError(f"method={hooks.name} trains on one host. Received: several hosts")
 

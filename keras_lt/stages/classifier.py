@@ -14,6 +14,7 @@ from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
+from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import AfterEpoch
@@ -64,6 +65,7 @@ def load_classifier(folder: str | os.PathLike, representation: Representation) -
     return backbone, keras.saving.load_model(pathlib.Path(folder) / "model.keras", compile=False)
 
 
+@plain_settings(dtype_policy="float32")
 def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
     """One model, images or what else the backbone takes -> logits, of a backbone and a classifier on its features.
 
@@ -75,6 +77,7 @@ def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
     return keras.Model(images, classifier(backbone(images)))
 
 
+@plain_settings(dtype_policy="float32")
 def learn_classifier(
     name: str,
     representation: Representation | None = None,

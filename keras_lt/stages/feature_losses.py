@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_lt.distribution import of_all_replicas
 from keras_lt.labels import MixedLabels, class_ids
 from keras_lt.losses import PerExampleLoss
 from keras_lt.stages.mixing import OnMixedLabels
@@ -14,6 +15,7 @@ class WithFeatureLoss(OnMixedLabels):
 
     It adds nothing to what the model computes, and nothing to the loss while validating, so that validation losses
     compare between runs with and without it. The model itself is what is kept.
+    Of several replicas of a TensorFlow strategy each has the loss of the whole batch's features.
 
     Args:
       model: Functional, images [B, S, S, 3] -> logits [B, C], with layers "backbone" and "classifier".
@@ -39,9 +41,10 @@ class WithFeatureLoss(OnMixedLabels):
         if not training:
             return loss
         if isinstance(y, MixedLabels):
-            added = self._mean_loss(y.larger, features, y.weight) + self._mean_loss(y.smaller, features, 1 - y.weight)
+            larger, smaller, weight, features = of_all_replicas(y.larger, y.smaller, y.weight, features)
+            added = self._mean_loss(larger, features, weight) + self._mean_loss(smaller, features, 1 - weight)
         else:
-            added = self._mean_loss(class_ids(y, logits.shape[-1]), features)
+            added = self._mean_loss(*of_all_replicas(class_ids(y, logits.shape[-1]), features))
         return loss + self.weight * added
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints
+from keras_lt.compat import layers_within
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
@@ -16,16 +17,18 @@ from keras_lt.files import atomic
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
 from keras_lt.metrics import ShotAccuracy, ShotGroups
-from keras_lt.optimization import make_optimizer
+from keras_lt.optimization import ScaledLoss, make_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
-from keras_lt.stages.callbacks import FiniteLoss, LearningRateLog
+from keras_lt.stages.callbacks import FiniteLoss, LearningRateLog, StatisticsOfAverage
 from keras_lt.stages.mixing import OnMixedLabels
+from keras_lt.stages.statistics import estimated_statistics
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
 CHOSEN_BY = "class_mean"
+STATISTICS_BATCHES = 100  # of an epoch, by which batch norm's statistics of averaged weights are estimated
 
 
 def fit(
@@ -86,11 +89,13 @@ def _fit(
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
     loss = recipe.loss_entry(class_counts)
-    if not recipe.weights_entry.weighs:
-        loss.reduction = "sum_over_batch_size"  # by which the weights of rows that fill a batch up are exact
+    loss.reduction = "sum_over_batch_size"  # exact over any share of a batch: the pipeline has normalised the weights
     with strategy.scope():
+        optimizer = make_optimizer(recipe, steps=steps, multipliers=multipliers)
+        if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
+            optimizer = ScaledLoss(optimizer)  # `compile` goes by the outermost model's policy, which a copy has not
         model.compile(
-            make_optimizer(recipe, steps=steps, multipliers=multipliers),
+            optimizer,
             loss,
             weighted_metrics=[ShotAccuracy(groups)],
             steps_per_execution=recipe.steps_per_execution,
@@ -100,13 +105,18 @@ def _fit(
     with strategy.scope():  # where a checkpoint is found, the optimizer's variables are made here
         done = checkpoints.restore(model)
     hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
+
+    def statistics(epoch):
+        batches = train_batches(epoch * steps).take(min(passes, STATISTICS_BATCHES))
+        return estimated_statistics(model, batches, strategy)
+
     if done < recipe.epochs:
         shared = [
             LearningRateLog(recipe, steps),
             FiniteLoss(train_batches, recipe, passes, folder if is_first(strategy) else None),
         ]
         if recipe.ema_momentum:
-            shared.append(keras.callbacks.SwapEMAWeights())
+            shared += [keras.callbacks.SwapEMAWeights(), StatisticsOfAverage(statistics)]
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
@@ -121,6 +131,8 @@ def _fit(
             verbose=verbosity(),
         )
     checkpoints.restore_best(model)
+    if recipe.ema_momentum:
+        statistics(checkpoints.best_epoch)
     return checkpoints.history
 
 

@@ -16,6 +16,8 @@ from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_history, read_json, write_history, write_json
+from keras_lt.inspection import screen
+from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.stages.checks import check_hosts, check_no_images, check_stage_one, head_entry
@@ -74,6 +76,7 @@ def read_preprocessing(folder: str | os.PathLike) -> Preprocessing | NoPreproces
     return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
 
 
+@plain_settings(dtype_policy="float32")
 def learn_representation(
     data: LongTailed,
     *,
@@ -92,6 +95,7 @@ def learn_representation(
     seed: int = 0,
     strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
+    check_images: bool = True,
     **augmentations: float,
 ) -> Representation:
     """Stage one: trains backbone and classifier together, and keeps the epoch that validates best.
@@ -126,8 +130,9 @@ def learn_representation(
       strategy: from `distribution.make_strategy`; default one device, or all GPUs where there are several.
       folder: for checkpoints and history; a run that was stopped goes on from there. None keeps nothing on disk.
       **augmentations: randaugment, randaugment_magnitude, random_erasing, mixup and cutmix, as in `Preprocessing`.
+      check_images: whether every image of every split is examined first, as `inspection.screen` does.
     Raises:
-      ValueError: a name or number that does not fit, before any training.
+      ValueError: a name or number that does not fit, or an image that does not decode, before any training.
     """
     entry = backbones.find(backbone)
     if data.of_features:
@@ -152,6 +157,8 @@ def learn_representation(
         entry.check_last_block()
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
+    if check_images:
+        screen(data)
     learned = hooks.data(data)
     preprocessing = make_preprocessing(
         data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations

@@ -1,0 +1,61 @@
+"""What a user's keras.json says decides nothing of the package's own."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lt.keras_settings import plain_settings
+from tests.programs import NOISE
+
+TRAINING = (
+    NOISE
+    + """
+import keras
+from keras_lt import evaluate_classifier, extract_features
+recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.05)
+made = learn_representation(data, backbone="resnet8", recipe=recipe, augmentation="none")
+features = {s: extract_features(made.backbone, data.splits[s], made.preprocessing) for s in data.splits}
+crt = learn_classifier("crt", made, data, recipe=recipe, features=features)
+print(made.backbone.dtype_policy.name, {w.dtype for w in made.model.weights}, features["test"].features.dtype)
+scores = evaluate_classifier(crt.model, features["test"], data.groups)
+print([round(float(v), 5) for v in features["test"].features.sum(1)], scores.accuracies)
+print(keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon())
+"""
+)
+
+
+def trained(home, settings):
+    home.mkdir()
+    (home / "keras.json").write_text(json.dumps({"backend": "tensorflow", **settings}))
+    environment = {"KERAS_HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-3:]
+
+
+def test_a_training_is_the_same_whatever_keras_json_says(tmp_path):
+    theirs = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.01}
+    plain = trained(tmp_path / "plain", {"image_data_format": "channels_last", "floatx": "float32", "epsilon": 1e-7})
+    other = trained(tmp_path / "other", theirs)
+    assert other[:2] == plain[:2]
+    assert other[2] == "channels_first float16 0.01"  # the user's own are as they were
+
+
+def test_settings_come_back_also_after_an_error():
+    before = keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="ndim"), plain_settings():
+            keras.layers.GlobalAveragePooling2D()(np.zeros((1, 2)))
+        with plain_settings():
+            assert keras.layers.GlobalAveragePooling2D()(np.zeros((1, 2, 2, 3))).shape == (1, 3)
+        assert keras.config.image_data_format() == "channels_first"
+    finally:
+        keras.config.set_image_data_format(before[0])
+    assert before == (keras.config.image_data_format(), keras.config.floatx(), keras.config.epsilon())
