@@ -14,6 +14,7 @@ from keras_lt.classifiers import (
     fresh_dense,
     ncm,
 )
+from keras_lt.datasets import Split
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
@@ -371,3 +372,13 @@ def test_widths_that_differ_are_refused(embeddings):
     narrow = FeatureSet(embeddings["val"].features[:, :4], embeddings["val"].labels)
     with pytest.raises(ValueError, match=r"one width. Received: \{'train': 5, 'val': 4\}"):
         learn_classifier("ncm", features={**embeddings, "val": narrow})
+
+
+def test_a_file_that_is_no_image_is_named_before_any_training(data, tmp_path, tiny_backbone):
+    paths = np.array([str(tmp_path / f"{number}.png") for number in range(3)])
+    for path in paths[:2]:
+        keras.utils.save_img(path, np.zeros((8, 8, 3)))
+    (tmp_path / "2.png").write_text("<html>")
+    broken = dataclasses.replace(data, test=Split(paths, np.arange(3)))
+    with pytest.raises(ValueError, match=r"1 of 3 in test:\n  .*2\.png: not a whole image"):
+        learn_representation(broken, backbone=tiny_backbone, recipe=Recipe(epochs=1, batch_size=16))
