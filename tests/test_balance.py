@@ -193,3 +193,36 @@ def test_arrays_without_epochs_go_on_with_their_cycle():
     assert drawn.sum() == pytest.approx(900, abs=12)  # whole visits of four images, at both ends
     assert drawn.max() <= 2
     assert np.count_nonzero(drawn) >= 888
+
+
+ROWS, COLUMN = np.arange(200 * 4).reshape(200, 4), np.repeat([0, 1, 2], [150, 40, 10])[:, np.newaxis]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_labels_in_a_column_are_one_class_each(batched):
+    dataset = tf.data.Dataset.from_tensor_slices((ROWS, COLUMN))
+    drawn = list(keras_lt.balance(dataset.batch(16) if batched else dataset))
+    labels = np.concatenate([np.ravel(y) for _, y in drawn])
+    np.testing.assert_allclose(np.bincount(labels), [67, 67, 67], atol=5)
+    for x, y in drawn:  # examples keep their labels
+        np.testing.assert_array_equal(np.ravel(COLUMN[np.ravel(x)[::4] // 4]), np.ravel(y))
+
+
+def test_a_vector_of_labels_beside_one_example_is_refused():
+    one_hot = tf.data.Dataset.from_tensor_slices((ROWS, np.eye(3, dtype=int)[COLUMN[:, 0]]))
+    with pytest.raises(ValueError, match="an integer class per example"):
+        keras_lt.balance(one_hot)
+
+
+def test_python_lists_are_arrays():
+    drawn = np.concatenate([y for _, y in keras_lt.balance(([[1.0], [2.0], [3.0], [4.0]], [0, 0, 0, 1]))])
+    assert np.bincount(drawn).tolist() == [2, 2]
+
+
+def test_kept_counts_of_other_data_are_refused(tmp_path):
+    dataset, path = tf.data.Dataset.from_tensor_slices((ROWS, COLUMN[:, 0])), tmp_path / "counts.npy"
+    keras_lt.balance(dataset, counts_file=path)
+    keras_lt.balance(dataset, counts_file=path)
+    for other in (dataset.skip(1), dataset.batch(16).take(3)):
+        with pytest.raises(ValueError, match=r"counts\.npy of 200 examples; remove it"):
+            keras_lt.balance(other, counts_file=path)

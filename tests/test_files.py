@@ -11,7 +11,7 @@ import filelock
 import numpy as np
 import pytest
 
-from keras_lt.files import atomic, expanded, locked, read_json, sweep, write_json
+from keras_lt.files import atomic, expanded, locked, read_json, read_text, sweep, write_json
 
 
 def test_atomic_leaves_the_old_file_where_writing_fails(tmp_path):
@@ -158,3 +158,16 @@ def test_a_folder_is_replaced_where_it_holds_what_is_known_and_nothing_else(tmp_
     with pytest.raises(ValueError, match=r"notes\.txt"), atomic(folder, replaces=("saved_model.pb",)):
         pytest.fail("the body ran")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["1", "notes.txt", "saved_model.pb"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_of_a_user_is_read_in_its_usual_encodings(tmp_path, encoding):
+    (tmp_path / "classes.txt").write_bytes("Ameise é\r\nbee\n".encode(encoding))
+    assert read_text(tmp_path / "classes.txt") == "Ameise é\nbee\n"
+
+
+@pytest.mark.parametrize("content", [b"\xe9", "ant".encode("utf-16-le"), b"\xff\xfea"])
+def test_other_text_is_refused_by_the_name_of_its_file(tmp_path, content):
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"classes\.txt must be text in UTF-8"):
+        read_text(tmp_path / "classes.txt")

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_lt import train
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.files import read_json
+from keras_lt.run import Run
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 2}
@@ -175,3 +176,20 @@ def test_a_typo_is_answered_without_a_stack_trace(argument, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_export_that_fails_leaves_a_finished_run(run_config, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("no such op\nin ONNX")
+
+    config = run_config(classifiers=("joint",), epochs=1)
+    monkeypatch.setattr(Run, "export", fail)
+    command = rf"python -m keras_lt.export --workdir={config.folder} --export_classifier=joint"
+    with pytest.raises(SystemExit, match=f"^Error: .*RuntimeError: no such op in ONNX. {command} tries again$"):
+        train.run(config)
+    assert "Best on val: joint" in capsys.readouterr().out
+    assert (config.folder / "report.html").exists()
+    assert read_json(config.folder / "results.json")["best"] == "joint"
+    monkeypatch.undo()
+    train.run(config)
+    assert Run(config.folder).exported == ["joint"]
