@@ -245,8 +245,6 @@ def header(kind, height, width):
         + (width - 1).to_bytes(3, "little")
         + (height - 1).to_bytes(3, "little"),
         "jpeg": jpeg[: start + 5] + struct.pack(">HH", height, width) + jpeg[start + 9 :],
-        + struct.pack(">HH", height, width)
-        + b"\x03\x01\x22\0\x02\x11\1\x03\x11\1",
     }[kind]
 
 
