@@ -14,7 +14,7 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.renamed import RENAMED_VALUES
 from keras_lt.datasets import LongTailed, Split
-from keras_lt.datasets.data_record import DataRecord, record_of
+from keras_lt.datasets.data_record import DataRecord, other_data, record_of
 from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.inspection import Inspection, inspect, screen
@@ -114,7 +114,7 @@ class Run(WorkFolder):
         if recorded is None:
             _check_classes(self, data)
         elif self.has_parts and (found := recorded.differences(self.current_data)):
-            raise ValueError(_other_data(self, found, grew=recorded.only_grew(self.current_data)))
+            raise ValueError(other_data(self.folder, found, grew=recorded.only_grew(self.current_data)))
         return data
 
     @functools.cached_property
@@ -362,25 +362,12 @@ class Run(WorkFolder):
         return latest if {key: found.get(key) for key in made_by} == made_by else None
 
 
-def _other_data(run: Run, differences: Sequence[str], *, grew: bool) -> str:
-    """What to do where the parts of a run were made from other data."""
-    if grew:
-        return (
-            f"Images were only added since {run.folder} was trained: {'; '.join(differences)}. What is finished there "
-            "does not know them: --workdir=<another folder> trains with them, --overwrite trains again in this one"
-        )
-    return (
-        f"{run.folder} holds a run of other data: {'; '.join(differences)}. Give another --workdir, --overwrite to "
-        "start afresh, or the --data_dir that it was trained on"
-    )
-
-
 def _check_classes(run: Run, data: LongTailed):
     """Raises ValueError where a run of version 0.1, of which nothing else is known, has other classes."""
     for name in run.finished_classifiers[:1]:
         classes = len(run.outcome(name)["per_class"])
         if classes != len(data.class_names):
-            raise ValueError(_other_data(run, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
+            raise ValueError(other_data(run.folder, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -106,6 +106,19 @@ def record_of(data: LongTailed, hashes: Mapping[str, np.ndarray]) -> DataRecord:
         contents = np.frombuffer(hashes[split].tobytes(), np.uint64)[::2] if split in hashes else keys
         images[split] = np.stack([keys, examples.labels.astype(np.uint64), contents], 1)
     return DataRecord(**{name: getattr(data, name) for name in _SAID}, images=images)
+
+
+def other_data(folder: pathlib.Path, differences: Sequence[str], *, grew: bool) -> str:
+    """What to do where the parts of a run were made from other data."""
+    if grew:
+        return (
+            f"Images were only added since {folder} was trained: {'; '.join(differences)}. What is finished there "
+            "does not know them: --workdir=<another folder> trains with them, --overwrite trains again in this one"
+        )
+    return (
+        f"{folder} holds a run of other data: {'; '.join(differences)}. Give another --workdir, --overwrite to "
+        "start afresh, or the --data_dir that it was trained on"
+    )
 
 
 def _changes(there: np.ndarray, here: np.ndarray) -> dict[str, int]:

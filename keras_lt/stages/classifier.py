@@ -65,7 +65,7 @@ def load_classifier(folder: str | os.PathLike, representation: Representation) -
     return backbone, keras.saving.load_model(pathlib.Path(folder) / "model.keras", compile=False)
 
 
-@plain_settings(dtype_policy="float32")
+@plain_settings()
 def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
     """One model, images or what else the backbone takes -> logits, of a backbone and a classifier on its features.
 
