@@ -58,9 +58,8 @@ class FeatureSet:
     views: np.ndarray | ArrayRows | None = None
 
     def __post_init__(self):
-        features = (
-            self.features if hasattr(self.features, "dtype") else np.asarray(self.features)
-        )  # stay where they are
+        # Arrays stay where they are.
+        features = self.features if hasattr(self.features, "dtype") else np.asarray(self.features)
         labels = np.asarray(self.labels)
         if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != (len(features),):
             raise ValueError(

@@ -98,15 +98,17 @@ def test_a_request_is_of_one_argument_with_a_row_each(examples):
 def test_vectors_of_a_memory_map_are_never_copied_as_a_whole(tmp_path):
     examples = vectors(tmp_path)
     train = Split(examples, [0, 0, 0, 0]).subset(np.array([1, 3])).examples
-    assert train.features is examples.features
-    assert isinstance(train.features, np.memmap)
+    assert train.features.array is examples.features
+    assert isinstance(train.features.array, np.memmap)
+    assert isinstance(train.subset(np.array([1])).features.array, np.memmap)
     np.testing.assert_array_equal(train.content, VECTORS[[1, 3]])
 
 
 def test_arrays_become_examples():
     assert isinstance(Split(GREY, [0] * 4).examples, Pixels)
     assert isinstance(Split(["a.jpg"], [0]).examples, ImageFiles)
-    with pytest.raises(ValueError, match=r"uint8 .* or Examples. Received: dtype=object"):
+    assert isinstance(Split(np.zeros((1, 2), np.float16), [0]).examples, FeatureVectors)
+    with pytest.raises(ValueError, match=r"uint8 .* or Examples; features floating \[N, D\]. Received: dtype=object"):
         Split(object(), [0])
     with pytest.raises(ValueError, match=r"floating \[N, D\]. Received: dtype=uint8"):
         FeatureVectors(np.zeros((2, 2), np.uint8))

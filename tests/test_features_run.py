@@ -10,13 +10,14 @@ from keras_lt.classifiers import fresh_dense
 from keras_lt.config import RunConfig
 from keras_lt.datasets import FeatureVectors, LongTailed, Split
 from keras_lt.datasets.examples import ArrayRows
+from keras_lt.features import FeatureSet
 from keras_lt.files import read_json
 from keras_lt.metrics import ShotGroups
 from keras_lt.preprocessing import NoPreprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.run import Run
-from keras_lt.serving import MODEL_CARD
-from keras_lt.stages import Representation, learn_representation
+from keras_lt.serving import MODEL_CARD, export_saved_model
+from keras_lt.stages import Representation, learn_classifier, learn_representation
 
 WIDTH, NAMES = 6, ("owl", "newt", "yak")
 COUNTS = {"train": (120, 24, 6), "val": (8, 8, 8), "test": (15, 15, 15)}
@@ -45,7 +46,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data_dir, tmp_path_factory):
-    """A finished run, of NCM's classifier the SavedModel."""
+    """A finished run, its SavedModel of cRT."""
     folder = tmp_path_factory.mktemp("work") / "run"
     arguments = {"dataset": "features", "data_dir": str(data_dir), "workdir": str(folder), **RECIPE}
     train.run(RunConfig(**arguments, export_classifier="crt"))
@@ -246,3 +247,14 @@ def test_a_representation_of_features_survives_saving_and_loading(data, tmp_path
 def test_arguments_of_images_are_refused(data, arguments, message):
     with pytest.raises(ValueError, match=message):
         learn_representation(data, **arguments)
+
+
+def test_a_classifier_of_features_alone_is_served(data, tmp_path):
+    features = {split: FeatureSet(*vectors(split)) for split in ("train", "val")}
+    classifier = learn_classifier("crt", features=features, recipe=Recipe(epochs=1, batch_size=50))
+    export_saved_model(classifier.model, tmp_path / "1", class_names=NAMES)
+    test, _ = vectors("test")
+    answer = tf.saved_model.load(tmp_path / "1").signatures["serving_default"](features=tf.constant(test))
+    np.testing.assert_allclose(answer["logits"], classifier.model(test), atol=1e-5)
+    with pytest.raises(ValueError, match=r"image_size is of a model of images.*image_size=8, a model of \(None, 6\)"):
+        export_saved_model(classifier.model, tmp_path / "2", class_names=NAMES, image_size=8)
