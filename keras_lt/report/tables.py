@@ -9,7 +9,7 @@ import rich.table
 import rich.text
 
 from keras_lt.recipe import Recipe
-from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row
+from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row, in_words
 
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
@@ -151,7 +151,7 @@ def _what_was_trained(results: Mapping) -> list[str]:
         "feature_loss": "{} loss on features",
         "class_weights": "class weights by {}",
     }
-    words += [text.format(str(changed[field]).replace("_", " ")) for field, text in said.items() if field in changed]
+    words += [text.format(in_words(str(changed[field]))) for field, text in said.items() if field in changed]
     if recipe.get("class_weights_from"):
         words[-1] += f" after epoch {recipe['class_weights_from']}"
     return [word for word in words if word]
