@@ -1,5 +1,7 @@
 """A data set of flat grey squares that a tiny backbone learns in an epoch or two."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,14 @@ def data():
     )
     statistics = {"mean": (0.4,) * 3, "std": (0.2,) * 3, "augmentation": "none", "crop_fraction": 1.0}
     return LongTailed("squares", train, val, test, class_names=("dark", "grey", "light"), **statistics)
+
+
+@pytest.fixture(scope="session")
+def two_classes(data):
+    """The first two classes of the data set, of which val and test have the second alone."""
+    parts = {name: split.subset(np.flatnonzero(split.labels == 1)) for name, split in data.splits.items()}
+    parts["train"] = data.train.subset(np.flatnonzero(data.train.labels < 2))
+    return dataclasses.replace(data, **parts, class_names=("dark", "grey"), listed_counts=None)
 
 
 @pytest.fixture

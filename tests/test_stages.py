@@ -119,14 +119,6 @@ def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_p
 
 
 @pytest.fixture(scope="module")
-def two_classes(data):
-    """The first two classes of the data set, of which val and test have the second alone."""
-    parts = {name: split.subset(np.flatnonzero(split.labels == 1)) for name, split in data.splits.items()}
-    parts["train"] = data.train.subset(np.flatnonzero(data.train.labels < 2))
-    return dataclasses.replace(data, **parts, class_names=("dark", "grey"), listed_counts=None)
-
-
-@pytest.fixture(scope="module")
 def of_two_classes(two_classes, tiny_backbone):
     return learn_representation(two_classes, backbone=tiny_backbone, recipe=dataclasses.replace(STAGE_ONE, epochs=1))
 

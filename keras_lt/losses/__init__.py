@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_lt.losses.class_weights import (
     CLASS_WEIGHTS,
+    WeightsEntry,
     class_weight_table,
     effective_number_weights,
     inverse_frequency_weights,
@@ -50,6 +51,7 @@ __all__ = [
     "LOSSES",
     "LossEntry",
     "PerExampleLoss",
+    "WeightsEntry",
     "balanced_binary_cross_entropy",
     "balanced_softmax",
     "class_balanced_binary",

@@ -45,6 +45,13 @@ def display_name(name: str) -> str:
     return ", ".join((label or base, *(word.replace("=", " ") for word in parameters)))
 
 
+def in_words(member: str, between: str = " ") -> str:
+    """A member within a sentence: "effective_number:beta=0.9" is "effective number (beta 0.9)"."""
+    name, given = split(member)
+    parameters = ", ".join(f"{parameter} {value}" for parameter, value in given.items())
+    return name.replace("_", between) + (f" ({parameters})" if given else "")
+
+
 def has_own_row(method: str) -> bool:
     """Whether a method has a row of its own; one that is not known here, as runs of others may have, counts as such."""
     entry = METHODS.get(split(method)[0])

@@ -9,7 +9,7 @@ import rich.table
 import rich.text
 
 from keras_lt.recipe import Recipe
-from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row
+from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row, in_words
 
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
@@ -153,17 +153,10 @@ def _what_was_trained(results: Mapping) -> list[str]:
     }
     for field, text in said.items():
         if field in changed:  # "square-root sampling", but "weights by effective number"
-            words.append(text.format(_in_words(changed[field], "-" if field == "sampler" else " ")))
+            words.append(text.format(in_words(str(changed[field]), "-" if field == "sampler" else " ")))
     if recipe.get("class_weights_from"):
         words[-1] += f" after epoch {recipe['class_weights_from']}"
     return [word for word in words if word]
-
-
-def _in_words(member: str, dash: str) -> str:
-    """A member of a family within a sentence: "focal:gamma=1" is "focal (gamma 1)"."""
-    name, *parameters = member.split(":")
-    told = ", ".join(parameter.replace("=", " ") for parameter in parameters)
-    return name.replace("_", dash) + (f" ({told})" if told else "")
 
 
 def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
