@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_lt.datasets.examples import Records
 
+RECORD_HEAD, RECORD_TAIL = 12, 4  # bytes that TFRecord puts around an example: its length, and a checksum of each
 MOST_OPEN = 128  # files at once: macOS lets a process have 256, Linux 1024
 
 

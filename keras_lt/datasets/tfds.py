@@ -5,20 +5,18 @@ own reader. Either way a look at every record comes first, for labels and places
 """
 
 import hashlib
-import mmap
 import os
-import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from keras_lt.datasets.examples import Records
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.profiles import impose
-from keras_lt.datasets.records import ShardedRecords
+from keras_lt.datasets.records import RECORD_HEAD, RECORD_TAIL, ShardedRecords
 
 SMALL = 96  # pixels; STL-10 has the largest of the customary small pictures
-LENGTH_BYTES, CRC_BYTES = 8, 4  # a TFRecord: its length, a checksum of that, the bytes, a checksum of those
 
 
 def tfds_dataset(
@@ -110,35 +108,30 @@ def _read_split(builder, split: str) -> Split:
 
 
 def _read_tfrecord(split: str, files: list[str]) -> Split:
-    places = (
-        (shard, *_image_and_label(buffer, start, end))
-        for shard, path in enumerate(files)
-        for buffer, start, end in _tfrecords(path)
-    )
+    places = ((shard, *place) for shard, path in enumerate(files) for place in _places(path))
     shard, offset, length, labels = np.fromiter(places, np.dtype((np.int64, 4))).T
     return Split(ShardedRecords(tuple(files), shard, offset, length, _row_names(split, len(labels))), labels)
 
 
-def _tfrecords(path: str) -> Iterator[tuple[mmap.mmap, int, int]]:
-    """The file, and where each of its records starts and ends."""
-    if not os.path.getsize(path):
-        return  # a shard without examples, which cannot be mapped
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-        buffer.madvise(mmap.MADV_RANDOM)  # no reading ahead: images are passed over
-        end = -CRC_BYTES
-        while (position := end + CRC_BYTES) < len(buffer):
-            start = position + LENGTH_BYTES + CRC_BYTES
-            end = start + struct.unpack_from("<Q", buffer, position)[0]
-            if end + CRC_BYTES > len(buffer):
-                raise ValueError(f"Expected complete TFRecords. Received: {path}, truncated in the one at {position}")
-            yield buffer, start, end
+def _places(path: str) -> Iterator[tuple[int, int, int]]:
+    """(offset and length in the file, label) of every image of a TFRecord."""
+    position = 0
+    try:
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            image, label = _image_and_label(record)
+            yield position + RECORD_HEAD + record.index(image), len(image), label
+            position += RECORD_HEAD + len(record) + RECORD_TAIL
+    except tf.errors.DataLossError as error:
+        raise ValueError(
+            f"Expected complete TFRecords. Received: {path}, truncated in the one at {position}"
+        ) from error
 
 
 def _read_array_record(split: str, files: list[str]) -> Split:
     from array_record.python import array_record_data_source  # noqa: PLC0415 - comes with TensorFlow Datasets
 
     source = array_record_data_source.ArrayRecordDataSource(files)
-    labels = np.array([_image_and_label(record, 0, len(record))[-1] for record in source], np.int64)
+    labels = np.array([_image_and_label(record)[1] for record in source], np.int64)
     return Split(ArrayRecords(source, files, np.arange(len(labels)), _row_names(split, len(labels))), labels)
 
 
@@ -171,50 +164,14 @@ class ArrayRecords(Records):
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row."""
-        record = self.source[self.rows[row]]
-        offset, length, _ = _image_and_label(record, 0, len(record))
-        return record[offset : offset + length]
+        return _image_and_label(self.source[self.rows[row]])[0]
 
     def fingerprint(self) -> bytes:
         """Changes with the files' paths, and with the images' places or order."""
         return hashlib.sha256("\0".join(self.files).encode() + self.rows.tobytes()).digest()
 
 
-def _image_and_label(buffer: bytes | mmap.mmap, start: int, end: int) -> tuple[int, int, int]:
-    """(offset and length of the image, label) of a `tf.train.Example` serialized at start..end, its image untouched.
-
-    An Example holds Features, a map: in each entry field 1 is the name and field 2 the Feature, which holds one list,
-    which holds one field of values.
-    """
-    found = {}
-    ((_, *features),) = _fields(buffer, start, end)
-    for _, *entry in _fields(buffer, *features):
-        parts = {number: place for number, *place in _fields(buffer, *entry)}
-        name = buffer[slice(*parts[1])]
-        if name in (b"image", b"label"):
-            ((_, *values),) = _fields(buffer, *parts[2])
-            found[name] = values
-    ((_, offset, image_end),) = _fields(buffer, *found[b"image"])
-    ((_, label_start, _),) = _fields(buffer, *found[b"label"])
-    label, _ = _varint(buffer, label_start)
-    return offset, image_end - offset, label - 2**64 if label >= 2**63 else label
-
-
-def _fields(buffer: bytes | mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a protocol buffer, all of which have a length: (number, start, end)."""
-    while position < end:
-        tag, position = _varint(buffer, position)
-        length, position = _varint(buffer, position)
-        yield tag >> 3, position, position + length
-        position += length
-
-
-def _varint(buffer: bytes | mmap.mmap, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, low ones first, the eighth bit set on all but the last; and where it ends."""
-    value = shift = 0
-    while True:
-        byte = buffer[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
+def _image_and_label(record: bytes) -> tuple[bytes, int]:
+    """The encoded image and the label of a serialized `tf.train.Example`."""
+    feature = tf.train.Example.FromString(record).features.feature
+    return feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]

@@ -10,10 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets.prepared import read_index
-from keras_lt.datasets.records import ShardedRecords
+from keras_lt.datasets.records import RECORD_HEAD, RECORD_TAIL, ShardedRecords
 from keras_lt.files import atomic
-
-RECORD_HEAD, RECORD_TAIL = 12, 4  # bytes that TFRecord puts around an example: its length, and a checksum of each
 
 
 @dataclasses.dataclass(frozen=True)
