@@ -75,7 +75,9 @@ def training_batches(
     if preprocessing.mixes and (workers, recipe.accumulate_steps) != (1, 1):
         stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
         updates = training_batches(split, preprocessing, _undivided(recipe), **stream)
-        return own_rows(updates.rebatch(recipe.micro_batch, drop_remainder=True), worker=worker, workers=workers)
+        count = tf.data.experimental.assert_cardinality(int(updates.cardinality()) * recipe.accumulate_steps)
+        batches = updates.rebatch(recipe.micro_batch, drop_remainder=True).apply(count)  # which `rebatch` forgets
+        return own_rows(batches, worker=worker, workers=workers)
     read, labels = split.examples.reader(), on_host(split.labels)
     stream = {"class_counts": class_counts, "start_step": start_step, "worker": worker, "workers": workers}
     rows = training_indices(split.labels, recipe, seed=seed, **stream)

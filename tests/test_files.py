@@ -32,11 +32,13 @@ def test_atomic_leaves_the_old_file_where_writing_fails(tmp_path):
 def test_atomic_replaces_whole_folders(tmp_path):
     path = tmp_path / "deep" / "folder"
     for name in ("old", "new"):
-        with atomic(path) as scratch:
+        with atomic(path, replaces=("old",)) as scratch:
             scratch.mkdir()
             (scratch / name).touch()
     assert [child.name for child in path.iterdir()] == ["new"]
     assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(ValueError, match=r"holds what was not written by keras_lt: .*/new;"), atomic(path):
+        pytest.fail("it would be lost")
 
 
 @pytest.mark.parametrize(("size", "needs"), [(0, "more than 2.0 MB"), (3_500_000, "3.5 MB")])

@@ -57,7 +57,7 @@ def test_every_loss_has_a_finite_gradient_in_a_compiled_step(name, classes, form
     assert np.abs(found).max() > 0
 
 
-@every_loss
+@pytest.mark.parametrize("name", [name for name, entry in LOSSES.items() if entry.per_example])
 @some_classes
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight"])
 def test_every_loss_of_mixed_labels_is_the_weighted_mean_of_both_classes(name, classes, reduction):
@@ -67,6 +67,13 @@ def test_every_loss_of_mixed_labels_is_the_weighted_mean_of_both_classes(name, c
     model.compile(loss=loss_of(name, classes, reduction=reduction))
     mixed = MixedLabels(*map(tf.constant, (IDS, OTHERS, WEIGHT)))
     assert float(model.compute_loss(y=mixed, y_pred=logits)) == pytest.approx(np.mean(by_hand), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_of_each_example_by_itself_where_its_entry_says_so(name):
+    loss, logits = loss_of(name, 3), logits_of(3)
+    alone = np.concatenate([loss(IDS[i : i + 1], logits[i : i + 1]) for i in range(len(IDS))])
+    assert np.allclose(loss(IDS, logits), alone, rtol=1e-5) == LOSSES[name].per_example
 
 
 def test_rows_that_are_not_one_hot_give_no_number():

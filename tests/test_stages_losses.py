@@ -114,9 +114,16 @@ def test_a_recipe_s_loss_is_the_mean_weighted_by_the_classes(data, representatio
     assert loss == pytest.approx(np.mean([losses[labels == c].mean() for c in range(3)]), rel=1e-4)
 
 
-def test_mixed_images_have_no_one_class_to_weigh(data, tiny_backbone):
-    recipe = dataclasses.replace(RECIPE, class_weights="inverse_frequency")
-    with pytest.raises(ValueError, match="class_weights need one class per image"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_weights": "inverse_frequency"}, "class_weights need one class per image"),
+        ({"loss": "lade"}, "A loss of a whole batch needs one class per image.*loss=lade"),
+    ],
+)
+def test_mixed_images_have_no_one_class_to_weigh_or_to_count(data, tiny_backbone, changes, message):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    with pytest.raises(ValueError, match=message):
         learn_representation(data, backbone=tiny_backbone, recipe=recipe, mixup=0.2)
 
 

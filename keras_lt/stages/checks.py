@@ -79,11 +79,8 @@ def check_stage_one(
         )
     mixes = {name: augmentations.get(name, 0) for name in ("mixup", "cutmix")}
     mixed = ", ".join(f"{name}={value}" for name, value in mixes.items() if value)
-    if mixed and recipe.weights_entry.weighs:
-        raise ValueError(
-            "class_weights need one class per image, and mixup and cutmix give it two. "
-            f"Received: class_weights={recipe.class_weights}, {mixed}"
-        )
+    if mixed:
+        _check_mixes(recipe, mixed)
     if recipe.resampling_entry.makes_features:
         raise ValueError(
             "Stage one resamples images; what makes new features belongs to stage two. "
@@ -239,14 +236,21 @@ def check_stage_two(
         raise ValueError(
             f"{name} is trained on images, and its resampling makes features. Received: resampling={recipe.resampling}"
         )
-    if on_images and mixes and recipe.weights_entry.weighs:
-        raise ValueError(
-            "class_weights need one class per image, and mixup and cutmix give it two. "
-            f"Received: {name} on images, class_weights={recipe.class_weights}"
-        )
+    if on_images and mixes:
+        _check_mixes(recipe, f"{name} on images")
     needed = recipe.loss_entry.needed_head
     if needed and not _same_head(entry.gives.format(**entry.parameters), needed):
         raise ValueError(f"loss={recipe.loss} needs a classifier such as {needed}. Received: classifier={name}")
+
+
+def _check_mixes(recipe: Recipe, mixed: str):
+    """Raises ValueError for what of a recipe needs one class per image."""
+    weighs = recipe.weights_entry.weighs
+    if weighs or not recipe.loss_entry.per_example:
+        raise ValueError(
+            f"{'class_weights need' if weighs else 'A loss of a whole batch needs'} one class per image, and mixup and "
+            f"cutmix give it two. Received: class_weights={recipe.class_weights}, loss={recipe.loss}, {mixed}"
+        )
 
 
 def check_start(name: str, entry: ClassifierEntry, head: HeadEntry):
