@@ -374,7 +374,8 @@ def test_what_features_cannot_do_is_refused(embeddings, changes, message):
 
 
 def test_a_classifier_has_a_loss_and_a_recipe_of_its_own(embeddings):
-    classifier = learn_classifier("cosine:scale=30:loss=ldam:epochs=2:learning_rate=0.01", features=embeddings)
+    name = "cosine:scale=30:loss=ldam:epochs=2:learning_rate=0.01"
+    classifier = learn_classifier(name, features=embeddings, recipe=STAGE_TWO)
     assert classifier.chosen == {"scale": 30.0}
 
 

@@ -50,8 +50,8 @@ def of_model(
         )
     is_backbone = has_last_block(model)
     if inputs and not pooling:
-        given = model.layers[-1].input if is_backbone else model.output
-        pooling = next(iter(poolings_of(getattr(given, "shape", None))), "")
+        given = model.layers[-1].input if is_backbone else model.outputs[0]
+        pooling = next(iter(poolings_of(given.shape)), "")
     return BackboneEntry(
         functools.partial(_copy, model),
         label=model.name,
