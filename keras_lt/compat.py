@@ -68,6 +68,7 @@ class ClippedTogether:
         return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))
 
 
+@keras.saving.register_keras_serializable("keras_lt")
 class ScaledLoss(keras.optimizers.LossScaleOptimizer):
     """Scales the loss, so that gradients of float16 do not vanish; a step is left out where one is not finite.
 

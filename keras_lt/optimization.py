@@ -153,7 +153,6 @@ class AdamW(ClippedTogether, keras.optimizers.Adam):
         }
 
 
-@keras.saving.register_keras_serializable("keras_lt")
 @dataclasses.dataclass(frozen=True)
 class OptimizerEntry(Entry):
     """An optimiser: (learning_rate, *, weight_decay, multipliers, ...) -> keras.optimizers.Optimizer.
