@@ -31,6 +31,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "keras_lt/data/LICENSE.fashion_mnist"],
     python_requires=">=3.11,<3.14",
     packages=[*find_packages(include=["keras_lt", "keras_lt.*"]), "keras_lt.flags"],
     package_dir={"keras_lt.flags": "flags"},
@@ -47,6 +48,7 @@ setup(
         "pillow>=10",
         "rich>=13",
         "tensorflow>=2.18",
+        "wrapt>=1.14.1",
     ],
     extras_require={**EXTRAS, "versions": VERSIONS, "test": [*TEST, *itertools.chain(*EXTRAS.values())]},
 )

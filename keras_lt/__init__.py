@@ -20,9 +20,9 @@ The examples of these functions go on with the names above. What goes by name st
 """
 
 import importlib
-import importlib.abc
-import importlib.util
 import sys
+
+import wrapt
 
 __version__ = "0.2.0"
 
@@ -66,9 +66,9 @@ def __dir__():
     return sorted({*globals(), *__all__})
 
 
-def _register_when_asked():
-    """Makes Keras look for this package's classes here: they are registered once a saved model names one of them."""
-    keras_find = sys.modules["keras"].saving.get_registered_object
+def _find_here(keras):
+    """Makes Keras look for this package's classes: they are registered once a saved model names one of them."""
+    keras_find = keras.saving.get_registered_object
     home = sys.modules[keras_find.__module__]
 
     def find(name, *args, **kwargs):
@@ -81,31 +81,4 @@ def _register_when_asked():
     home.get_registered_object = find
 
 
-class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Waits until somebody imports Keras, which an import of this package alone does not."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        """Keras's own spec, with this as its loader."""
-        if fullname != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("keras")
-        if spec is not None:
-            self.theirs, spec.loader = spec.loader, self
-        return spec
-
-    def create_module(self, spec):
-        """As Keras's loader does."""
-        return self.theirs.create_module(spec)
-
-    def exec_module(self, module):
-        """Imports Keras, then makes it look here."""
-        module.__loader__ = module.__spec__.loader = self.theirs
-        self.theirs.exec_module(module)
-        _register_when_asked()
-
-
-if "keras" in sys.modules:
-    _register_when_asked()
-else:
-    sys.meta_path.insert(0, _AfterKeras())
+wrapt.register_post_import_hook(_find_here, "keras")  # now, or when somebody imports it

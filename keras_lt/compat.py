@@ -1,5 +1,7 @@
 """What Keras and TensorFlow do not promise: names of theirs that are private, or not there in every version.
 
+And what they do by device where the package does it by batch.
+
 Each says in which versions it was seen; `.ci/run` tries those of `environments/` and the newest.
 """
 
@@ -64,3 +66,36 @@ class ClippedTogether:
         """Keras's hook on TensorFlow, where they are summed."""
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
         return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class ScaledLoss(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss, so that gradients of float16 do not vanish; a step is left out where one is not finite.
+
+    Keras asks the first device alone whether its own gradients are finite; here all are asked.
+    """
+
+    def check_finite(self, grads):
+        """Whether every gradient of every device is finite."""
+        finite = super().check_finite(grads)
+        if keras.backend.backend() != "tensorflow":
+            return finite
+        import tensorflow as tf  # noqa: PLC0415 - the other backends need none
+
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, 1.0 - tf.cast(finite, tf.float32)) == 0
+
+
+def of_all_replicas(*arrays):
+    """Arrays [b, ...] of one replica of a TensorFlow strategy, in a step -> those of the whole batch, [B, ...].
+
+    Gradients go back to the replicas that they are of. Elsewhere the arrays are returned as they are.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return arrays
+    import tensorflow as tf  # noqa: PLC0415 - the other backends need none
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return arrays
+    return tuple(context.all_gather(tf.convert_to_tensor(array), axis=0) for array in arrays)

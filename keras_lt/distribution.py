@@ -170,19 +170,6 @@ def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> Strategy:
     return tf.distribute.get_strategy()
 
 
-def of_all_replicas(*arrays):
-    """Arrays [b, ...] of one replica of a TensorFlow strategy, in a step -> those of the whole batch, [B, ...].
-
-    Gradients go back to the replicas that they are of. Elsewhere the arrays are returned as they are.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return arrays
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return arrays
-    return tuple(context.all_gather(tf.convert_to_tensor(array), axis=0) for array in arrays)
-
-
 def is_first(strategy: Strategy) -> bool:
     """Whether this is the process that writes the files of a run."""
     return hosts(strategy).first

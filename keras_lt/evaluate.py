@@ -50,7 +50,7 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
     with plain_errors():
         of_run = Run(**options.run) if options.run is not None else None
         data = open_data(options, of_run)
-        models = open_models(options, of_run, on_features=data is not None and data.of_features and not options.images)
+        models = open_models(options, of_run, on_features=not options.images and data is not None and data.of_features)
         class_names = agreed_names(models, data)
         split = labelled_images(options.images, class_names) if options.images else data.splits[options.split]
         open_set = None if options.images or options.split != "test" else data.open_set

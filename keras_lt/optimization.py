@@ -16,7 +16,6 @@ __all__ = [
     "AdamW",
     "CoupledSGD",
     "Recipe",
-    "ScaledLoss",
     "SteppedRate",
     "check_optimizer",
     "make_optimizer",
@@ -152,24 +151,6 @@ class AdamW(ClippedTogether, keras.optimizers.Adam):
             "decoupled_weight_decay": self.decoupled_weight_decay,
             "multipliers": self.multipliers,
         }
-
-
-@keras.saving.register_keras_serializable("keras_lt")
-class ScaledLoss(keras.optimizers.LossScaleOptimizer):
-    """Scales the loss, so that gradients of float16 do not vanish; a step is left out where one is not finite.
-
-    Keras asks the first device alone whether its own gradients are finite; here all are asked.
-    """
-
-    def check_finite(self, grads):
-        """Whether every gradient of every device is finite."""
-        finite = super().check_finite(grads)
-        if keras.backend.backend() != "tensorflow":
-            return finite
-        import tensorflow as tf  # noqa: PLC0415 - the other backends need none
-
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, 1.0 - tf.cast(finite, tf.float32)) == 0
 
 
 @dataclasses.dataclass(frozen=True)

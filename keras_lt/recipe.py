@@ -199,10 +199,11 @@ class Recipe:
                 "Keras averages weights after every micro-batch, so ema_momentum needs accumulate_steps=1. "
                 f"Received: ema_momentum={self.ema_momentum}, accumulate_steps={self.accumulate_steps}"
             )
-        if self.feature_loss and self.accumulate_steps > 1:
+        compares = {"feature_loss": bool(self.feature_loss), "loss": self.loss_entry.compares}
+        for name in (name for name, does in compares.items() if does and self.accumulate_steps > 1):
             raise ValueError(
-                "A loss on features compares all images of an update, so it needs accumulate_steps=1. "
-                f"Received: feature_loss={self.feature_loss}, accumulate_steps={self.accumulate_steps}"
+                f"{name}={getattr(self, name)} compares all examples of an update, so it needs accumulate_steps=1. "
+                f"Received: accumulate_steps={self.accumulate_steps}"
             )
         if self.batch_size % self.accumulate_steps:
             raise ValueError(

@@ -309,7 +309,7 @@ class Run(WorkFolder):
         target = read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
         temperature = 1.0 if target is None else self.temperature(name)
-        not_its_own = (*OPTIONS, *NO_IMAGES) if self.listed_data.of_features else OPTIONS
+        not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *NO_IMAGES)
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = export_saved_model(
             backbone,

@@ -97,7 +97,10 @@ QUICK = [
     ({"classifier": "tau_learned"}, EVERYWHERE),
 ]
 LONG = [
-    *(({"loss": loss, "class_weights": "effective_number:beta=0.9"}, EVERYWHERE) for loss in LOSSES),
+    *(
+        ({"loss": name, "class_weights": "effective_number:beta=0.9"}, DEVICES if entry.compares else EVERYWHERE)
+        for name, entry in LOSSES.items()
+    ),
     ({"class_weights": "power:rho=0.5", "class_weights_from": 1, "loss": "ldam"}, EVERYWHERE),
     ({"optimizer": "adamw", "clip_norm": 0.05, "warmup_epochs": 2}, EVERYWHERE),
     ({"nesterov": True, "sampler": "progressive", "backbone_lr_multiplier": 0.1}, EVERYWHERE),
@@ -156,7 +159,8 @@ def test_every_option_that_takes_part_in_a_step(part):
 OVERFLOW = """
 import keras
 from keras_lt.distribution import make_strategy
-from keras_lt.optimization import CoupledSGD, ScaledLoss
+from keras_lt.compat import ScaledLoss
+from keras_lt.optimization import CoupledSGD
 
 two = make_strategy("mirrored", ["CPU:0", "CPU:1"])
 with two.scope():

@@ -333,5 +333,5 @@ def test_a_file_that_is_no_image_is_named_before_any_training(data, tmp_path, ti
         keras.utils.save_img(path, np.zeros((8, 8, 3)))
     (tmp_path / "2.png").write_text("<html>")
     broken = dataclasses.replace(data, test=Split(paths, np.arange(3)))
-    with pytest.raises(ValueError, match=r"1 of 3 in test:\n  .*2\.png: not a whole image"):
+    with pytest.raises(ValueError, match=r"1 of 3 in test:\n  .*2\.png: not a complete image"):
         learn_representation(broken, backbone=tiny_backbone, recipe=Recipe(epochs=1, batch_size=16))

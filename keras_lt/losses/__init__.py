@@ -86,14 +86,14 @@ class LossEntry(Entry):
       prior: (class_counts [C], **parameters) -> what the loss puts beside the classes' probabilities, [C], so that the
         logits themselves need not hold it; None where the loss leaves the classes' sizes to the logits.
       normalizes_weights: whether class weights count by their share of the batch's, sum(w l) / sum(w), or as they are.
-      per_example: whether an example's loss depends on no other example of the batch.
+      compares: whether it compares all examples of an update, which then cannot be of several micro-batches.
     """
 
     head: str = dataclasses.field(default="", kw_only=True)
     first_bias: Callable[[int], float] | None = dataclasses.field(default=None, kw_only=True)
     prior: Callable[..., np.ndarray] | None = dataclasses.field(default=None, kw_only=True)
     normalizes_weights: bool = dataclasses.field(default=True, kw_only=True)
-    per_example: bool = dataclasses.field(default=True, kw_only=True)
+    compares: bool = dataclasses.field(default=False, kw_only=True)
 
     @property
     def needed_head(self) -> str:
@@ -195,6 +195,6 @@ LOSSES: dict[str, LossEntry] = {
     "balanced_binary_cross_entropy": LossEntry(
         _balanced_binary, label="Balanced binary cross-entropy", prior=lambda class_counts, **_: class_counts
     ),
-    "lade": LossEntry(_lade, label="LADE", prior=lambda class_counts, **_: class_counts, per_example=False),
+    "lade": LossEntry(_lade, label="LADE", prior=lambda class_counts, **_: class_counts, compares=True),
     "class_balanced_binary": LossEntry(_class_balanced_binary, label="Class-balanced binary"),
 }

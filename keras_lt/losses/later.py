@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 
+from keras_lt.compat import of_all_replicas
 from keras_lt.losses.classification import cross_entropy
 
 SHAPES = ("concave", "linear", "convex", "power")
@@ -92,10 +93,11 @@ def lade(labels, logits, class_counts, *, weight=0.1, regularizer=0.1):
     """
     logits = keras.ops.cast(logits, "float32")
     prior = _prior(class_counts)
-    one_hot = keras.ops.one_hot(labels, logits.shape[-1], dtype="float32")
-    own = keras.ops.sum(one_hot * logits, axis=0) / (keras.ops.sum(one_hot, axis=0) + 1e-8)
-    balanced = logits - keras.ops.log(prior) - math.log(logits.shape[-1])
-    examples = keras.ops.cast(keras.ops.shape(logits)[0], "float32")
+    all_labels, all_logits = of_all_replicas(labels, logits)
+    one_hot = keras.ops.one_hot(all_labels, logits.shape[-1], dtype="float32")
+    own = keras.ops.sum(one_hot * all_logits, axis=0) / (keras.ops.sum(one_hot, axis=0) + 1e-8)
+    balanced = all_logits - keras.ops.log(prior) - math.log(logits.shape[-1])
+    examples = keras.ops.cast(keras.ops.shape(all_logits)[0], "float32")
     over_all = keras.ops.logsumexp(balanced, axis=0) - keras.ops.log(examples)
     regular = -keras.ops.sum(prior * (own - over_all - regularizer * keras.ops.square(over_all)))
     return cross_entropy(labels, logits + keras.ops.log(prior)) + weight * regular

@@ -4,14 +4,22 @@ import dataclasses
 from collections.abc import Mapping
 
 from keras_lt.classifiers import CLASSIFIERS
-from keras_lt.losses import FEATURE_LOSSES, LOSSES
+from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES
 from keras_lt.methods import METHODS
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, split
+from keras_lt.resampling import RESAMPLING
+from keras_lt.samplers import SAMPLERS
 
 BASELINE = next(name for name, entry in CLASSIFIERS.items() if entry.baseline)  # differences are to its scores
-# Fields of stage one's recipe that make its own classifier another system than the plain one.
-FIELDS = ("sampler", "loss", "feature_loss", "class_weights", "resampling")
+# Fields of stage one's recipe that make its own classifier another system than the plain one, and their families.
+FIELDS: dict[str, Mapping[str, Entry]] = {
+    "sampler": SAMPLERS,
+    "loss": LOSSES,
+    "feature_loss": FEATURE_LOSSES,
+    "class_weights": CLASS_WEIGHTS,
+    "resampling": RESAMPLING,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +53,12 @@ def display_name(name: str) -> str:
     return ", ".join((label or base, *(word.replace("=", " ") for word in parameters)))
 
 
-def in_words(member: str, between: str = " ") -> str:
-    """A member within a sentence: "effective_number:beta=0.9" is "effective number (beta 0.9)"."""
+def in_words(field: str, member: str) -> str:
+    """A member of a field's family within a sentence: "effective_number:beta=0.9" is "effective number (beta 0.9)"."""
     name, given = split(member)
+    entry = FIELDS[field].get(name)
     parameters = ", ".join(f"{parameter} {value}" for parameter, value in given.items())
-    return name.replace("_", between) + (f" ({parameters})" if given else "")
+    return (entry.label if entry else name).lower() + (f" ({parameters})" if given else "")
 
 
 def has_own_row(method: str) -> bool:

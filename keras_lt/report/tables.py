@@ -151,9 +151,7 @@ def _what_was_trained(results: Mapping) -> list[str]:
         "feature_loss": "{} loss on features",
         "class_weights": "class weights by {}",
     }
-    for field, text in said.items():
-        if field in changed:  # "square-root sampling", but "weights by effective number"
-            words.append(text.format(in_words(str(changed[field]), "-" if field == "sampler" else " ")))
+    words += [text.format(in_words(field, str(changed[field]))) for field, text in said.items() if field in changed]
     if recipe.get("class_weights_from"):
         words[-1] += f" after epoch {recipe['class_weights_from']}"
     return [word for word in words if word]

@@ -6,7 +6,7 @@ import jinja2
 import keras
 import tensorflow as tf
 
-from keras_lt.datasets import LongTailed
+from keras_lt.datasets import Examples, FeatureVectors, LongTailed
 from keras_lt.datasets.data_record import DataRecord
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 
@@ -57,7 +57,7 @@ def render_model_card(
         scores={split: [_percent(scores[split][column]) for column in SCORES] for split in ("test", "val")},
         chosen=", ".join(f"{choice} {_short(value)}" for choice, value in scores["chosen"].items()),
         chosen_on=flags["tau_split"] if "tau" in scores["chosen"] else "val",
-        called=data.train.examples.called,
+        called=(Examples if preprocessing.image_size else FeatureVectors).called,
         preprocessing=preprocessing,
         feature_width=feature_width,
         flags=flags,

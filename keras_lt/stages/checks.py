@@ -246,7 +246,7 @@ def check_stage_two(
 def _check_mixes(recipe: Recipe, mixed: str):
     """Raises ValueError for what of a recipe needs one class per image."""
     weighs = recipe.weights_entry.weighs
-    if weighs or not recipe.loss_entry.per_example:
+    if weighs or recipe.loss_entry.compares:
         raise ValueError(
             f"{'class_weights need' if weighs else 'A loss of a whole batch needs'} one class per image, and mixup and "
             f"cutmix give it two. Received: class_weights={recipe.class_weights}, loss={recipe.loss}, {mixed}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_lt.distribution import of_all_replicas
+from keras_lt.compat import of_all_replicas
 from keras_lt.labels import MixedLabels, class_ids
 from keras_lt.losses import PerExampleLoss
 from keras_lt.stages.mixing import OnMixedLabels

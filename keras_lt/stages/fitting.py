@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.compat import layers_within
+from keras_lt.compat import ScaledLoss, layers_within
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
@@ -17,7 +17,7 @@ from keras_lt.files import atomic
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
 from keras_lt.metrics import ShotAccuracy, ShotGroups
-from keras_lt.optimization import ScaledLoss, make_optimizer
+from keras_lt.optimization import make_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
