@@ -191,14 +191,13 @@ def extract_features(
             f"dtype must be one of {', '.join(FEATURE_DTYPES)}, and views at least 0. "
             f"Received: dtype={dtype!r}, views={views}"
         )
-    given = split.examples.features
-    on_features = len(backbone.input_shape) == 2
-    if on_features != (given is not None) or (on_features and backbone.input_shape[1:] != split.examples.shape):
+    given, takes = split.examples.features, backbone.input_shape[1:]
+    if (len(takes) == 1) != (given is not None) or (given is not None and takes != split.examples.shape):
         raise ValueError(
-            f"The backbone takes examples of shape {backbone.input_shape[1:]}. "
+            f"The backbone takes examples of shape {takes}. "
             f"Received: {split.examples.called} of shape {split.examples.shape}"
         )
-    if on_features:
+    if given is not None:
         return FeatureSet(given, split.labels)
     size, width = preprocessing.image_size, backbone.output_shape[-1]
     compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
@@ -214,15 +213,11 @@ def extract_features(
     )
     if views < 2 or not preprocessing.augments:
         return FeatureSet(features, split.labels)
+    shared |= {"preprocessing": dataclasses.asdict(preprocessing), "seed": seed}
     augmented = _extract(
         compiled,
         lambda start: view_batches(split, preprocessing, views=views, seed=seed, batch_size=batch_size, start=start),
-        {
-            "shape": (len(split), views, width),
-            "preprocessing": dataclasses.asdict(preprocessing),
-            "seed": seed,
-            **shared,
-        },
+        {"shape": (len(split), views, width), **shared},
         folder and folder.with_name(f"{folder.name}-views"),
     )
     return FeatureSet(features, split.labels, augmented)

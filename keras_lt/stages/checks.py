@@ -142,7 +142,7 @@ def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (
       classifiers: those of stage two.
       **values: of names in `NO_IMAGES`.
     """
-    if "features" not in hooks.fixed.get("stage_one", STAGE_ONE_INPUTS):
+    if hooks.needs_images:
         raise ValueError(f"method={hooks.name} is trained on images. Received: a data set of features alone")
     for name in classifiers:
         if trains_on_images(classifier_entry(name)[0], "features"):

@@ -178,9 +178,7 @@ def learn_representation(
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
     fitting["callbacks"] = hooks.callbacks(recipe)
     if stage_one == "features":
-        if extract is None or learned is not data:  # those that are kept are of the whole data set
-            extract = functools.partial(_in_memory, learned)
-        features = extract(network, preprocessing)
+        features = (extract or functools.partial(_in_memory, learned))(network, preprocessing)
         with strategy.scope():
             trained = on_features(classifier, network.output_shape[-1])
         history = fit_on_features(trained, features, groups=learned.groups, **fitting)
