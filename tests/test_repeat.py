@@ -131,7 +131,7 @@ def test_two_seeds_in_miniature(run_config):
     on_val = {name: np.mean([row[name]["val"]["class_mean"] for row in results]) for name in ("joint", "crt")}
     assert summary["best"] == best_on_val(runs) == max(on_val, key=on_val.get)
 
-    added = [runs[0], dataclasses.replace(runs[1], classifiers=("ncm",))]
+    added = [runs[0], dataclasses.replace(runs[1], classifiers=("crt", "ncm"))]
     with pytest.raises(ValueError, match=r"1 of 2 runs are not finished: \S+seed-5\. "):
         train_all(added, train_one=lambda run: None)
     with pytest.raises(SystemExit, match=r"other flags: --epochs=2 there, --epochs=4 now"):
