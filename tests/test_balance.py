@@ -215,8 +215,11 @@ def test_a_vector_of_labels_beside_one_example_is_refused():
 
 
 def test_python_lists_are_arrays():
-    drawn = np.concatenate([y for _, y in keras_lt.balance(([[1.0], [2.0], [3.0], [4.0]], [0, 0, 0, 1]))])
-    assert np.bincount(drawn).tolist() == [2, 2]
+    x, y = [[float(number)] for number in range(40)], [0] * 30 + [1] * 10
+    drawn = [(np.ravel(images), labels) for images, labels in keras_lt.balance((x, y))]
+    images, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    assert np.bincount(labels).tolist() == [20, 20]
+    np.testing.assert_array_equal(labels, images >= 30)
 
 
 def test_kept_counts_of_other_data_are_refused(tmp_path):

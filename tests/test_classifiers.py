@@ -162,7 +162,7 @@ def test_a_dense_layer_that_does_not_fit_is_refused(kernel, bias, message):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_what_starts_from_dense_weights_refuses_another_head(name):
     head = built("cosine")
-    if name in ("tau_norm", "tau_search", "tau_learned", "lws", "lws_tau_norm"):
+    if CLASSIFIERS[name].starts_from == "affine":
         with pytest.raises(ValueError, match=r"start from a dense layer.*CosineDense"):
             CLASSIFIERS[name](head, seed=0)
     else:

@@ -69,11 +69,12 @@ def test_inaturalist_reports_its_val_and_carves_another(tmp_path, lay_out):
         write_competition(tmp_path)
     data = modified("inaturalist18", tmp_path)
     assert np.bincount(data.test.labels).tolist() == [1, 1, 1]
-    assert data.class_counts.tolist() == [5, 2, 1]
-    assert np.bincount(data.val.labels).tolist() == [1, 1, 1]
+    assert (data.class_counts + np.bincount(data.val.labels, minlength=3)).tolist() == [6, 3, 2]
+    assert data.class_counts.min() >= 1
+    assert not set(data.train.images) & set(data.val.images)
     assert data.listed_counts.tolist() == [6, 3, 2]  # groups go by the published list
     assert "its published val is reported as test" in data.notes[0]
-    assert data.notes[-1] == "inaturalist18 has no val: 3 of 11 training images were set aside for it."
+    assert data.notes[-1] == f"inaturalist18 has no val: {len(data.val)} of 11 training images were set aside for it."
     assert (data.mean, data.std) == ((0.466, 0.471, 0.380), (0.195, 0.194, 0.192))
     assert data.augmentation == "resized_crop_flip"  # the reference jitters no colours here
 
