@@ -44,7 +44,7 @@ class Style:
 
     color: str
     dark: str
-    marker: str
+    marker: str | tuple
     dashes: str | tuple
 
 
@@ -67,6 +67,13 @@ PALETTE = [
     Style("#a3253a", "#f08a9b", "8", "-"),
     Style("#7f4b28", "#cf9f7c", "H", "--"),
     Style("#00828a", "#3fd0d8", "+", ":"),
+    Style("#2c7a5f", "#66c9a0", "4", "--"),
+    Style("#5d8a3a", "#9fd07a", "|", (0, (4, 1, 1, 1))),
+    Style("#14532d", "#8fe3b0", "_", (0, (2, 1))),
+    Style("#9c5a2e", "#e0a878", (6, 1, 0), (0, (6, 1, 1, 1))),
+    Style("#7a1f5c", "#e08ac4", (4, 1, 0), "-"),
+    Style("#c2452d", "#f59a85", (3, 1, 0), "-."),
+    Style("#46528c", "#a9b4e8", (5, 1, 36), (0, (5, 2, 1, 2))),
 ]
 SPARE_STYLES = [
     Style("#5f6b2a", "#b9c770", "x", "-."),
