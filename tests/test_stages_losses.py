@@ -233,7 +233,7 @@ def test_both_stages_train_on_the_resampled_list(data, tiny_backbone, how, steps
 
 def test_smote_is_of_features(data, tiny_backbone, representation, capsys):
     recipe = dataclasses.replace(RECIPE, epochs=1, resampling="smote")
-    with pytest.raises(ValueError, match="resampling=smote makes new features"):
+    with pytest.raises(ValueError, match="what makes new features belongs to stage two"):
         learn_representation(data, backbone=tiny_backbone, recipe=recipe)
     learn_classifier("crt", representation, data, recipe=recipe)
     assert "22/22 - " in capsys.readouterr().out
