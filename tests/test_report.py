@@ -223,11 +223,11 @@ def test_headline_says_what_was_chosen_on_val_and_what_it_gains():
         ({"recipe": {"loss": "focal"}}, "Stage one: resnet10, focal loss, 30 epochs in"),
         (
             {"recipe": {"loss": "focal:gamma=1", "sampler": "power:q=0.3"}},
-            "power (q 0.3) sampling, focal (gamma 1) loss",
+            "power of the counts (q 0.3) sampling, focal (gamma 1) loss",
         ),
         (
             {"recipe": {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": 160}},
-            "Stage one: resnet10, ldam loss, class weights by effective number after epoch 160, 30 epochs in",
+            "Stage one: resnet10, LDAM loss, class weights by effective number after epoch 160, 30 epochs in",
         ),
         (
             {"recipe": {"feature_loss": "range", "sampler": "square_root"}},

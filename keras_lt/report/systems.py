@@ -58,7 +58,10 @@ def in_words(field: str, member: str) -> str:
     name, given = split(member)
     entry = FIELDS[field].get(name)
     parameters = ", ".join(f"{parameter} {value}" for parameter, value in given.items())
-    return (entry.label if entry else name).lower() + (f" ({parameters})" if given else "")
+    label = entry.label if entry else name
+    if label[1:2].islower():  # "Focal", but not "LDAM"
+        label = label[0].lower() + label[1:]
+    return label + (f" ({parameters})" if given else "")
 
 
 def has_own_row(method: str) -> bool:
