@@ -49,8 +49,8 @@ def linear(head: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
     weights = fold(head)
     if weights is None:
         raise ValueError(
-            "tau-normalisation, weight scaling and all that adjusts a linear classifier start from a dense layer's weights; "
-            f"for another head take joint, ncm, crt or cosine. Received: a head of type {type(head).__name__}"
+            "tau-normalisation, weight scaling and all that adjusts a linear classifier start from a dense layer's "
+            f"weights; for another head take joint, ncm, crt or cosine. Received: a head of type {type(head).__name__}"
         )
     return weights
 
