@@ -25,6 +25,7 @@ RUN_FILES = (  # all that is written into a work folder, as patterns; what fits 
     *(f"describe/{name}" for name in ("describe.json", "classes.png", "sizes.png", "augmented.png")),
     *(f"{part}/{name}" for part in ("representation", "classifiers/*") for name in _OF_A_PART),
     *(f"features/*/{name}" for name in FEATURE_FILES),
+    "export/models.config",
     *(f"export/*/[0-9]*/{name}" for name in SAVED_MODEL_FILES),
 )
 

@@ -31,11 +31,15 @@ FAMILIES = {
 }
 COUNTS = {"three classes": [80, 40, 20], "two": [30, 10], "a class without images": [8, 0, 2], "all alike": [1, 1]}
 
+WORDS = {"concave": "linear", "counts": "effective"}  # a parameter in words -> another value of it
+
 
 def other(default):
     """Another value of the same kind that any parameter may have."""
     if isinstance(default, bool):
         return not default
+    if isinstance(default, str):
+        return WORDS[default]
     return default / 2 or 0.1 if isinstance(default, float) else default // 2
 
 

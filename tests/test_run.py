@@ -235,7 +235,7 @@ def test_all_that_a_run_writes_goes_when_its_folder_is_emptied(run_config, tmp_p
     folder = tmp_path / "copy"
     shutil.copytree(run_config.folder, folder)
     WorkFolder(folder).empty()
-    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*")] == [".lock"]
 
 
 @pytest.mark.parametrize(
