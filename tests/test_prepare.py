@@ -3,6 +3,7 @@ import hashlib
 import io
 import os
 import pathlib
+import platform
 import signal
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from keras_lt import datasets
 from keras_lt import prepare as command
 from keras_lt.datasets import LongTailed, SourceEntry, Split
 from keras_lt.datasets.prepared import is_prepared, read_prepared
+from keras_lt.files import SCRATCH
 from keras_lt.input_pipeline import training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.prepare import prepare, verify
@@ -265,7 +267,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_shards(source, tmp_path):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    (killed / ".1-train-00070-of-00075.tfrecord").write_bytes(b"what a kill leaves")
+    left = f"{SCRATCH}{platform.node()}~{process.pid}~train-00070-of-00075.tfrecord"
+    (killed / left).write_bytes(b"what a kill leaves")
 
     finished = {path: path.stat().st_mtime_ns for path in killed.glob("train*.npz")}
     assert 2 <= len(finished) < 75
