@@ -328,14 +328,6 @@ def test_a_model_that_would_not_load_again_is_refused():
             backbones.build(model, image_size=SIZE)
 
 
-def test_a_net_that_skips_over_the_cut_is_refused():
-    inputs = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.Conv2D(3, 3, padding="same", name="last")(keras.layers.ReLU()(inputs))
-    model = keras.Model(inputs, keras.layers.Add()([x, inputs]), name="skips")
-    with pytest.raises(ValueError, match=r"all of the net goes through one tensor\. Received: skips"):
-        backbones.build(of_model(model, last_block="last"), image_size=SIZE)
-
-
 @pytest.mark.parametrize(
     ("preset", "kind"),
     [

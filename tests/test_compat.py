@@ -9,7 +9,7 @@ import keras
 import pytest
 
 import keras_lt
-from keras_lt import compat
+from keras_lt import backbones, compat
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
@@ -106,3 +106,13 @@ def test_batch_renormalization_is_known_where_keras_has_it():
     assert not compat.renormalizes(keras.layers.BatchNormalization())
     if hasattr(keras.layers.BatchNormalization(), "renorm"):
         assert compat.renormalizes(keras.layers.BatchNormalization(renorm=True))
+
+
+@pytest.mark.versions
+def test_a_net_that_skips_over_the_cut_is_refused():
+    """By Keras itself from 3.14 on."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(3, 3, padding="same", name="last")(keras.layers.ReLU()(inputs))
+    model = keras.Model(inputs, keras.layers.Add()([x, inputs]), name="skips")
+    with pytest.raises(ValueError, match=r"all of the net goes through one tensor\. Received: skips"):
+        backbones.build(backbones.of_model(model, last_block="last"), image_size=8)

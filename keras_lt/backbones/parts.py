@@ -114,6 +114,8 @@ def _in_two(net: keras.Model, cut: keras.KerasTensor) -> list[keras.Model]:
             ) from error
     try:
         last = keras.Model(cut, net.outputs[0], name="last_block")
+        if sum(isinstance(layer, keras.layers.InputLayer) for layer in last.layers) > 1:  # before 3.14 Keras builds it
+            raise ValueError("its images go around the cut as well")
     except ValueError as error:
         raise ValueError(
             f"last_block must be where all of the net goes through one tensor. Received: {net.name}: {error}"
