@@ -9,7 +9,7 @@ import pytest
 
 from keras_lt import backbones, train
 from keras_lt.config import read_flag_file
-from keras_lt.methods import episodes
+from keras_lt.methods import episodes, fslwf
 from tests.miniatures import LAYOUTS
 
 FLAG_FILES = sorted((pathlib.Path(__file__).parents[1] / "flags").glob("*.cfg"))
@@ -42,7 +42,8 @@ def test_its_backbone_builds(path):
 @pytest.fixture(autouse=True)
 def smaller_episodes(monkeypatch):
     """The miniatures' classes have 30, 12 and 6 images."""
-    monkeypatch.setattr(episodes, "EXEMPLARS", 4)
+    for module in (episodes, fslwf):
+        monkeypatch.setattr(module, "EXEMPLARS", 4)
 
 
 def run_miniature(path, tmp_path, **changes):

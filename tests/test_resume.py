@@ -204,10 +204,10 @@ def sigterm():
 def test_a_request_to_leave_and_a_full_disk_end_a_command_in_one_line(sigterm, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(SystemExit, match="The same command resumes from the last finished part or epoch"):
-        launch(lambda: os.kill(os.getpid(), sigterm), lambda: "")
+        launch(lambda: os.kill(os.getpid(), sigterm))
 
     def full():
         raise OSError("No room for runs/x/model.keras")
 
     with pytest.raises(SystemExit, match=r"^Error: No room for runs/x/model\.keras$"):
-        launch(full, lambda: "")
+        launch(full)

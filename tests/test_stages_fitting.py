@@ -28,9 +28,11 @@ def linear(data, recipe, *, folder=None, train_batches=None):
     inputs = tf.data.Dataset.from_tensor_slices((rows(data.train), data.train.labels)).repeat()
     history = fit(
         model,
-        train_batches or (lambda updates: inputs.batch(recipe.pass_size).skip(updates * recipe.accumulate_steps)),
+        train_batches or (lambda updates: inputs.batch(recipe.micro_batch).skip(updates * recipe.accumulate_steps)),
         lambda size: tf.data.Dataset.from_tensor_slices((rows(data.val), data.val.labels)).batch(size),
-        data=data,
+        class_counts=data.class_counts,
+        groups=data.groups,
+        val_examples=len(data.val),
         recipe=recipe,
         strategy=make_strategy("none"),
         folder=folder,
@@ -133,7 +135,7 @@ def test_mixed_precision_learns_in_float32_weights_and_survives_saving(data, tmp
 def test_correcting_twice_for_the_tail_is_warned_of(data):
     recipe = dataclasses.replace(RECIPE, epochs=1, loss="balanced_softmax")
     learn_representation(data, backbone="tiny", recipe=recipe)  # a warning would be an error
-    with pytest.warns(UserWarning, match="sampler=class_balanced corrects a second time"):
+    with pytest.warns(UserWarning, match="sampler=class_balanced, class_weights=none correct a second time"):
         learn_representation(data, backbone="tiny", recipe=dataclasses.replace(recipe, sampler="class_balanced"))
 
 

@@ -42,10 +42,9 @@ print(json.dumps([logs["loss"], logs["all"], *inner.get_weights()[0].tolist()]))
 ON_JAX = "import os; os.environ['KERAS_BACKEND'] = 'jax'\n"
 MIXED_RUN = """
 from keras_lt import Recipe, backbones
-from tests.tiny_backbone import tiny
+from tests.tiny_backbone import TINY
 
-backbones.BACKBONES["tiny"] = tiny
-backbones.NAMES += ("tiny",)
+backbones.BACKBONES["tiny"] = TINY
 recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
 strategy = make_strategy("multi_host")
 learned = learn_representation(data, backbone="tiny", recipe=recipe, mixup=0.5, cutmix=0.5, strategy=strategy)
