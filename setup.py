@@ -21,7 +21,8 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }
 
-VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8"]  # for `pytest -m versions`
+# For `pytest -m versions`.
+VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "pytest-xdist>=3.6"]
 TEST = ["hypothesis>=6.100", *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(

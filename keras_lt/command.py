@@ -19,29 +19,19 @@ COMMENT = ("#", "//")
 BACKENDS = ("tensorflow", "jax")
 
 
-def answer_help(module: str, print_help: Callable[[], None]):
-    """Prints the help and ends the program where that is what the command is asked for.
-
-    Args:
-      module: the `__name__` of the command's module.
-    """
-    if module == "__main__" and HELP & set(sys.argv[1:]):
-        print_help()
-        sys.exit()
-
-
 @contextlib.contextmanager
-def quietly(module: str = "", print_help: Callable[[], None] | None = None) -> Iterator[None]:
+def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Iterator[None]:
     """Keeps what TensorFlow's libraries write to the terminal while they load; it is shown where loading fails.
 
     They write from C++ before any logging level counts, so it is the file descriptor that is turned aside.
 
     Args:
       module: its `__name__`, in the body of which the libraries are loaded.
-      print_help: answers --help of a command, before anything is loaded.
+      answer: reads a command's arguments, and ends the program where they ask for help or are wrong, before anything
+        is loaded.
     """
-    if print_help:
-        answer_help(module, print_help)
+    if answer and module == "__main__":
+        answer()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryFile() as aside:
         terminal = os.dup(2)
@@ -122,15 +112,13 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
 
 
 def launch(main: Callable[[], None]):
-    """Parses the flags and runs `main`; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
+    """Runs `main` with the flags that were read; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to end
 
-    def run(arguments):
+    def run(_):
         logging.set_verbosity(logging.WARNING)
-        if len(arguments) > 1:
-            sys.exit(f"Error: flags are written --name=value. Received: {' '.join(arguments[1:])}")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             main()

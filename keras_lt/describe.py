@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly(__name__, functools.partial(config.print_help, config.define_describe_flags)):
+with quietly(__name__, functools.partial(config.answer, config.define_describe_flags)):
     import matplotlib
     import matplotlib.ticker
     import numpy as np
@@ -293,5 +293,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_describe_flags()
     launch(main)

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly(__name__, functools.partial(config.print_help, config.define_evaluate_flags)):
+with quietly(__name__, functools.partial(config.answer, config.define_evaluate_flags)):
     import keras
     import numpy as np
     import rich
@@ -193,5 +193,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_evaluate_flags()
     launch(main)

@@ -10,7 +10,7 @@ import functools
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly(__name__, functools.partial(config.print_help, config.define_flags)):
+with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.run import Run
 
 
@@ -41,5 +41,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_flags()
     launch(main)

@@ -47,7 +47,7 @@ def _rgb(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-with quietly(__name__, lambda: parser().print_help()):
+with quietly(__name__, lambda: parser().parse_args()):
     import keras
     import numpy as np
 

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     return own
 
 
-with quietly(__name__, lambda: parser().print_help()):
+with quietly(__name__, lambda: parser().parse_args()):
     import rich.progress
     from PIL import Image
 

@@ -14,7 +14,7 @@ import time
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
 
-with quietly(__name__, functools.partial(config.print_help, config.define_flags)):
+with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     import keras
     import numpy as np
     import rich
@@ -299,5 +299,4 @@ def main():
 
 
 if __name__ == "__main__":
-    config.define_flags()
     launch(main)

@@ -169,7 +169,7 @@ def test_help_lists_the_flags_and_nothing_of_tensorflow(module):
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("--epoch=3", "epochs"), ("--sampler=even", "class_balanced"), ("--classifiers=lsw", "lws"), ("stray", "stray")],
+    [("--epoch=3", "epochs"), ("--seed=x", "'x'"), ("--classifiers=lsw", "lws"), ("stray", "stray")],
 )
 def test_a_typo_is_answered_without_a_stack_trace(argument, message):
     done = command("train", argument)

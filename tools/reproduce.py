@@ -8,7 +8,6 @@ Runs that are finished are found, one that was killed goes on, and flags of `ker
 """
 
 import dataclasses
-import functools
 import math
 import pathlib
 import shlex
@@ -18,7 +17,7 @@ from fractions import Fraction
 
 from absl import flags
 
-from keras_lt.command import answer_help, find_flag_file, launch, plain_errors, quietly
+from keras_lt.command import find_flag_file, launch, plain_errors, quietly
 
 with quietly():
     import rich
@@ -206,6 +205,5 @@ def main():
 
 
 if __name__ == "__main__":
-    answer_help(__name__, functools.partial(config.print_help, config.define_repeat_flags))
-    config.define_repeat_flags()
+    config.answer(config.define_repeat_flags)
     launch(main)

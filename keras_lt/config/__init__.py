@@ -12,12 +12,13 @@ from keras_lt.config.command_flags import (
     output_dir,
     seeds,
 )
-from keras_lt.config.flags import define_flags, from_flags, help_text, of_a_run, print_help, read_flag_file
+from keras_lt.config.flags import answer, define_flags, from_flags, help_text, of_a_run, read_flag_file
 from keras_lt.config.run_config import RunConfig
 
 __all__ = [
     "EvaluateOptions",
     "RunConfig",
+    "answer",
     "define_describe_flags",
     "define_evaluate_flags",
     "define_flags",
@@ -27,7 +28,6 @@ __all__ = [
     "help_text",
     "of_a_run",
     "output_dir",
-    "print_help",
     "read_flag_file",
     "seeds",
 ]

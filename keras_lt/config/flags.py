@@ -8,9 +8,9 @@ import textwrap
 import typing
 from collections.abc import Callable
 
-from absl import flags
+from absl import app, flags
 
-from keras_lt.command import with_flag_files
+from keras_lt.command import HELP, plain_errors, with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig
 
@@ -37,14 +37,25 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
         flags.DEFINE_string(name, None, f"{renamed.instead} now.", flag_values=flag_values)
 
 
-def print_help(define: Callable[[], None]):
-    """Prints the command's own words and its flags.
+def answer(define: Callable[[], None]):
+    """Defines a command's flags, and ends the program where it asks for --help, or a flag is none.
 
     Args:
       define: defines the flags.
     """
     define()
-    print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{PARAMETERS}\n\n{help_text()}", end="")
+    app.define_help_flags()
+    if HELP & set(sys.argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__.strip()}\n\n{PARAMETERS}\n\n{help_text()}", end="")
+        sys.exit()
+    with plain_errors():
+        arguments = with_flag_files(sys.argv[1:])
+    try:
+        _, *rest = flags.FLAGS([sys.argv[0], *arguments])
+    except flags.Error as error:
+        sys.exit(f"Error: {error} --help lists all flags.")
+    if rest:
+        sys.exit(f"Error: flags are written --name=value. Received: {' '.join(rest)}")
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
