@@ -11,13 +11,12 @@ import numpy as np
 
 from keras_lt import files
 from keras_lt.classifiers import CLASSIFIERS
-from keras_lt.config import RunConfig, read_flag_file
+from keras_lt.config import RunConfig
 from keras_lt.config.renamed import RENAMED_VALUES
-from keras_lt.datasets import LongTailed, Split
-from keras_lt.datasets.data_record import DataRecord, other_data, record_of
+from keras_lt.data_of_run import OPTIONS, DataOfRun
+from keras_lt.datasets import Split
 from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
-from keras_lt.inspection import Inspection, inspect, screen
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
@@ -38,12 +37,9 @@ from keras_lt.stages import (
     load_classifier,
     read_preprocessing,
 )
-from keras_lt.work_folder import WorkFolder
-
-OPTIONS = [field.name for field in dataclasses.fields(RunConfig) if not field.metadata["of_the_run"]]
 
 
-class Run(WorkFolder):
+class Run(DataOfRun):
     """A run of `keras_lt.train`, finished or not. What takes long to load is loaded once, on first use.
 
         run = keras_lt.Run("runs/fashion_lt")
@@ -58,101 +54,9 @@ class Run(WorkFolder):
     """
 
     def __init__(self, folder: str | os.PathLike, **changes):
-        if unknown := [name for name in changes if name not in OPTIONS]:
-            raise ValueError(f"A run can be opened with other {', '.join(OPTIONS)}. Received: {', '.join(unknown)}")
-        super().__init__(folder)
-        self._changes = {**changes, "workdir": str(self.folder)}
+        super().__init__(folder, **changes)
         self._classifiers: dict[str, Classifier] = {}
         self._features: dict[str, FeatureSet] = {}
-
-    @classmethod
-    def of(cls, config: RunConfig) -> "Run":
-        """The run of a config, whatever lies in its folder."""
-        run = cls(config.folder)
-        run.config = config
-        return run
-
-    @functools.cached_property
-    def config(self) -> RunConfig:
-        """The flags of the run.
-
-        Raises:
-          FileNotFoundError: there is no run in the folder.
-        """
-        self._expect(self.flags_file, "a run")
-        return dataclasses.replace(read_flag_file(self.flags_file), **self._changes)
-
-    def save_config(self):
-        """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.
-
-        Beside them what its data set is, by which another one is told from it later.
-        """
-        self.current_data.save(facts=self.data_file, images=self.data_images_file)
-        dataclasses.replace(self.config, overwrite=False).save(self.flags_file)
-        files.sweep(self.folder)
-
-    def differences(self, config: RunConfig) -> list[str]:
-        """The flags by which a config would be another run than the one in the folder; none where there is no run."""
-        return read_flag_file(self.flags_file).differences(config) if self.flags_file.exists() else []
-
-    @functools.cached_property
-    def listed_data(self) -> LongTailed:
-        """The data set, its images not looked at."""
-        return self.config.load_data()
-
-    @functools.cached_property
-    def data(self) -> LongTailed:
-        """The data set, with every image on disk checked; the bad ones are listed in the work folder.
-
-        Raises:
-          ValueError: there are bad images, or the parts of the run were made from other data.
-        """
-        data = self._screened
-        if self.config.overwrite or not self._same_flags:
-            return data
-        recorded = self.recorded_data
-        if recorded is None:
-            _check_classes(self, data)
-        elif self.has_parts and (found := recorded.differences(self.current_data)):
-            raise ValueError(other_data(self.folder, found, grew=recorded.only_grew(self.current_data)))
-        return data
-
-    @functools.cached_property
-    def _inspections(self) -> dict[str, Inspection]:
-        encoded = any(split.examples.encoded for split in self.listed_data.all_splits.values())
-        return inspect(self.listed_data) if encoded else {}
-
-    @functools.cached_property
-    def _screened(self) -> LongTailed:
-        is_ours = self._same_flags and (self.flags_file.exists() or not files.holds_anything(self.folder))
-        return screen(
-            self.listed_data,
-            inspections=self._inspections,
-            on_bad_image=self.config.on_bad_image,
-            report=self.bad_images_file if is_ours else None,  # a refusal leaves nothing behind elsewhere
-        )
-
-    @property
-    def _same_flags(self) -> bool:
-        return not self.differences(self.config)
-
-    @property
-    def recorded_data(self) -> DataRecord | None:
-        """What the parts of the run were made from; None where there is no run, or one of version 0.1."""
-        if not self.data_file.exists():
-            return None
-        return DataRecord.load(facts=self.data_file, images=self.data_images_file)
-
-    @functools.cached_property
-    def current_data(self) -> DataRecord:
-        """The data set as it is now, as a record."""
-        good = {split: found.hashes[found.hashes != b""] for split, found in self._inspections.items()}
-        return record_of(self._screened, good)
-
-    @property
-    def about_data(self) -> DataRecord | LongTailed:
-        """Names and counts of the data set, for which its images need not be there."""
-        return self.recorded_data or self.data
 
     @functools.cached_property
     def representation(self) -> Representation:
@@ -283,13 +187,6 @@ class Run(WorkFolder):
         """Makes the run a finished one."""
         files.write_json(self.results_file, results)
 
-    def _expect(self, path: pathlib.Path, what: str):
-        if not path.exists():
-            raise FileNotFoundError(
-                f"Expected the work folder of {what}, as python -m keras_lt.train --workdir={self.folder} leaves it. "
-                f"Not found: {path}"
-            )
-
     def temperature(self, name: str) -> float:
         """What a classifier's scores are divided by to be log posteriors, by the examples of val."""
         val = self.features("val", name)
@@ -360,14 +257,6 @@ class Run(WorkFolder):
         made_by = files.without_nan(self._made_by(name, self.config))
         found = files.read_json(latest / MADE_BY)
         return latest if {key: found.get(key) for key in made_by} == made_by else None
-
-
-def _check_classes(run: Run, data: LongTailed):
-    """Raises ValueError where a run of version 0.1, of which nothing else is known, has other classes."""
-    for name in run.finished_classifiers[:1]:
-        classes = len(run.outcome(name)["per_class"])
-        if classes != len(data.class_names):
-            raise ValueError(other_data(run.folder, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:
