@@ -98,6 +98,7 @@ def test_smoothing_by_hand():
     [
         "label_aware_smoothing:head=1",
         "label_aware_smoothing:shape=round",
+        "label_aware_smoothing:power=3",
         "lade:weight=-1",
         "balanced_binary_cross_entropy:label_smoothing=1",
         "class_balanced_binary:beta=1",

@@ -156,6 +156,7 @@ def _check_unused(config: RunConfig):
     makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
     views = config.feature_views > 1
     for name, used, why in (
+        ("classifier_sampler", trained or "sampler" in own, "no classifier of it is trained on batches so drawn"),
         ("classifier_class_weights", trained or "class_weights" in own, "no classifier of it is trained with them"),
         ("classifier_resampling", trained or "resampling" in own, "no classifier of it is trained on such a list"),
         ("classifier_loss", trained or "loss" in own, "no classifier of it is trained by a loss"),

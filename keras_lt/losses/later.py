@@ -9,10 +9,11 @@ from keras_lt.compat import of_all_replicas
 from keras_lt.losses.classification import cross_entropy
 
 SHAPES = ("concave", "linear", "convex", "power")
+POWER = 2.0
 
 
 def smoothing_by_class(
-    class_counts: np.ndarray, *, head: float, tail: float, shape: str = "concave", power: float = 2.0
+    class_counts: np.ndarray, *, head: float, tail: float, shape: str = "concave", power: float = POWER
 ) -> np.ndarray:
     """Share of every class's target that label-aware smoothing spreads over all classes (Zhong et al., CVPR 2021).
 
@@ -23,6 +24,7 @@ def smoothing_by_class(
       class_counts: training images per class, [C].
       head, tail: shares of the largest and of the smallest class, in [0, 1).
       shape: one of `SHAPES`.
+      power: of shape "power" alone; another shape takes the default.
     Returns: float64 [C].
     """
     for name, share in {"head": head, "tail": tail}.items():
@@ -30,6 +32,8 @@ def smoothing_by_class(
             raise ValueError(f"{name} must lie in [0, 1). Received: {name}={share}")
     if shape not in SHAPES:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}. Received: shape={shape!r}")
+    if shape != "power" and power != POWER:
+        raise ValueError(f"power belongs to shape=power. Received: power={power}, shape={shape}")
     counts = np.asarray(class_counts, np.float64)
     span = counts.max() - counts.min()
     t = (counts - counts.min()) / span if span else np.ones(counts.size)
@@ -43,7 +47,7 @@ def smoothing_by_class(
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-def label_aware_smoothing(labels, logits, class_counts, *, head, tail, shape="concave", power=2.0):
+def label_aware_smoothing(labels, logits, class_counts, *, head, tail, shape="concave", power=POWER):
     """Cross-entropy smoothed more for frequent classes (MiSLAS, Zhong et al., CVPR 2021).
 
     (1 - e) (-log p_y) + e mean(-log p), e being `smoothing_by_class` of the label; the mean is over all C classes, as
