@@ -47,7 +47,7 @@ class DataOfRun(WorkFolder):
           FileNotFoundError: there is no run in the folder.
         """
         self._expect(self.flags_file, "a run")
-        return dataclasses.replace(read_flag_file(self.flags_file), **self._changes)
+        return read_flag_file(self.flags_file, **self._changes)
 
     def save_config(self):
         """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.
@@ -60,7 +60,9 @@ class DataOfRun(WorkFolder):
 
     def differences(self, config: RunConfig) -> list[str]:
         """The flags by which a config would be another run than the one in the folder; none where there is no run."""
-        return read_flag_file(self.flags_file).differences(config) if self.flags_file.exists() else []
+        if not self.flags_file.exists():
+            return []
+        return read_flag_file(self.flags_file, workdir=str(self.folder)).differences(config)
 
     @functools.cached_property
     def listed_data(self) -> LongTailed:

@@ -312,6 +312,18 @@ def test_a_work_folder_of_version_01_is_opened_evaluated_and_exported(folder_01,
     assert (old.export("crt_last_block") / "saved_model.pb").exists()
 
 
+def test_a_flag_that_does_nothing_is_kept_by_a_run_that_was_begun_with_it(folder_01):
+    """Version 0.1 refused none, and a classifier that is added later need not take what an earlier one took."""
+    folder = folder_01(tau_split="test", i_know_this_is_test=True)
+    config = keras_lt.Run(folder).config
+    more = dataclasses.replace(config, classifiers=("ncm",))
+    assert keras_lt.Run(folder).differences(more) == []
+    with pytest.raises(ValueError, match="--tau_split would do nothing in this run"):
+        dataclasses.replace(more, overwrite=True)
+    with pytest.raises(ValueError, match="--tau_split would do nothing in this run"):
+        dataclasses.replace(more, workdir=str(folder / "other"))
+
+
 def test_what_was_not_default_in_version_01_is_told_by_its_new_name(folder_01):
     folder = folder_01(loss="focal", focal_gamma=1.0, classifier_epochs_for="crt:5", method="oltr_frozen")
     with warnings.catch_warnings(record=True) as caught:

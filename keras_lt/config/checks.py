@@ -26,6 +26,7 @@ from keras_lt.stages import (
     head_entry,
     trains_on_images,
 )
+from keras_lt.work_folder import WorkFolder
 
 
 def check(config: RunConfig):
@@ -148,7 +149,10 @@ def _check_stage_two(config: RunConfig):
 
 
 def _check_unused(config: RunConfig):
-    """Refuses flags that nothing of the run would take, where they have another value than their default."""
+    """Refuses flags that nothing of the run would take, where they have another value than their default.
+
+    A run that was begun with such a flag keeps it: what is added later need not take it, and 0.1 refused none.
+    """
     entries = [classifier_entry(name)[0] for name in config.classifiers]
     trained = [entry for entry in entries if entry.trained]
     on_features = [entry for entry in trained if not trains_on_images(entry, config.stage_two)]
@@ -176,8 +180,18 @@ def _check_unused(config: RunConfig):
         ("random_erasing", config.stage_one == "images" or views, "no image of it is augmented"),
         ("augmentation", config.stage_one == "images" or views, "no image of it is augmented"),
     ):
-        if not used and getattr(config, name) != getattr(RunConfig, name):
+        if not used and getattr(config, name) != getattr(RunConfig, name) and not _begun_with(config, name):
             raise ValueError(
                 f"--{name} would do nothing in this run: {why}. "
                 f"Received: --{name}={getattr(config, name)}, --classifiers={','.join(config.classifiers)}"
             )
+
+
+def _begun_with(config: RunConfig, name: str) -> bool:
+    """Whether a run lies in the work folder that has this flag with this value."""
+    path = WorkFolder(config.folder).flags_file
+    return (
+        path.exists()
+        and not config.overwrite
+        and f"--{name}={config.as_flags()[name]}" in files.read_text(path).splitlines()
+    )

@@ -78,14 +78,14 @@ def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     return "\n".join(lines)
 
 
-def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunConfig:
-    """The parsed flags as a `RunConfig`."""
+def from_flags(flag_values: flags.FlagValues = flags.FLAGS, **changes) -> RunConfig:
+    """The parsed flags as a `RunConfig`, some of them with another value."""
     values = {field.name: flag_values[field.name].value for field in dataclasses.fields(RunConfig)}
     for field in dataclasses.fields(RunConfig):
         if isinstance(field.default, tuple):
             values[field.name] = _parse(field, values[field.name])
     old = {name: flag_values[name].value for name in RENAMED if flag_values[name].present}
-    return RunConfig(**translated(values, old))
+    return RunConfig(**translated(values, old) | changes)
 
 
 def _parse(field: dataclasses.Field, words: list[str]) -> tuple:
@@ -99,12 +99,12 @@ def _parse(field: dataclasses.Field, words: list[str]) -> tuple:
         ) from error
 
 
-def read_flag_file(path: pathlib.Path) -> RunConfig:
-    """The `RunConfig` of a flag file."""
+def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
+    """The `RunConfig` of a flag file, some flags with another value."""
     flag_values = flags.FlagValues()
     define_flags(flag_values)
     flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
-    return from_flags(flag_values)
+    return from_flags(flag_values, **changes)
 
 
 def of_a_run(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
