@@ -5,7 +5,8 @@ And what they do by device where the package does it by batch.
 Each says in which versions it was seen; `.ci/run` tries those of `environments/` and the newest.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 
@@ -30,6 +31,23 @@ def inside_xla() -> bool:
     import tensorflow as tf  # noqa: PLC0415 - the other backends need none
 
     return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+@contextlib.contextmanager
+def deterministic_ops() -> Iterator[None]:
+    """TensorFlow computes the same twice inside, and afterwards as it did before. TensorFlow 2.18 to 2.21.
+
+    It cannot be left on: a program that goes on with random numbers of its own would be refused them without a seed.
+    """
+    from tensorflow.python.framework import config  # noqa: PLC0415 - the other backends need none
+
+    before = config.is_op_determinism_enabled()
+    config.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            config.disable_op_determinism()
 
 
 def compute_on_tensorflow(layer: keras.layers.Layer):

@@ -2,6 +2,7 @@
 
     python -m keras_lt.evaluate --workdir=runs/fashion_lt
     python -m keras_lt.evaluate --workdir=runs/fashion_lt --classifiers=lws --split=val --predictions=val.csv
+    python -m keras_lt.evaluate --workdir=runs/fashion_lt --test_distribution=backward:ratio=25 --target_prior=em
     python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --dataset=fashion_lt
     python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --images=photos --predictions=photos.csv
 
@@ -12,10 +13,11 @@ alone.
 """
 
 import csv
+import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
@@ -36,12 +38,15 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.evaluation import ScoredModel, Scores, load_model, logits_in_chunks, score
     from keras_lt.files import atomic
     from keras_lt.inspection import screen
-    from keras_lt.metrics import ShotGroups
+    from keras_lt.metrics import ShotGroups, accuracy_under
     from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent
-    from keras_lt.run import Run
+    from keras_lt.run import Run, source_prior
+    from keras_lt.serving import estimate_prior, logit_offset, read_prior
 
+EM = "em"  # --target_prior, estimated from the images
+BOOTSTRAP_ROUNDS = 50
 COLUMNS = ("model", "image", "label", "predicted", "confidence", "top_5")
 
 
@@ -60,17 +65,24 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
                 "Images without a folder per class have no labels to score by; --predictions=<file>.csv writes what "
                 f"is predicted. Received: --images={options.images}"
             )
-    groups = ShotGroups(np.full(len(class_names), np.nan)) if data is None else data.groups
+        groups = ShotGroups(np.full(len(class_names), np.nan)) if data is None else data.groups
+        tested = tested_distribution(options.test_distribution, groups, labelled=labelled)
+        moved = mover(options, of_run, split, tested=tested)
     scores = {}
     for model in models:
         with part(display_name(model.name)), plain_errors():
-            scores[model.name] = score_model(model, split, groups, open_set=open_set)
+            scores[model.name] = score_model(moved(model), split, groups, open_set=open_set)
     if labelled:
         of = options.images or f"{data.name}, {options.split}"
+        summaries = {name: s.summary for name, s in scores.items()}
+        if tested is not None:
+            for name, scored in scores.items():
+                summaries[name]["tested"] = accuracy_under(tested, scored.per_class)
         rich.print(
             table(
-                {name: s.summary for name, s in scores.items()},
+                summaries,
                 title=f"{of}: {len(split):,} {split.examples.called}, in %",
+                more={"tested": f"All, {options.test_distribution}"},
             )
         )
     if options.predictions:
@@ -139,6 +151,66 @@ def agreed_names(models: Sequence[ScoredModel], data: LongTailed | DataRecord | 
     return first
 
 
+def tested_distribution(text: str, groups: ShotGroups, *, labelled: bool) -> np.ndarray | None:
+    """The class distribution [C] that --test_distribution names; None without one.
+
+    Raises:
+      ValueError: there is none of that name, or nothing to score under it.
+    """
+    if not text:
+        return None
+    if not labelled or np.isnan(groups.class_counts).any():
+        raise ValueError(
+            "--test_distribution needs labels, and the training images per class, which --workdir or --dataset says. "
+            f"Received: --test_distribution={text}"
+        )
+    return read_prior(text, groups.class_counts)
+
+
+def mover(
+    options: EvaluateOptions, of_run: Run | None, split: Split, *, tested: np.ndarray | None
+) -> Callable[[ScoredModel], ScoredModel]:
+    """A classifier of the run -> the same with calibrated logits, for the class distribution that is asked for.
+
+    Raises:
+      ValueError: there is no such distribution.
+    """
+    if not options.target_prior and not options.calibrate:
+        return lambda model: model
+    data = of_run.data
+    groups, classes = data.groups, len(data.class_names)
+    known = None if options.target_prior == EM else read_prior(options.target_prior, data.class_counts)
+    logit_offset(known, classes=classes)  # refuses one that does not fit
+
+    def moved(model: ScoredModel) -> ScoredModel:
+        temperature = of_run.temperature(model.name)
+        source = source_prior(model.name, of_run.config, data.class_counts)
+        target = known
+        if options.target_prior == EM:
+            weights = None if tested is None else (tested / np.maximum(np.bincount(split.labels, minlength=classes), 1))
+            posteriors = np.concatenate([np.asarray(chunk) / temperature for chunk in model.logits(split)])
+            estimate = estimate_prior(
+                posteriors,
+                source,
+                weights=None if weights is None else weights[split.labels],
+                rounds=BOOTSTRAP_ROUNDS,
+            )
+            shares = {name: estimate.share(of) for name, of in groups.items() if of.any()}
+            said = (
+                f"{name} {100 * s:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+                for name, (s, low, high) in shares.items()
+            )
+            print(f"Class distribution by expectation-maximisation: {', '.join(said)}")
+            target = estimate.prior
+        offset = logit_offset(target, source, classes=classes)
+        return dataclasses.replace(
+            model,
+            logits=lambda examples: (np.asarray(chunk) / temperature + offset for chunk in model.logits(examples)),
+        )
+
+    return moved
+
+
 def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_set: Split | None) -> Scores:
     """The scores of a model on every image of a split.
 
@@ -157,13 +229,17 @@ def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_se
         raise
 
 
-def table(summaries: Mapping[str, Mapping[str, float]], *, title: str) -> rich.table.Table:
-    """A row per number, a column per model; numbers that no model has are left out."""
+def table(summaries: Mapping[str, Mapping[str, float]], *, title: str, more: Mapping[str, str]) -> rich.table.Table:
+    """A row per number, a column per model; numbers that no model has are left out.
+
+    Args:
+      more: numbers beside those that every table has -> their label.
+    """
     shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=(0, 1))
     shown.add_column("")
     for name in summaries:
         shown.add_column(rich.text.Text(display_name(name)), justify="right")
-    for key, label in {**SCORES, **MEASURES}.items():
+    for key, label in {**SCORES, **more, **MEASURES}.items():
         numbers = [summary.get(key, math.nan) for summary in summaries.values()]
         if not all(map(math.isnan, numbers)):
             shown.add_row(label, *map(percent, numbers))

@@ -197,7 +197,7 @@ class Run(DataOfRun):
         """Writes the next SavedModel of a classifier; returns its folder.
 
         Args:
-          **options: target_prior, on_bad_request and export_onnx, as the flags; by default as in the run's own.
+          **options: target_prior, calibrate, on_bad_request and export_onnx, as the flags; by default the run's own.
         Raises:
           ValueError: the run has no finished classifier of that name, or an option does not fit.
         """
@@ -205,7 +205,8 @@ class Run(DataOfRun):
         data, latest = self.about_data, self.latest_export(name)
         target = read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
-        temperature = 1.0 if target is None else self.temperature(name)
+        calibrated = target is not None or config.calibrate == "temperature"
+        temperature = self.temperature(name) if calibrated else 1.0
         not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *NO_IMAGES)
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = export_saved_model(
@@ -244,6 +245,7 @@ class Run(DataOfRun):
             "scores": self.outcome(name)["test"],
             "flags": {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS},
             "target_prior": read_prior(config.target_prior, counts),
+            "calibrate": config.calibrate,
             "on_bad_request": config.on_bad_request,
             "export_onnx": config.export_onnx,
             "data": self.recorded_data.digest if self.recorded_data else None,

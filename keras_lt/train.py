@@ -18,10 +18,10 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     import keras
     import numpy as np
     import rich
-    import tensorflow as tf
 
     from keras_lt import distribution
     from keras_lt.classifiers import fold
+    from keras_lt.compat import deterministic_ops
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
     from keras_lt.datasets import LongTailed
@@ -52,13 +52,13 @@ def run(run_config: RunConfig) -> dict:
                 if first:
                     open_folder(this_run, held)
                     held.enter_context(log_file(this_run.log_file))
+        if run_config.jit_compile != "true":  # Keras does not compile with XLA where ops must be deterministic
+            held.enter_context(deterministic_ops())
         return do_parts(this_run, strategy)
 
 
 def do_parts(run: Run, strategy: Strategy) -> dict:
     """Does what is missing of a run in its work folder, and returns its results."""
-    if run.config.jit_compile != "true":  # Keras does not compile with XLA where ops must be deterministic
-        tf.config.experimental.enable_op_determinism()
     describe(run.data)
     print(f"On {distribution.describe(strategy, run.config.batch_size)}")
 

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 # Of other programs that commands in the pages start, and of ours that read their arguments themselves.
-FOREIGN_FLAGS = {"detach", "wait", "logdir", "flagfile", "help"}
+FOREIGN_FLAGS = {"detach", "wait", "logdir", "flagfile", "help", "dist"}
 OWN_FLAGS = r'(?:add_argument\(\s*|DEFINE_\w+\(\s*)"(?:--)?(\w+)"|^        "(\w+)": "'
 FAMILIES = [
     ("samplers.py", "SAMPLERS"),

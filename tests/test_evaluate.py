@@ -11,7 +11,9 @@ from absl import flags
 
 from keras_lt import config, evaluate, train
 from keras_lt.config import RunConfig
+from keras_lt.evaluation import logits_in_chunks
 from keras_lt.files import read_json
+from keras_lt.run import Run
 from tests.conftest import squares
 
 SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 1}
@@ -75,6 +77,58 @@ def test_every_classifier_of_a_run_gets_the_scores_of_its_results(workdir, capsy
     for row in ("Few", "Macro-F1", "Worst class", "ECE few", "Open-set AUROC"):
         assert row in said
     assert "Top-5" not in said  # three classes
+
+
+def test_accuracy_under_another_distribution_is_the_weighted_mean_over_classes(workdir, capsys):
+    scores = evaluate.run(asked(f"--workdir={workdir}", "--test_distribution=backward:ratio=4"))
+    said = capsys.readouterr().out
+    for scored in scores.values():
+        expected = scored.per_class @ np.array([1, 2, 4]) / 7
+        assert re.search(rf"All, backward:ratio=4 .*\b{100 * expected:.1f}\b", said)
+
+
+@pytest.mark.parametrize("prior", ["train", "em"])
+def test_logits_are_moved_to_the_class_distribution_that_is_asked_for(workdir, capsys, prior):
+    """Logits of seven test images each, calibrated and moved by hand."""
+    plain = Run(workdir)
+    given = evaluate.run(asked(f"--workdir={workdir}", f"--target_prior={prior}", "--classifiers=crt"))["crt"]
+    logits = np.concatenate(list(logits_in_chunks(plain.classifier("crt").model, plain.features("test").features)))
+    scaled = logits.astype(np.float64) / plain.temperature("crt")  # balanced batches: the prior is uniform
+    if prior == "train":
+        target = np.array([120, 24, 6]) / 150
+    else:
+        target = np.full(3, 1 / 3)
+        for _ in range(3000):
+            posterior = np.exp(scaled) * target
+            target = (posterior / posterior.sum(1, keepdims=True)).mean(0) + 1e-12  # a class may not be found
+        assert "Class distribution by expectation-maximisation: many " in capsys.readouterr().out
+    moved = scaled + np.log(target)
+    np.testing.assert_array_equal(given.predictions, moved.argmax(1))
+    posterior = np.exp(moved) / np.exp(moved).sum(1, keepdims=True)
+    np.testing.assert_allclose(given.confidences, posterior.max(1), atol=1e-3)
+
+
+def test_calibration_changes_confidences_and_no_prediction(workdir):
+    plain = evaluate.run(asked(f"--workdir={workdir}"))["crt"]
+    calibrated = evaluate.run(asked(f"--workdir={workdir}", "--calibrate=temperature"))["crt"]
+    np.testing.assert_array_equal(calibrated.predictions, plain.predictions)
+    assert np.abs(calibrated.confidences - plain.confidences).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target_prior=em", "--model={workdir}/export/crt/1"], "belong to the classifiers of a run"),
+        (["--test_distribution=sideways"], "must be uniform, train, forward, backward, or a file"),
+        (["--test_distribution=train", "--images={flat}", "--predictions=x.csv"], "--test_distribution needs labels"),
+    ],
+)
+def test_what_cannot_be_moved_is_refused(workdir, photos, tmp_path, arguments, message):
+    for path in photos.rglob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    arguments = [argument.format(workdir=workdir, flat=tmp_path) for argument in arguments]
+    with pytest.raises((SystemExit, ValueError), match=message):
+        evaluate.run(asked(f"--workdir={workdir}", *arguments))
 
 
 def test_another_split_and_one_classifier_alone(workdir):

@@ -86,6 +86,7 @@ OTHER_VALUES = {
     "devices": [("CPU:0",)],
     "export_classifier": ["ncm"],
     "target_prior": ["uniform"],
+    "calibrate": ["temperature"],
     "on_bad_request": ["nan"],
     "export_onnx": [True],
 }

@@ -28,6 +28,7 @@ ROWS = [
     {"methods"},
     {"evaluation", "report", "serving"},
     {"config"},
+    {"data_of_run"},
     {"run"},
     {"preparing", "comparison"},
     {"train", "evaluate", "export", "prepare", "describe", "repeat", "compare", "import_checkpoint", "__main__"},

@@ -112,7 +112,8 @@ class Page(html.parser.HTMLParser):
 
 def test_writes_the_files_and_nothing_else(written):
     folder = written["results.md"].parent
-    drawn = ["class_accuracy", "class_counts", "group_accuracy", "tau_curve_tau_norm", "weight_norms"]
+    drawn = ["class_accuracy", "class_counts", "group_accuracy", "tau_curve_tau_norm", "test_distributions"]
+    drawn += ["weight_norms"]
     expected = {"results.md", "report.html", *(f"plots/{p}.{kind}" for p in drawn for kind in ("png", "svg"))}
     assert written.keys() == expected
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == expected
@@ -149,16 +150,25 @@ def test_page_loads_nothing(written):
 
 def test_page_describes_every_plot_in_words(written):
     images = Page(written["report.html"].read_text("utf-8")).images
-    assert len(images) == 5
+    assert len(images) == 6
     assert images[0] == "4 classes sorted by training images, from 679 down to 5."
     assert images[1] == (
         "Test accuracy on many: Joint 45.7%, τ-normalized 37.8%, LWS 40.6%; few: Joint 8.2%, τ-normalized 31.8%, "
         "LWS 28.6%; all: Joint 30.2%, τ-normalized 37.9%, LWS 37.6%."
     )
-    assert images[3] == (
+    assert images[4] == (
         "Accuracy on val for τ from 0 to 0.7; many goes from 50.0 to 40.0%; few goes from 10.0 to 30.0%; "
         "all goes from 30.0 to 38.0%; chosen is 0.7."
     )
+
+
+def test_the_plot_over_test_distributions_weighs_the_classes_accuracies(written):
+    """Of 50:1 over four classes: 1, 50^-1/3, 50^-2/3 and 1/50 of the first one's share, and the other way round."""
+    said = next(text for text in Page(written["report.html"].read_text("utf-8")).images if " at 50:1, 1:1 " in text)
+    shares = 50.0 ** -(np.arange(4) / 3)
+    for name, accuracies in {"Joint": [0.7, 0.6, 0.3], "τ-normalized": [0.6, 0.5, 0.4]}.items():  # by training images
+        ends = [np.average(accuracies, weights=weights[:3]) for weights in (shares, np.ones(4), shares[::-1])]
+        assert f"{name} {', '.join(f'{100 * end:.1f}%' for end in ends)}" in said  # the fourth has no test image
 
 
 def test_page_ends_with_the_flags(written):

@@ -9,11 +9,27 @@ AS_TRAINED = [0.5, 0.25, 0.125, 0.125]
 
 
 @pytest.mark.parametrize(
-    ("target", "prior"), [("", None), ("uniform", [0.25] * 4), ("train", AS_TRAINED)], ids=["none", "uniform", "train"]
+    ("target", "prior"),
+    [
+        ("", None),
+        ("uniform", [0.25] * 4),
+        ("train", AS_TRAINED),
+        ("forward:ratio=8", [8 / 15, 4 / 15, 2 / 15, 1 / 15]),  # a half from class to class; of equal counts in order
+        ("backward:ratio=8", [1 / 15, 2 / 15, 4 / 15, 8 / 15]),
+        ("backward:ratio=1", [0.25] * 4),
+    ],
 )
 def test_priors_with_a_name(target, prior):
     found = read_prior(target, COUNTS)
-    assert prior == (None if found is None else found.tolist())
+    assert prior == (None if found is None else pytest.approx(found, rel=1e-12))
+
+
+def test_a_tail_goes_by_training_images_in_whatever_order_classes_are():
+    assert read_prior("forward:ratio=4", [5, 500, 50]) == pytest.approx([1 / 7, 4 / 7, 2 / 7])
+    with pytest.raises(ValueError, match="ratio must be a number of at least 1"):
+        read_prior("forward:ratio=0.5", COUNTS)
+    with pytest.raises(ValueError, match="target_prior=forward:tau=2"):
+        read_prior("forward:tau=2", COUNTS)
 
 
 @pytest.mark.parametrize("text", ["0.1\n0.2\n0.3\n0.4\n", "[0.1, 0.2, 0.3, 0.4]"])
@@ -41,7 +57,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, text, message):
 
 
 def test_a_name_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"must be uniform, train, or a file.*'balanced'"):
+    with pytest.raises(ValueError, match=r"must be uniform, train, forward, backward, or a file.*'balanced'"):
         read_prior("balanced", COUNTS)
 
 

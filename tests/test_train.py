@@ -96,6 +96,8 @@ def test_the_same_seed_gives_the_same_numbers(run_config, tmp_path):
         for name in ("one", "two")
     )
     assert one == again
+    tf.random.set_seed(None)
+    assert tf.random.normal(()).shape == ()  # what is TensorFlow's own setting is so again: no seed is asked for
 
 
 def test_a_folder_of_other_flags_is_refused_by_name_unless_overwritten(run_config):

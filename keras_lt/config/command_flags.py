@@ -60,6 +60,9 @@ class EvaluateOptions:
       images: a folder of images; empty is `split`.
       split: of the data set.
       predictions: a CSV file to write; empty is none.
+      test_distribution: the class distribution that accuracy is given for too; empty is the split's own.
+      target_prior: the class distribution that logits are moved to, or "em"; empty leaves them.
+      calibrate: whether logits are divided by the temperature of val.
       run: what opens the run in --workdir, as arguments of `Run`; None where there is none beside a model.
       data: says the data set; None where the run does, or where nothing does beside a model and images.
     """
@@ -69,6 +72,9 @@ class EvaluateOptions:
     images: str
     split: str
     predictions: str
+    test_distribution: str
+    target_prior: str
+    calibrate: bool
     run: Mapping[str, object] | None
     data: RunConfig | None
 
@@ -80,6 +86,9 @@ def define_evaluate_flags(flag_values: flags.FlagValues = flags.FLAGS):
         "model": "A .keras file or a SavedModel to score, in place of a run.",
         "images": "Folder of images to score on: a folder per class, or no folder.",
         "predictions": "CSV file to write every prediction to.",
+        "test_distribution": "Class distribution to give the accuracy for as well: uniform, train, forward:ratio=25 "
+        "(long-tailed as in training), backward:ratio=25, or a file of one probability per class. The expectation "
+        "over test sets of that distribution, which no drawing of images makes noisy.",
     }
     for name, text in texts.items():
         flags.DEFINE_string(name, "", text, flag_values=flag_values)
@@ -91,12 +100,23 @@ def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOpt
     """The parsed flags of `keras_lt.evaluate`.
 
     Raises:
-      ValueError: a model without a data set, a run or images.
+      ValueError: a model without a data set, a run or images; or one whose logits are to be moved.
     """
-    own = {name: flag_values[name].value for name in ("model", "images", "split", "predictions")}
+    names = ("model", "images", "split", "predictions", "test_distribution")
+    own = {name: flag_values[name].value for name in names}
     run = of_a_run(flag_values) if flag_values["workdir"].present or not own["model"] else None
     data = from_flags(flag_values) if flag_values["dataset"].present else None
     if run is None and data is None and not own["images"]:
         raise ValueError("--model is scored on --dataset, on the data set of --workdir, or on --images. Received: none")
+    # As given here: the table of a run is of its logits as learned, whatever it was exported for.
+    moved = {
+        name: flag_values[name].value if flag_values[name].present else "" for name in ("target_prior", "calibrate")
+    }
+    if own["model"] and any(moved.values()):
+        raise ValueError(
+            "--target_prior and --calibrate belong to the classifiers of a run, of which val and the training's class "
+            f"distribution are known; a model is exported with them. Received: --model={own['model']}"
+        )
+    moved["calibrate"] = moved["calibrate"] == "temperature"
     chosen = from_flags(flag_values).classifiers if flag_values["classifiers"].present else ()
-    return EvaluateOptions(**own, classifiers=chosen, run=run, data=data)
+    return EvaluateOptions(**own, **moved, classifiers=chosen, run=run, data=data)

@@ -205,8 +205,15 @@ class RunConfig(_RecipeFlags):
     )
     target_prior: str = _export(
         "",
-        "Class distribution where the SavedModel is used: uniform, train, or a file of one probability per class; "
-        "empty leaves the logits as learned.",
+        "Class distribution where the SavedModel is used: uniform, train, forward:ratio=25 (long-tailed as in "
+        "training), backward:ratio=25, or a file of one probability per class; empty leaves the logits as learned. "
+        "keras_lt.evaluate takes it too, and em: estimated from the images, whose labels it does not look at.",
+        of_the_run=False,
+    )
+    calibrate: str = _export(
+        "none",
+        "Whether logits are divided by the temperature that makes their softmax probabilities, by the images of val.",
+        choices=names_in("serving/priors.py", "CALIBRATIONS"),
         of_the_run=False,
     )
     on_bad_request: str = _export(

@@ -2,6 +2,7 @@
 
 from keras_lt.metrics.calibration import ECE_BINS, Reliability
 from keras_lt.metrics.class_means import class_means
+from keras_lt.metrics.distributions import accuracy_under, long_tailed_shares
 from keras_lt.metrics.open_set import OPEN_THRESHOLD, auroc, open_f_measure
 from keras_lt.metrics.shots import (
     FEW_SHOT_BELOW,
@@ -22,9 +23,11 @@ __all__ = [
     "Reliability",
     "ShotAccuracy",
     "ShotGroups",
+    "accuracy_under",
     "auroc",
     "check_cuts",
     "class_means",
+    "long_tailed_shares",
     "open_f_measure",
     "shot_accuracy",
 ]

@@ -10,7 +10,7 @@ from keras_lt.report.details import RunDetails
 from keras_lt.report.figures import Plot, add_legend, new_axes, render
 from keras_lt.report.intervals import Ends
 from keras_lt.report.ranks import Ranks
-from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability
+from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability, draw_test_distributions
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
 from keras_lt.report.systems import BASELINE
 from keras_lt.report.tables import as_number, best_classifier, display_name, percent
@@ -41,6 +41,7 @@ def draw_plots(
         ]
         if details.per_class:
             plots.append(draw_class_accuracy(ranks, details.per_class, styles=styles))
+            plots.append(draw_test_distributions(details.per_class, details.class_counts, styles=styles))
         for name, curve in details.curves.items():
             chosen = results["classifiers"][name].get("chosen") or {}
             plots.append(draw_tau_curve(name, curve, style=styles[name], chosen_tau=chosen.get("tau")))

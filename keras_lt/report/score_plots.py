@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from keras_lt.metrics import Reliability
-from keras_lt.report.figures import SIZE, Plot, add_legend, lay_grid, render
+from keras_lt.metrics import Reliability, accuracy_under, long_tailed_shares
+from keras_lt.report.figures import SIZE, Plot, add_legend, lay_grid, new_axes, render
 from keras_lt.report.intervals import Ends
 from keras_lt.report.style import GROUP_LINES, GROUP_SHADES, INK, PAPER, Style
 from keras_lt.report.tables import as_number, display_name, percent
@@ -17,6 +17,7 @@ ROW = 0.3  # inches per classifier
 LEAST_ROWS = 3
 FRAME = 0.9  # inches above and below them
 BEHIND_TEXT = {"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 1.5}
+TEST_RATIOS = (50, 25, 10, 5, 2, 1)  # of SADE's tables
 LEAST_IMAGES = 5  # of a bin of confidence: of fewer, accuracy is chance
 
 
@@ -69,6 +70,38 @@ def draw_group_accuracy(
             f"{s}: {', '.join(f'{display_name(n)} {percent(tests[n].get(s))}%' for n in tests)}" for s in scores
         )
         + ".",
+    )
+
+
+def draw_test_distributions(
+    per_class: Mapping[str, np.ndarray], class_counts: np.ndarray, *, styles: Mapping[str, Style]
+) -> Plot:
+    """Accuracy over how the test set is distributed, from as long-tailed as in training to the other way round.
+
+    Args:
+      per_class: classifier -> accuracy of each class, [C]; NaN for a class without test images.
+      class_counts: training images per class, [C].
+    """
+    ratios = [*((ratio, False) for ratio in TEST_RATIOS), *((ratio, True) for ratio in TEST_RATIOS[-2::-1])]
+    distributions = [long_tailed_shares(class_counts, ratio=ratio, reverse=reverse) for ratio, reverse in ratios]
+    figure, ax = new_axes("test accuracy in %")
+    ends = []
+    for name, accuracies in per_class.items():
+        values = [100 * accuracy_under(distribution, accuracies) for distribution in distributions]
+        style = styles[name]
+        ax.plot(values, color=style.color, linestyle=style.dashes, marker=style.marker, label=display_name(name))
+        ends.append(f"{display_name(name)} {values[0]:.1f}%, {values[len(TEST_RATIOS) - 1]:.1f}%, {values[-1]:.1f}%")
+    ax.set_xticks(range(len(ratios)), [f"{'1:' * reverse}{ratio:g}{':1' * (not reverse)}" for ratio, reverse in ratios])
+    ax.set_xlabel("test images of the largest training class : of the smallest")
+    add_legend(figure, ax)
+    return render(
+        figure,
+        name="test_distributions",
+        title="Accuracy over the test distribution",
+        caption="What the same scores are worth where classes are not equally frequent: on the left as in training, on "
+        "the right the rare classes are the frequent ones. Nothing is adapted to it; keras_lt.evaluate does that with "
+        "--target_prior.",
+        alt=f"Test accuracy at {TEST_RATIOS[0]}:1, 1:1 and 1:{TEST_RATIOS[0]}: {'; '.join(ends)}.",
     )
 
 

@@ -35,7 +35,7 @@ def render_model_card(
       feature_width: D.
       flags: those that decide the run's numbers.
       prior: the `--target_prior`, or empty.
-      temperature: what logits are divided by before that prior is added.
+      temperature: what logits are divided by, before that prior is added; 1 is nothing.
       on_bad_request: as in `export_saved_model`.
     """
     environment = jinja2.Environment(
@@ -62,7 +62,7 @@ def render_model_card(
         feature_width=feature_width,
         flags=flags,
         prior=prior,
-        temperature=_short(temperature),
+        temperature=temperature,
         on_bad_request=on_bad_request,
         libraries=f"TensorFlow {tf.__version__} and Keras {keras.__version__}",
     )

@@ -10,20 +10,41 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_lt.files import expanded, read_text
+from keras_lt.metrics import long_tailed_shares
 from keras_lt.recipe import Recipe
+from keras_lt.registry import Entry, member
 from keras_lt.samplers import probability_table
 
+CALIBRATIONS = ("none", "temperature")
 LOG_TEMPERATURES = (-12.0, 7.0)  # between which one is searched, in so many steps
 SEARCH_STEPS = 32
 FITTED_NUMBERS = 2**24  # logits that a temperature is fitted to; of more, every so many examples
 TOLERANCE = 1e-3  # of a prior's sum: 365 probabilities written with six digits
 
 
+def _forward(class_counts: npt.ArrayLike, *, ratio: float = 25.0) -> np.ndarray:
+    return long_tailed_shares(class_counts, ratio=ratio)
+
+
+def _backward(class_counts: npt.ArrayLike, *, ratio: float = 25.0) -> np.ndarray:
+    return long_tailed_shares(class_counts, ratio=ratio, reverse=True)
+
+
+# Class distributions by name: training images per class [C] -> probabilities [C].
+PRIORS: dict[str, Entry] = {
+    "uniform": Entry(lambda class_counts: np.full(len(class_counts), 1 / len(class_counts))),
+    "train": Entry(lambda class_counts: np.asarray(class_counts, np.float64) / np.sum(class_counts)),
+    "forward": Entry(_forward),
+    "backward": Entry(_backward),
+}
+
+
 def read_prior(target: str, class_counts: npt.ArrayLike) -> np.ndarray | None:
     """The class distribution [C] that `--target_prior` names; None where it is empty.
 
     Args:
-      target: "", "uniform", "train" (as the training images), or a file of C numbers: one per line, or a JSON list.
+      target: "", a name in `PRIORS` ("uniform", "train" as the training images, "forward:ratio=25" long-tailed as they
+        are, "backward:ratio=25" the other way round), or a file of C numbers: one per line, or a JSON list.
       class_counts: training images per class, [C].
     Raises:
       ValueError: there is no such file, or it holds no distribution over C classes.
@@ -31,14 +52,14 @@ def read_prior(target: str, class_counts: npt.ArrayLike) -> np.ndarray | None:
     counts = np.asarray(class_counts, np.float64)
     if not target:
         return None
-    if target == "uniform":
-        return np.full(counts.size, 1 / counts.size)
-    if target == "train":
-        return counts / counts.sum()
+    if target.partition(":")[0] in PRIORS:
+        return member(PRIORS, target, what="target_prior")(counts)
     try:
         text = read_text(expanded(target))
     except OSError as error:
-        raise ValueError(f"target_prior must be uniform, train, or a file. Received: {target!r} ({error})") from error
+        raise ValueError(
+            f"target_prior must be {', '.join(PRIORS)}, or a file. Received: {target!r} ({error})"
+        ) from error
     try:
         numbers = np.array(json.loads(text) if text.lstrip().startswith("[") else text.split(), np.float64)
     except (ValueError, TypeError, RecursionError) as error:
