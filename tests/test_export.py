@@ -84,6 +84,19 @@ def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, d
     np.testing.assert_allclose(served(tilted, data.test.images)["logits"], plain / temperature + tilt, atol=1e-4)
 
 
+def test_calibration_divides_by_the_temperature_of_val_and_the_card_says_so(run_config, results, data):
+    run = Run(run_config.folder)
+    version = run.export("tau_norm", calibrate="temperature")
+    plain = run.classifier("tau_norm").model(run.features("test").features)
+    np.testing.assert_allclose(
+        served(version, data.test.images)["logits"], plain / run.temperature("tau_norm"), atol=1e-4
+    )
+    card = (version / MODEL_CARD).read_text()
+    assert "are for the class distribution as learned" in card
+    assert f"were divided by {run.temperature('tau_norm'):.6g} first" in card
+    assert "were divided by" not in (run.export("tau_norm") / MODEL_CARD).read_text()
+
+
 def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_draws(run_config, data):
     np.testing.assert_allclose(source_prior("joint", run_config, data.class_counts), AS_TRAINED)
     np.testing.assert_allclose(source_prior("crt", run_config, data.class_counts), [1 / 3] * 3)
@@ -176,7 +189,7 @@ def test_the_command_exports_as_its_flags_say(run_config, results, monkeypatch, 
     flags = {"export_classifier": "tau_norm", "target_prior": "uniform", "on_bad_request": "nan", "export_onnx": True}
     monkeypatch.setattr(config, "of_a_run", lambda: {"folder": run_config.folder, **flags})
     export.main()
-    version = run_config.folder / "export/tau_norm/1"
+    version = Run(run_config.folder).latest_export("tau_norm")
     assert str(version) in capsys.readouterr().out
     assert (version / ONNX).exists()
     card = (version / MODEL_CARD).read_text()
