@@ -10,6 +10,7 @@ import keras
 
 from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.cifar_resnet import cifar_resnet
+from keras_lt.backbones.efficientnet_lite import efficientnet_lite_entry
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
 from keras_lt.backbones.own_models import of_model
@@ -67,6 +68,9 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnext152": _own(_resnext, (3, 8, 36, 3), label="ResNeXt-152"),
     "resnet32": _own(cifar_resnet, 32, label="ResNet-32"),
     "resnet8": _own(_small, label="ResNet-8"),
+    "efficientnet_lite0": efficientnet_lite_entry(0, width=1.0, depth=1.0),
+    "efficientnet_lite1": efficientnet_lite_entry(1, width=1.0, depth=1.1),
+    "efficientnet_lite2": efficientnet_lite_entry(2, width=1.1, depth=1.2),
 }
 
 NAMES = (*BACKBONES, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")
