@@ -38,14 +38,15 @@ def test_what_is_printed_goes_to_the_terminal_and_with_the_time_to_the_file(tmp_
     assert capsys.readouterr() == ("== part one\n\nno end of lineafterwards\n", "trouble\n")
 
 
-def test_a_log_goes_on_where_the_last_run_stopped(tmp_path):
+def test_a_log_goes_on_where_the_last_run_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--seed=3"])
     for text in ("killed", "resumed"):
         with log_file(tmp_path / "log"):
             print(text)
     assert lines(tmp_path / "log") == ["killed", "resumed"]
     commands = [line for line in (tmp_path / "log").open() if " $ " in line]
     assert len(commands) == 2
-    assert "pytest" in commands[0]
+    assert "train.py --seed=3" in commands[0]
 
 
 def test_a_progress_bar_leaves_its_last_state(tmp_path, capsys):
