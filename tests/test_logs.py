@@ -39,7 +39,7 @@ def test_what_is_printed_goes_to_the_terminal_and_with_the_time_to_the_file(tmp_
 
 
 def test_a_log_goes_on_where_the_last_run_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["train.py", "--seed=3"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--seed=3"])
     for text in ("killed", "resumed"):
         with log_file(tmp_path / "log"):
             print(text)
