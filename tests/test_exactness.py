@@ -105,7 +105,7 @@ LONG = [
     ({"optimizer": "adamw", "clip_norm": 0.05, "warmup_epochs": 2}, EVERYWHERE),
     ({"nesterov": True, "sampler": "progressive", "backbone_lr_multiplier": 0.1}, EVERYWHERE),
     ({"sampler": "square_root", "engine": "stratified"}, EVERYWHERE),
-    ({"resampling": "undersample"}, EVERYWHERE),
+    ({"resampling": "undersampling"}, EVERYWHERE),
     ({"mixup": 0.5}, EVERYWHERE),
     ({"cutmix": 0.5, "train_parts": "last_block"}, EVERYWHERE),
     ({"backbone": "tiny"}, DEVICES),
