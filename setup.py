@@ -22,7 +22,7 @@ EXTRAS = {
 }
 
 # For `pytest -m versions`.
-VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "pytest-xdist>=3.6"]
+VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "pytest-xdist>=3.6.1"]
 TEST = ["hypothesis>=6.100", *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(
