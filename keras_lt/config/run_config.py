@@ -111,7 +111,7 @@ class RunConfig(_RecipeFlags):
         "resnet8",
         "Network from images to features: "
         f"{_listed('backbones/__init__.py', 'BACKBONES')}, keras_applications/<net>, keras_hub/<preset>, "
-        "keras_cv/<class or preset>.",
+        "such as keras_hub/dinov2_small, keras_cv/<class or preset>.",
     )
     pretrained: str = _network("", "Initial weights: imagenet (or a preset's own), or a file; empty is random.")
     image_size: int = _network(
