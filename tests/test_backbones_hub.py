@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_lt
 from keras_lt import backbones
+from keras_lt.compat import layers_within
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.stages import make_preprocessing
 from keras_lt.stages.fitting import save_model
@@ -213,3 +214,18 @@ def test_images_that_would_have_to_be_padded_are_refused(tmp_path):
     name, _ = preset("ViT", tmp_path, crop_to_aspect_ratio=False, pad_to_aspect_ratio=True)
     with pytest.raises(ValueError, match=r"cropped or stretched.*Received: .*pad_to_aspect_ratio=True"):
         backbones.find(name).available()
+
+
+@pytest.mark.parametrize("family", ["clip", "metaclip2"])
+def test_an_image_tower_computes_in_half_precision(family, tmp_path):
+    getattr(tiny_presets, family)().save_to_preset(tmp_path)
+    before, name = keras.config.dtype_policy(), f"keras_hub/{tmp_path}"
+    single = backbones.build(name, pretrained="imagenet")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = backbones.build(name, pretrained="imagenet")
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in layers_within(half) if layer.weights} == {"bfloat16"}
+    np.testing.assert_allclose(outputs(half), outputs(single), atol=0.1)  # of features around 1
+    assert keras.backend.standardize_dtype(outputs(half).dtype) == "float32"

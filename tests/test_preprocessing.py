@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import struct
 
@@ -6,9 +7,11 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from keras_lt.files import write_json
 from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing, decode
 from keras_lt.preprocessing.augmentations import CROP_AREA, CROP_RATIO, adjust_colours, random_window
 from keras_lt.preprocessing.decoding import bounded
+from keras_lt.stages.representation import read_preprocessing
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
@@ -322,3 +325,12 @@ def test_settings_of_before_there_was_a_choice_stay_as_they_were():
 def test_resizing_that_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing(16, **settings, **PLAIN)
+
+
+def test_a_file_of_before_there_was_a_choice_of_resizing_is_read_as_it_was_meant(tmp_path):
+    spec = Preprocessing(16, crop_fraction=0.875, augmentation="crop", **PLAIN)
+    settings = {
+        name: value for name, value in dataclasses.asdict(spec).items() if name not in ("resize", "interpolation")
+    }
+    write_json(tmp_path / "preprocessing.json", settings)
+    assert read_preprocessing(tmp_path) == spec

@@ -44,14 +44,20 @@ def _last_stage(net: keras.Model) -> keras.Model:
 
 
 def _image_tower(net: keras.Model) -> keras.Model:
-    return net.vision_encoder
+    """In the dtype policy in force: a preset's folder says one for its towers, which keras_hub leaves as it is."""
+    tower, policy = net.vision_encoder, keras.config.dtype_policy().name
+    if tower.dtype_policy.name == policy:
+        return tower
+    same = type(tower).from_config(tower.get_config() | {"dtype": policy})
+    same.set_weights(tower.get_weights())
+    return same
 
 
 def _normalized_image_tower(net: keras.Model) -> keras.Model:
     """Of a net whose last layer norm stands behind its image tower; it is the same for every token."""
-    images = keras.Input(net.vision_encoder.image_shape)
-    tokens = net.vision_post_layer_norm(on_images(net.vision_encoder, images))
-    return keras.Model(images, tokens, name=net.vision_encoder.name)
+    tower = _image_tower(net)
+    images = keras.Input(tower.image_shape)
+    return keras.Model(images, net.vision_post_layer_norm(on_images(tower, images)), name=tower.name)
 
 
 def _with_positions_of_its_size(net: keras.Model) -> keras.Model:
