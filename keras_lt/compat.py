@@ -16,6 +16,18 @@ def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers(include_self=False))
 
 
+def keep_positions(model: keras.Model):
+    """Has a trained DINOv2 be saved as it is, where its positions are for the size of its images.
+
+    It keeps two copies, of which a file has the untrained one, and brings that up to date when it is saved. It sees
+    that it has to by the sum of all changes, which may as well be negative. keras_hub 0.20 to 0.32.
+    """
+    for layer in layers_within(model):
+        trained = getattr(layer, "interpolated_position_embeddings", None)
+        if trained is not None and trained.shape == layer.position_embeddings.shape:
+            layer.position_embeddings.assign(trained)
+
+
 def renormalizes(layer: keras.layers.BatchNormalization) -> bool:
     """Whether it is batch renormalization, which Keras has from 3.14 on."""
     return getattr(layer, "renorm", False)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_lt import backbones
-from keras_lt.backbones import presets
+from keras_lt.backbones import cv_presets
 from keras_lt.backbones.residual import basic_block
 from keras_lt.backbones.resnet import resnet
 
@@ -241,7 +241,7 @@ for file in ("hub", "cv"):
     ("name", "pretrained", "message"),
     [
         ("keras_hub/resnet50_imagenet", "", r"near are resnet_50_imagenet.*Received: backbone=keras_hub/resnet50_im"),
-        ("keras_hub/vgg_16_imagenet", "", "a preset of .*, ResNetBackbone.*keras_hub/vgg_16_imagenet, a VGGBackbone"),
+        ("keras_hub/bert_tiny_en_uncased", "", "a preset of .*, ResNetBackbone.*bert_tiny_en_uncased, a BertBackbone"),
         ("keras_cv/ResNet50", "", "near are resnet50, "),
         ("keras_cv/DenseNet121Backbone", "", "near are densenet121, "),
         ("keras_cv/ResNet34Backbone", "imagenet", "no published weights fit it"),
@@ -262,9 +262,30 @@ def test_a_missing_library_is_named_with_its_extra(library, monkeypatch):
         backbones.build(f"{library}/resnet_50_imagenet")
 
 
-def test_a_net_without_pyramid_levels_is_refused(tmp_path):
-    keras_hub.models.VGGBackbone(stackwise_num_repeats=[1, 1], stackwise_num_filters=[4, 8]).save_to_preset(tmp_path)
-    with pytest.raises(ValueError, match=r"a preset of .*, ResNetBackbone.*Received: .*, a VGGBackbone"):
+def folder_of_text(folder):
+    (folder / "config.json").write_text(json.dumps({"class_name": "BertBackbone", "config": {}}))
+
+
+def folder_of_something_else(folder):
+    (folder / "config.json").write_text(json.dumps({"learning_rate": 0.1}))
+
+
+def folder_cut_short(folder):
+    (folder / "config.json").write_text('{"class_name": "ViTBack')
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (lambda folder: None, r"a preset of .*, ViTBackbone.*a folder of one.*Received: .*, a folder without a config"),
+        (folder_of_text, r"a preset of .*, ViTBackbone.*Received: .*, a BertBackbone$"),
+        (folder_of_something_else, r"a preset of .*, ViTBackbone.*Received: .*: Unrecognized format for config\.json"),
+        (folder_cut_short, r"config\.json of a preset must be JSON\. Received: "),
+    ],
+)
+def test_a_folder_that_is_no_preset_is_refused(fill, message, tmp_path):
+    fill(tmp_path)
+    with pytest.raises(ValueError, match=message):
         backbones.build(f"keras_hub/{tmp_path}")
 
 
@@ -354,4 +375,4 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 
 def test_every_class_built_without_network_is_keras_cvs():
-    assert set(presets._KERAS_CV_RESNETS) <= set(dir(keras_cv.models))
+    assert set(cv_presets._KERAS_CV_RESNETS) <= set(dir(keras_cv.models))

@@ -12,7 +12,7 @@ from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.efficientnet_lite import efficientnet_lite_entry
 from keras_lt.backbones.entries import BackboneEntry
-from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
+from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization, Resizing
 from keras_lt.backbones.own_models import of_model
 from keras_lt.backbones.parts import BEFORE_POOL, branched, branches, feature_map, last_block, of_features, pooled
 from keras_lt.backbones.presets import find_preset
@@ -31,6 +31,7 @@ __all__ = [
     "TORCH",
     "BackboneEntry",
     "Normalization",
+    "Resizing",
     "branched",
     "branches",
     "build",

@@ -7,7 +7,7 @@ import keras
 
 from keras_lt.backbones import parts
 from keras_lt.backbones.local_weights import load_weights
-from keras_lt.backbones.normalizations import Normalization
+from keras_lt.backbones.normalizations import CENTRE, Normalization, Resizing
 from keras_lt.files import expanded
 from keras_lt.keras_settings import plain_settings
 from keras_lt.registry import Entry
@@ -25,7 +25,11 @@ class BackboneEntry(Entry):
         takes weights="imagenet".
       label: as papers write it.
       normalization: how its images must be normalised; None is by the data set's own statistics.
-      pooling: how what it gives becomes one vector, a name in `parts.POOLINGS`; empty goes by the shape.
+      resizing: how images come to its size.
+      image_size: side of the only images that it takes, pixels; 0 takes others too.
+      size_multiple: what the side of its images must be a multiple of.
+      pooling: how what it gives becomes one vector: a name in `parts.POOLINGS`, or (net) -> the layer; empty goes by
+        the shape.
       last_block: where its last block begins: the name of a layer, or (net) -> the tensor that the block takes.
         `parts.BEFORE_POOL` is a net that is a backbone as it is, its last block the sub-model before `pool`. Empty is
         not known: then it is one layer.
@@ -36,7 +40,10 @@ class BackboneEntry(Entry):
     """
 
     normalization: Normalization | None = None
-    pooling: str = "average"
+    resizing: Resizing = CENTRE
+    image_size: int = 0
+    size_multiple: int = 1
+    pooling: str | Callable[[keras.Model], parts.PoolingLayer] = "average"
     last_block: str | Callable[[keras.Model], keras.KerasTensor] = ""
     imagenet: str = ""
     check_imagenet: Callable[[], object] = lambda: None
@@ -46,17 +53,18 @@ class BackboneEntry(Entry):
     @property
     def pools_map(self) -> bool:
         """Whether it averages a feature map; of a model of one's own, as far as that is known before it is built."""
-        return not self.pooling or parts.POOLINGS[self.pooling][0] == 4
+        return not callable(self.pooling) and (not self.pooling or parts.POOLINGS[self.pooling][0] == 4)
 
     @plain_settings()
     def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
         """Images [B,H,W,3] -> features float32 [B,D]; `parts` says of which layers.
 
         Args:
-          image_size: side of the square images in pixels; None takes any size that the net takes.
+          image_size: side of the square images in pixels; None is the net's own, or any where it takes any.
           pretrained: "imagenet", a file that `save_weights` of the net wrote, or empty for none.
         """
         self.check_weights(pretrained)
+        self.check_image_size(image_size)
         published = {"weights": "imagenet"} if pretrained == "imagenet" else {}
         net = self.function(image_size=image_size, **published)
         if pretrained and not published:
@@ -86,10 +94,24 @@ class BackboneEntry(Entry):
         elif pretrained and not expanded(pretrained).is_file():
             raise ValueError(f"pretrained must be 'imagenet' or a weights file. Not found: {pretrained}")
 
+    def check_image_size(self, image_size: int | None) -> None:
+        """Raises ValueError where it takes no images of this side; of a preset once it is `available`."""
+        if image_size and self.image_size not in (0, image_size):
+            raise ValueError(
+                f"image_size must be {self.image_size}, or 0 for that, as {self.label} has it. "
+                f"Received: image_size={image_size}"
+            )
+        if image_size and image_size % self.size_multiple:
+            raise ValueError(
+                f"image_size must be a multiple of {self.size_multiple}, the side of a patch of {self.label}. "
+                f"Received: image_size={image_size}"
+            )
+
     def check_last_block(self) -> None:
         """Raises ValueError where nobody knows where its last block begins; of a preset once it is `available`."""
         if not self.last_block:
             raise ValueError(
-                "train_parts=last_block needs a backbone whose last block is known; of a model of your own "
+                "train_parts=last_block needs a backbone whose last block is known; one that is not cut, as nets of "
+                "tokens, trains by train_parts=all or classifier. Of a model of your own "
                 f"backbones.of_model(model, last_block=<its first layer>) says it. Received: backbone={self.label}"
             )

@@ -21,21 +21,47 @@ class FirstToken(keras.layers.Layer):
         return inputs[:, 0]
 
 
+@keras.saving.register_keras_serializable("keras_lt")
+class ClassTokenAndMean(keras.layers.Layer):
+    """The class token beside the mean of the patches, [B,T,D] -> [B,2D].
+
+    Args:
+      others: how many tokens, from the first, are no patches: the class token, and registers after it.
+    """
+
+    def __init__(self, others=1, **kwargs):
+        super().__init__(**kwargs)
+        self.others = others
+
+    def call(self, inputs):
+        """[B,T,D] -> [B,2D]."""
+        return keras.ops.concatenate([inputs[:, 0], keras.ops.mean(inputs[:, self.others :], axis=1)], axis=-1)
+
+    def get_config(self):
+        """As Keras keeps it."""
+        return {**super().get_config(), "others": self.others}
+
+
+PoolingLayer = Callable[..., keras.layers.Layer]  # (*, name, dtype) -> the layer
+
 # How what a net gives becomes a vector: the rank that it needs, and the layer.
-POOLINGS: dict[str, tuple[int, type[keras.layers.Layer]]] = {
+POOLINGS: dict[str, tuple[int, PoolingLayer]] = {
     "average": (4, keras.layers.GlobalAveragePooling2D),  # over the positions of a feature map
     "mean": (3, keras.layers.GlobalAveragePooling1D),  # over tokens
     "first": (3, FirstToken),
+    "first_and_mean": (3, ClassTokenAndMean),
     "none": (2, keras.layers.Identity),
 }
 
 
-def pooled(images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str = "average", name: str) -> keras.Model:
+def pooled(
+    images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str | PoolingLayer = "average", name: str
+) -> keras.Model:
     """Ends a backbone: images [B,H,W,3] -> what a net gives of them, pooled to float32 [B,D].
 
     Args:
       given: a feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D].
-      pooling: a name in `POOLINGS`; empty is the first that fits.
+      pooling: a name in `POOLINGS`, or a layer; empty is the first that fits.
     """
     shape = getattr(given, "shape", None)
     fitting = poolings_of(shape)
@@ -44,6 +70,8 @@ def pooled(images: keras.KerasTensor, given: keras.KerasTensor, *, pooling: str 
             "backbone must give one feature map [B,h,w,D], tokens [B,T,D] or a vector [B,D], of a known D. "
             f"Received: {name} that gives {shape or given}"
         )
+    if callable(pooling):
+        return keras.Model(images, pooling(name="pool", dtype="float32")(given), name=name)
     if pooling not in ("", *fitting):
         raise ValueError(
             f"pooling must be {' or '.join(fitting)} for a net that gives {shape}. Received: pooling={pooling}"
@@ -67,7 +95,7 @@ def as_backbone(
     net: keras.Model,
     *,
     last_block: str | Callable[[keras.Model], keras.KerasTensor],
-    pooling: str,
+    pooling: str | Callable[[keras.Model], PoolingLayer],
     image_size: int | None = None,
 ) -> keras.Model:
     """A net as a backbone that shares its weights, the last block a stage of its own where it is known.
@@ -75,13 +103,21 @@ def as_backbone(
     Args:
       net: images [B,H,W,3] -> feature map [B,h,w,D], tokens [B,T,D] or vector [B,D].
       last_block, pooling: as in `BackboneEntry`.
-      image_size: side of the square images in pixels; None takes any size.
+      image_size: side of the square images in pixels; None is the net's own, or any size where it takes any.
+    Raises:
+      ValueError: the net takes images of another size, or does not end as it should.
     """
     if last_block == BEFORE_POOL:
         if not has_last_block(net):
             raise ValueError(f"backbone must end in {BEFORE_POOL}. Received: {net.name}")
         return net
-    name = net.name
+    name, takes = net.name, keras.tree.flatten(getattr(net, "inputs", None) or [])
+    side = takes[0].shape[1] if takes else None
+    if image_size and side not in (None, image_size):
+        raise ValueError(f"image_size must be {side}, as {name} has it. Received: image_size={image_size}")
+    image_size = image_size or side
+    if callable(pooling):
+        pooling = pooling(net)
     if last_block:
         stages = _in_two(net, last_block(net) if callable(last_block) else net.get_layer(last_block).input)
     else:

@@ -24,6 +24,7 @@ from keras_lt.stages import (
     check_start,
     classifier_entry,
     head_entry,
+    make_preprocessing,
     trains_on_images,
 )
 from keras_lt.work_folder import WorkFolder
@@ -64,6 +65,7 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     backbone = backbones.find(config.backbone).available()
     if "last_block" in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
         backbone.check_last_block()
+    make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size
     check_hosts(strategy, config.stage_one_recipe, hooks)

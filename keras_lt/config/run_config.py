@@ -111,10 +111,12 @@ class RunConfig(_RecipeFlags):
         "resnet8",
         "Network from images to features: "
         f"{_listed('backbones/__init__.py', 'BACKBONES')}, keras_applications/<net>, keras_hub/<preset>, "
-        "keras_cv/<class or preset>.",
+        "such as keras_hub/dinov2_small, keras_cv/<class or preset>.",
     )
     pretrained: str = _network("", "Initial weights: imagenet (or a preset's own), or a file; empty is random.")
-    image_size: int = _network(0, "Side of the network's input in pixels; 0 is the data set's own.")
+    image_size: int = _network(
+        0, "Side of the network's input in pixels; 0 is the net's own where it takes one only, else the data set's."
+    )
     train_parts: str = _network(
         "all",
         "Parts of the network that stage one trains; the rest is frozen.",

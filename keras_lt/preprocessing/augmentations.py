@@ -48,8 +48,8 @@ def _resized_crop_flip(spec, image, seed):
         return random_window(shape, fold_in(seed, 3), area=CROP_AREA, ratio=CROP_RATIO)
 
     size = (spec.image_size, spec.image_size)
-    cropped = tf.cast(decode_window(image, window), tf.float32)  # resizes a fifth faster than bytes
-    return _flip(tf.ensure_shape(tf.image.resize(cropped, size), (*size, 3)), seed)
+    resized = spec.resized(decode_window(image, window), size)
+    return _flip(tf.ensure_shape(resized, (*size, 3)), seed)
 
 
 def random_window(

@@ -13,6 +13,8 @@ from keras_lt.preprocessing.mixing import mix
 from keras_lt.preprocessing.rand_augment import MAX_MAGNITUDE, randaugment
 
 CHANNEL_ORDERS = ("rgb", "bgr")
+RESIZES = ("crop", "stretch")
+INTERPOLATIONS = ("bilinear", "bicubic", "lanczos3", "lanczos5")  # of `tf.image.resize`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Preprocessing:
       mean, std: per RGB channel, on images in [0, 1].
       channel_order: "rgb", or "bgr" for networks whose weights come from Caffe.
       crop_fraction: evaluation resizes the shorter side to S / crop_fraction and crops the centre.
+      resize: "crop" as above; "stretch" resizes all of the image to S x S, and `crop_fraction` is 1.
+      interpolation: one of `INTERPOLATIONS`, in training and evaluation; evaluation smooths where it shrinks.
       augmentation: a name in `AUGMENTATIONS`; what `train` does first.
       randaugment: operations of RandAugment per image; 0 is without. They take the place of colour jitter.
       randaugment_magnitude: the largest strength of an operation, in 0..10.
@@ -42,14 +46,26 @@ class Preprocessing:
     random_erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    resize: str = "crop"
+    interpolation: str = "bilinear"
 
     def __post_init__(self):
         if self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel. Received: image_size={self.image_size}")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must lie in (0, 1]. Received: crop_fraction={self.crop_fraction}")
-        if self.channel_order not in CHANNEL_ORDERS:
-            raise ValueError(f"channel_order must be one of {CHANNEL_ORDERS}. Received: {self.channel_order!r}")
+        if self.resize == "stretch" and self.crop_fraction != 1:
+            raise ValueError(
+                "resize=stretch takes all of an image: crop_fraction must be 1. "
+                f"Received: crop_fraction={self.crop_fraction}"
+            )
+        for name, known in (
+            ("channel_order", CHANNEL_ORDERS),
+            ("resize", RESIZES),
+            ("interpolation", INTERPOLATIONS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}. Received: {getattr(self, name)!r}")
         if self.augmentation not in AUGMENTATIONS:
             raise ValueError(
                 f"augmentation must be one of {tuple(AUGMENTATIONS)}. Received: augmentation={self.augmentation!r}"
@@ -72,7 +88,9 @@ class Preprocessing:
 
     def evaluation_settings(self) -> dict:
         """The fields that `evaluate` depends on, by name."""
-        names = ("image_size", "mean", "std", "channel_order", "crop_fraction")
+        names = ["image_size", "mean", "std", "channel_order", "crop_fraction"]
+        # Features on disk go by these settings: those of runs before there was a choice have the others not.
+        names += [name for name in ("resize", "interpolation") if getattr(self, name) != getattr(Preprocessing, name)]
         return {name: getattr(self, name) for name in names}
 
     def train(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -107,18 +125,23 @@ class Preprocessing:
         size, resized_side = self.image_size, round(self.image_size / self.crop_fraction)
         image = tf.convert_to_tensor(image)
         image = decode(bounded(image) if image.dtype == tf.string else image)
+        if self.resize == "stretch":
+            return self.resized(image, (size, size), antialias=True)
         if image.shape[-3:-1] != (resized_side, resized_side):
-            image = tf.cast(cut_to_ratio(image), tf.float32)
+            image = cut_to_ratio(image)
             shape = tf.cast(tf.shape(image)[-3:-1], tf.float64)
-            image = tf.image.resize(
-                image,
-                tf.cast(tf.round(shape * (resized_side / tf.reduce_min(shape))), tf.int32),
-                antialias=True,
-            )
+            sides = tf.cast(tf.round(shape * (resized_side / tf.reduce_min(shape))), tf.int32)
+            image = self.resized(image, sides, antialias=True)
         image = tf.cast(image, tf.float32)
         top, left = tf.unstack((tf.shape(image)[-3:-1] - size) // 2)
         image = tf.image.crop_to_bounding_box(image, top, left, size, size)
         return tf.ensure_shape(image, (*image.shape[:-3], size, size, 3))
+
+    def resized(self, image: tf.Tensor, sides: tuple[int, int] | tf.Tensor, *, antialias: bool = False) -> tf.Tensor:
+        """Pixels [..., H, W, 3] in 0..255 with other sides, height and width: float32, still in 0..255."""
+        image = tf.image.resize(tf.cast(image, tf.float32), sides, method=self.interpolation, antialias=antialias)
+        # Cubic weights are partly negative; image libraries cut what leaves the range, as bytes must.
+        return image if self.interpolation == "bilinear" else tf.clip_by_value(image, 0.0, 255.0)
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """(x / 255 - mean) / std in the network's channel order; images float32 [..., S, S, 3] RGB in 0..255."""

@@ -40,6 +40,8 @@ def export_saved_model(
     std: Sequence[float] = IMAGENET_STD,
     channel_order: str = "rgb",
     crop_fraction: float = 1.0,
+    resize: str = "crop",
+    interpolation: str = "bilinear",
     classifier: keras.Model | None = None,
     target_prior: npt.ArrayLike | None = None,
     source_prior: npt.ArrayLike | None = None,
@@ -79,7 +81,7 @@ def export_saved_model(
       path: the version's folder, such as `export/lws/1`; replaced where it holds a SavedModel and nothing else.
       class_names: [C].
       image_size: S, pixels; 0 of a model of feature vectors, for which the next ones have no meaning either.
-      mean, std, channel_order, crop_fraction: as in `preprocessing.Preprocessing`.
+      mean, std, channel_order, crop_fraction, resize, interpolation: as in `preprocessing.Preprocessing`.
       classifier: features [B, D] -> logits [B, C]; one dense layer where it is an affine map.
       target_prior, source_prior: as in `logit_offset`; logits and probabilities are then for that class distribution.
       temperature: what logits are divided by before that, as `fit_temperature` finds it.
@@ -113,7 +115,8 @@ def export_saved_model(
     backbone = model if classifier else None
     if image_size:
         normalization = {"mean": tuple(mean), "std": tuple(std), "channel_order": channel_order}
-        preprocessing = Preprocessing(image_size=image_size, crop_fraction=crop_fraction, **normalization)
+        resizing = {"crop_fraction": crop_fraction, "resize": resize, "interpolation": interpolation}
+        preprocessing = Preprocessing(image_size=image_size, **normalization, **resizing)
         signatures = _signatures(network, backbone, preprocessing, class_names, on_bad_request)
     else:
         signatures = _signature_of_features(network, class_names, width=takes[0])

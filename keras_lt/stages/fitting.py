@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.compat import ScaledLoss, layers_within
+from keras_lt.compat import ScaledLoss, keep_positions, layers_within
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
@@ -208,5 +208,6 @@ def on_features(layer: keras.layers.Layer, width: int) -> keras.Model:
 
 def save_model(model: keras.Model, path: str | os.PathLike):
     """Writes a `.keras` file, completely or not at all."""
+    keep_positions(model)
     with atomic(path) as scratch:
         model.save(scratch)

@@ -115,7 +115,7 @@ def learn_representation(
         it is), or what `backbones.of_model` makes of one.
       recipe: epochs, batch size, optimisation, sampler and losses.
       head: the classifier, a name in `HEADS`; "auto" is the one that the loss asks for, else "dense".
-      image_size: pixels; 0 is the data set's own.
+      image_size: pixels; 0 is the backbone's own where it takes one size only, else the data set's.
       augmentation: a name in `preprocessing.AUGMENTATIONS`; "auto" is the data set's own.
       pretrained: weights to begin with, "imagenet" or a file; empty is from scratch.
       train_parts: "all", "last_block" (and the classifier) or "classifier"; the rest is frozen, batch norm included.
@@ -155,14 +155,14 @@ def learn_representation(
     entry = entry.available()
     if train_parts == "last_block":
         entry.check_last_block()
+    preprocessing = make_preprocessing(
+        data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
+    )
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
     if check_images:
         screen(data)
     learned = hooks.data(data)
-    preprocessing = make_preprocessing(
-        data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
-    )
     with building(strategy, seed=seed, precision=precision):
         if data.of_features:
             network = backbones.of_features(*data.train.examples.shape)
@@ -210,17 +210,23 @@ def make_preprocessing(
     augmentation: str = "auto",
     **augmentations: float,
 ) -> Preprocessing | NoPreprocessing:
-    """The preprocessing of a data set for a backbone; 0 and "auto" are the data set's own size and augmentation.
+    """The preprocessing of a data set for a backbone; "auto" is the data set's own augmentation.
 
     Args: as `learn_representation`.
+    Raises:
+      ValueError: the backbone takes no images of this size.
     """
     if data.of_features:
         return NoPreprocessing()
-    own = backbones.normalization(backbone)
+    entry = backbones.find(backbone).available()
+    image_size = image_size or entry.image_size or data.image_size
+    entry.check_image_size(image_size)
+    own = entry.normalization
     statistics = dataclasses.asdict(own) if own else {"mean": data.mean, "std": data.std}
     return Preprocessing(
-        image_size=image_size or data.image_size,
-        crop_fraction=data.crop_fraction,
+        image_size=image_size,
+        crop_fraction=data.crop_fraction if entry.resizing.resize == "crop" else 1.0,
+        **dataclasses.asdict(entry.resizing),
         augmentation=data.augmentation if augmentation == "auto" else augmentation,
         **augmentations,
         **statistics,
