@@ -44,7 +44,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     name, found = root.resolve().name, _folders(root)
     if "train" not in found and "test" not in found:
         split, ignored = _read_folders(root, found)
-        splits, notes = _split_by_class(split, name=name, seed=seed)
+        splits, notes = train_val_test(split, name=name, seed=seed)
         return LongTailed(name, **splits, class_names=found, notes=(*notes, *_ignored_note(ignored)))
     missing = [str(root / split) for split in ("train", "test") if split not in found]
     if missing:
@@ -211,12 +211,12 @@ def _ignored_note(ignored: int) -> tuple[str, ...]:
     )
 
 
-def _split_by_class(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
+def train_val_test(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Train, val and test, as `divide` draws them; and notes."""
     rows = divide(split, {"val": VAL_FRACTION, "test": TEST_FRACTION}, seed=seed)
     splits = {part: split.subset(rows[number]) for part, number in {"train": 0, "val": 1, "test": 2}.items()}
     sizes = " / ".join(str(len(part)) for part in splits.values())
-    notes = (f"{name} has no train and test: its images were split by their names, {sizes} train / val / test.",)
+    notes = (f"{name} has no labelled test split: its images were split by their names, {sizes} train / val / test.",)
     missing = len(np.unique(split.labels)) - len(np.unique(splits["test"].labels))
     if missing:
         notes += (f"{missing} classes have no image in test: they are small, and a fifth of each is test on average.",)
