@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").re
 
 EXTRAS = {
     "docs": ["pdoc>=15"],
+    "hf": ["datasets>=5"],
     "imblearn": ["imbalanced-learn>=0.12"],
     "jax": ["jax>=0.4.36"],
     "keras_cv": ["keras-cv>=0.9"],

@@ -207,6 +207,8 @@ def test_initial_weights_have_the_references_spread():
         ("DenseNet121", keras.applications.densenet),
         ("EfficientNetB0", keras.applications.efficientnet),
         ("ConvNeXtTiny", keras.applications.convnext),
+        ("EfficientNetV2B0", keras.applications.efficientnet_v2),
+        ("MobileNetV3Small", keras.applications.mobilenet_v3),
     ],
 )
 def test_normalisation_is_keras_own(name, module):
@@ -222,7 +224,10 @@ def test_our_own_nets_take_the_data_sets_normalisation():
     assert backbones.normalization("resnet50") is None
 
 
-@pytest.mark.parametrize("name", ["ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0", "ConvNeXtTiny"])
+FEATURES_OF = ("ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small")
+
+
+@pytest.mark.parametrize("name", [*FEATURES_OF, "ConvNeXtTiny"])
 def test_applications_give_keras_own_features(name, tmp_path):
     known = f"keras_applications/{name}"
     theirs = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
@@ -231,6 +236,25 @@ def test_applications_give_keras_own_features(name, tmp_path):
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     np.testing.assert_allclose(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
     assert 0 < backbones.last_block(ours)[0].count_params() < theirs.count_params()
+
+
+def test_convnexts_features_are_normalised_after_the_mean(tmp_path):
+    """Also with weights that were saved of the net without pooling, whose layer norm comes before it."""
+    theirs = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(64, 64, 3))
+    rng = np.random.default_rng(0)
+    gamma, beta = rng.normal(1, 0.3, 768), rng.normal(0, 0.3, 768)
+    theirs.layers[-1].set_weights([gamma, beta])
+    theirs.save_weights(tmp_path / "local.weights.h5")
+    ours = backbones.build(
+        "keras_applications/ConvNeXtTiny", image_size=64, pretrained=str(tmp_path / "local.weights.h5")
+    )
+    images = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
+    mean = np.asarray(keras.Model(theirs.input, theirs.layers[-1].input)(images)).mean((1, 2))
+    deviation = np.sqrt(mean.var(1, keepdims=True) + 1e-6)
+    expected = (mean - mean.mean(1, keepdims=True)) / deviation * gamma + beta
+    np.testing.assert_allclose(ours(images), expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="pools a feature map"):
+        backbones.feature_map(ours)
 
 
 @pytest.mark.slow

@@ -44,6 +44,34 @@ def test_files_that_are_no_images_are_counted_and_left_out(tmp_path):
     assert "1 of 2 training images were set aside" in data.notes[1]
 
 
+def test_phone_photographs_that_are_not_read_are_named_with_what_to_do(tmp_path):
+    touch(tmp_path, *(f"train/Käuzchen/IMG {number}.HEIC" for number in range(4)), "train/Käuzchen/Über uns.JPG")
+    touch(tmp_path, "train/Käuzchen/Schnee eule (1).jpeg", "train/Käuzchen/a.txt", "test/Käuzchen/1.jpg")
+    data = folder(str(tmp_path))
+    assert data.class_names == ("Käuzchen",)
+    assert sorted(relative(tmp_path, data.train) + relative(tmp_path, data.val)) == [
+        ("train/Käuzchen/Schnee eule (1).jpeg", 0),
+        ("train/Käuzchen/Über uns.JPG", 0),
+    ]
+    assert data.notes[0].startswith("1 files ")
+    assert data.notes[1] == (
+        "4 photographs were left out, as .heic is not read: convert them to JPEG (on a Mac `sips -s format jpeg`; HEIC "
+        f"anywhere by Python's pillow-heif). They are {tmp_path}/train/Käuzchen/IMG 0.HEIC, "
+        f"{tmp_path}/train/Käuzchen/IMG 1.HEIC, {tmp_path}/train/Käuzchen/IMG 2.HEIC, ..."
+    )
+
+
+@pytest.mark.parametrize("place", ["train/", ""])
+def test_a_class_of_such_photographs_alone_is_refused_with_what_to_do(tmp_path, place):
+    touch(tmp_path, f"{place}owl/1.jpg", f"{place}owl/2.jpg", f"{place}newt/1.heif", f"{place}newt/2.heif")
+    if place:
+        touch(tmp_path, "test/owl/1.jpg")
+    with pytest.raises(
+        ValueError, match=r"convert them to JPEG .*no image of class 'newt', and 2 files such as .*1.heif$"
+    ):
+        folder(str(tmp_path))
+
+
 def test_an_unknown_class_folder_is_named(tmp_path):
     touch(tmp_path, "train/owl/a.jpg", "test/owl/a.jpg", "test/unicorn/a.jpg")
     with pytest.raises(ValueError, match=r"Received: test/ with unicorn$"):

@@ -38,6 +38,7 @@ def test_a_source_that_needs_a_folder_says_what_must_be_in_it(name):
         ("cifar100_lt:imbalance_ratio=50:profile=step", "cifar100_lt", {"imbalance_ratio": 50.0, "profile": "step"}),
         ("places_lt:allow_modified_lists=true", "places_lt", {"allow_modified_lists": True}),
         ("tfds:imagenet_lt", "tfds:imagenet_lt", {}),
+        ("hf:owner/some_set:image=img:label=fine label", "hf:owner/some_set", {"image": "img", "label": "fine label"}),
         ("tfds:wiki/en:1.0.0", "tfds:wiki/en:1.0.0", {}),
         ("tfds:wiki/en:1.0.0:imbalance_ratio=10:seed=3", "tfds:wiki/en:1.0.0", {"imbalance_ratio": 10.0, "seed": 3}),
     ],
@@ -49,7 +50,7 @@ def test_a_name_ends_where_its_parameters_begin(text, name, given):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("cifar", {}, r"one of fashion_lt, .*features, tfds:<name>. Received: dataset=cifar$"),
+        ("cifar", {}, r"one of fashion_lt, .*features, tfds:<name>, hf:<name>. Received: dataset=cifar$"),
         ("tfds", {}, r"must name one of the library's, tfds:<name>. Received: dataset=tfds$"),
         ("tfds::seed=1", {}, r"must name one of the library's"),
         ("tfds:seed=1", {}, r"must name one of the library's"),

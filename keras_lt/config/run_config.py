@@ -74,7 +74,8 @@ class RunConfig(_RecipeFlags):
 
     dataset: str = _data(
         "fashion_lt",
-        f"Data set: {_listed('datasets/__init__.py', 'DATASETS')}; tfds:<name> is one of TensorFlow Datasets.",
+        f"Data set: {_listed('datasets/__init__.py', 'DATASETS')}; tfds:<name> is one of TensorFlow Datasets, "
+        "hf:<name or folder> one of the Hugging Face Hub or a folder that its `datasets` library reads.",
     )
     data_dir: str = _data(
         "",

@@ -2,6 +2,7 @@
 
 from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
 from keras_lt.datasets.feature_arrays import FEATURES_READ, features
+from keras_lt.datasets.hugging_face import hugging_face
 from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
 from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists
 from keras_lt.datasets.pixel_arrays import ARRAYS_READS, arrays, fashion_lt
@@ -50,6 +51,9 @@ DATASETS: dict[str, SourceEntry] = {
     "features": SourceEntry(features, reads=FEATURES_READ),
     "tfds": SourceEntry(
         tfds_dataset, reads="what TensorFlow Datasets prepared there", needs_folder=False, takes_name=True
+    ),
+    "hf": SourceEntry(
+        hugging_face, reads="what the `datasets` library downloaded there", needs_folder=False, takes_name=True
     ),
 }
 

@@ -14,6 +14,8 @@ PNG, BIT_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a PNG begins, and the byte that
 DARK = 4096  # of 65536
 PREPARE = "convert it by `python -m keras_lt.prepare`"
 
+HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|mif1|msf1|avif)", re.DOTALL)  # how phones' formats begin
+
 Examined = tuple[tuple[int, int], int, bytes]  # (height, width), EXIF's orientation, hash of 16 bytes
 
 
@@ -25,6 +27,9 @@ def examine_encoded(encoded: bytes) -> Examined:
     """
     if not encoded:
         raise ValueError("empty")
+    if kind := HEIF.match(encoded):
+        name = "AVIF" if kind[1] == b"avif" else "HEIC"
+        raise ValueError(f"{name}, whatever its name ends in, which TensorFlow does not decode: convert it to JPEG")
     try:
         image = PIL.Image.open(io.BytesIO(encoded))  # reads the header only
     except PIL.Image.DecompressionBombError:

@@ -15,6 +15,9 @@ from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, divide
 from keras_lt.files import expanded, read_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+# Photographs that TensorFlow does not decode: phones' own, and those of cameras and scanners.
+UNREAD_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".tif", ".tiff", ".dng", ".cr2", ".nef", ".arw")
+CONVERT = "convert them to JPEG (on a Mac `sips -s format jpeg`; HEIC anywhere by Python's pillow-heif)"
 VAL_NAMES = ("val", "valid", "validation")
 SPLIT_FOLDERS = ("train", *VAL_NAMES, "test", "open")
 RUN_FLAGS = "flags.cfg"  # in the work folder of a run
@@ -30,13 +33,14 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     beside `train/`, are the open set, of no class. Without `train/` and `test/` the folders in `data_dir` are the
     classes, and each is split 70 / 10 / 20 into train, val and test on average: by the names of the images, so that new
     ones move no other. Hidden files and folders are passed over, and so are files without an image's extension and work
-    folders of runs.
+    folders of runs; photographs in formats that are not read, such as HEIC, are named in the notes.
 
     Args:
       seed: of the split and the carving.
     Raises:
       FileNotFoundError: there is no such folder, or only one of train and test.
-      ValueError: val or test has a class that train has not.
+      ValueError: val or test has a class that train has not, or a class has photographs in formats alone that are not
+        read.
     """
     root = pathlib.Path(data_dir)
     if not root.is_dir():
@@ -44,12 +48,13 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     name, found = root.resolve().name, _folders(root)
     if "train" not in found and "test" not in found:
         split, ignored = _read_folders(root, found)
-        splits, notes = _split_by_class(split, name=name, seed=seed)
+        _check_read(split, found, ignored)
+        splits, notes = train_val_test(split, name=name, seed=seed)
         return LongTailed(name, **splits, class_names=found, notes=(*notes, *_ignored_note(ignored)))
     missing = [str(root / split) for split in ("train", "test") if split not in found]
     if missing:
         raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
-    class_names, splits, ignored = _folders(root / "train"), {}, 0
+    class_names, splits, ignored = _folders(root / "train"), {}, []
     of_val = [name for name in found if name in VAL_NAMES]
     if len(of_val) > 1:
         raise ValueError(f"val must be one folder. Received: {root} with {', '.join(of_val)}")
@@ -59,6 +64,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
             raise ValueError(f"Every class needs a folder in train/. Received: {place}/ with {', '.join(unknown[:5])}")
         splits[split], more = _read_folders(root / place, class_names)
         ignored += more
+    _check_read(splits["train"], class_names, ignored)
     if "open" in found:
         splits["open_set"], more = _read_unlabelled(root / "open")
         ignored += more
@@ -178,45 +184,63 @@ def _files(root: str | os.PathLike) -> Iterator[str]:
                 yield from _files(entry.path)
 
 
-def _read_unlabelled(root: pathlib.Path) -> tuple[Split, int]:
-    """The images at any depth of a folder, labelled `OPEN`; and how many other files lie there."""
+def _read_unlabelled(root: pathlib.Path) -> tuple[Split, list[str]]:
+    """The images at any depth of a folder, labelled `OPEN`; and the other files that lie there."""
     split, ignored = _read_folders(root.parent, [root.name])
     return Split(split.examples, np.full(len(split), OPEN)), ignored
 
 
-def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split, int]:
-    """The images of the classes that have a folder here, class by class and sorted; and how many other files lie there.
+def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split, list[str]]:
+    """The images of the classes that have a folder here, class by class and sorted; and the other files that lie there.
 
     The order is that of the names, whatever the file system's.
     """
-    paths, counts, ignored = [], [], 0
+    paths, counts, ignored = [], [], []
     for name in class_names:
         files = list(_files(root / name)) if (root / name).is_dir() else []
-        images = [path for path in files if _is_image(path)]
+        images = [path for path in files if _has(path, EXTENSIONS)]
         paths += sorted(images)
         counts.append(len(images))
-        ignored += len(files) - len(images)
+        ignored += sorted(set(files) - set(images))
     labels = np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
     return Split(ImageFiles(np.array(paths, dtype=str), root=root), labels), ignored
 
 
-def _is_image(path: str) -> bool:
+def _has(path: str, extensions: tuple[str, ...]) -> bool:
     name = os.path.basename(path)
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    return name.lower().endswith(extensions) and not name.startswith(".")
 
 
-def _ignored_note(ignored: int) -> tuple[str, ...]:
-    return (f"{ignored} files among the images are hidden or have another extension; they were ignored.",) * bool(
-        ignored
+def _check_read(train: Split, class_names: Sequence[str], ignored: Sequence[str]):
+    """Raises ValueError where a class has no image to train on and photographs that are not read may be its own."""
+    unread = [path for path in ignored if _has(path, UNREAD_EXTENSIONS)]
+    empty = [name for label, name in enumerate(class_names) if label not in train.labels]
+    if unread and empty:
+        raise ValueError(
+            f"Images must be {', '.join(EXTENSIONS)}: {CONVERT}. "
+            f"Received: no image of class '{empty[0]}', and {len(unread)} files such as {unread[0]}"
+        )
+
+
+def _ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
+    unread = [path for path in ignored if _has(path, UNREAD_EXTENSIONS)]
+    others = len(ignored) - len(unread)
+    notes = (f"{others} files among the images are hidden or have another extension; they were ignored.",) * bool(
+        others
     )
+    if unread:
+        kinds = ", ".join(sorted({os.path.splitext(path)[1].lower() for path in unread}))
+        shown = ", ".join(unread[:3]) + ", ..." * (len(unread) > 3)
+        notes += (f"{len(unread)} photographs were left out, as {kinds} is not read: {CONVERT}. They are {shown}",)
+    return notes
 
 
-def _split_by_class(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
+def train_val_test(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Train, val and test, as `divide` draws them; and notes."""
     rows = divide(split, {"val": VAL_FRACTION, "test": TEST_FRACTION}, seed=seed)
     splits = {part: split.subset(rows[number]) for part, number in {"train": 0, "val": 1, "test": 2}.items()}
     sizes = " / ".join(str(len(part)) for part in splits.values())
-    notes = (f"{name} has no train and test: its images were split by their names, {sizes} train / val / test.",)
+    notes = (f"{name} has no labelled test split: its images were split by their names, {sizes} train / val / test.",)
     missing = len(np.unique(split.labels)) - len(np.unique(splits["test"].labels))
     if missing:
         notes += (f"{missing} classes have no image in test: they are small, and a fifth of each is test on average.",)

@@ -1,0 +1,295 @@
+"""Any labelled image set of the `datasets` library: of the Hugging Face Hub, or a folder of Parquet or image files.
+
+The library keeps a set as Arrow files, which are memory-mapped; what is read is one row's encoded image at a time.
+"""
+
+import copy
+import hashlib
+import itertools
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_lt.datasets.examples import Records
+from keras_lt.datasets.long_tailed import LongTailed, Split
+from keras_lt.datasets.own_images import VAL_NAMES, train_val_test
+from keras_lt.datasets.profiles import impose
+from keras_lt.files import expanded
+
+OF_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")  # name, or owner/name
+SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves: of several splits, of one
+LABELS = ("label", "labels", "class", "target", "fine_label")  # what a column of labels is called, of any type
+BATCH = 1000  # rows looked at together
+
+
+def hugging_face(
+    name: str,
+    data_dir: str = "",
+    *,
+    image: str = "",
+    label: str = "",
+    config: str = "",
+    imbalance_ratio: float = 0.0,
+    profile: str = "exponential",
+    seed: int = 0,
+) -> LongTailed:
+    """A set of the Hugging Face Hub or a local folder: Parquet files, an `imagefolder`, or what `save_to_disk` wrote.
+
+    The splits `train`, `test` and `validation`, `valid` or `val` are what they are called. A test split without labels
+    leaves its place to the validation split. Without a val a tenth of train is carved off; without both, as most
+    folders are, each class is split 70 / 10 / 20 by the names of the images.
+
+    Args:
+      name: "name" or "owner/name" of the Hub, or a folder.
+      data_dir: where the library keeps what it downloads and converts; empty is its own cache.
+      image: the column of the images; empty is the only one of images, or that called `image`.
+      label: the column of the labels, whether a ClassLabel, strings or whole numbers; empty is the only ClassLabel, or
+        one called `label`. Classes without names are the values that train has, sorted.
+      config: the configuration, where the set has several.
+      imbalance_ratio: of the long tail imposed on train, largest class over smallest; 0 leaves train as it is.
+      profile: of that tail, a name in `profiles.PROFILES`.
+      seed: of the images that are kept, and of the carving.
+    Raises:
+      ModuleNotFoundError: the library is not installed.
+      FileNotFoundError: there is no such folder.
+      ValueError: there is no such set, column or train split, or a label is missing or of no class of train.
+    """
+    root = _folder(name)
+    splits = _loaded(name, root, cache=data_dir, config=config, columns=(image, label))
+    if "train" not in splits:
+        raise ValueError(f"The set needs a split train. Received: hf:{name} with {', '.join(splits)}")
+    image, label = _columns(splits["train"].features, name, image=image, label=label)
+    labelled, class_names, notes = _labelled(splits, name, root, image=image, label=label)
+    if "test" not in labelled and "val" in labelled:
+        labelled["test"] = labelled.pop("val")
+        notes += (f"hf:{name} has no labelled test split: its validation split is reported as test.",)
+    elif "test" not in labelled:
+        labelled, more = train_val_test(labelled["train"], name=f"hf:{name}", seed=seed)
+        notes += more
+    if imbalance_ratio:
+        labelled["train"] = impose(
+            labelled["train"], classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed
+        )
+    return LongTailed.from_splits(f"hf:{name}", labelled, class_names=class_names, seed=seed, notes=notes)
+
+
+class ImageRows(Records):
+    """Encoded images in the rows of a set of the `datasets` library.
+
+    Args:
+      rows: the set, with its column of images and others.
+      column: that column.
+      root: the folder of the set, which its paths may be relative to and which may move; empty for the Hub's.
+      split: what messages call the set.
+    """
+
+    def __init__(self, rows, column: str, *, root: str, split: str):
+        import datasets  # noqa: PLC0415 - an extra
+
+        rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        self.source, self.column, self.root = rows, column, root
+        self.rows = np.arange(len(rows))
+        self.names = _names(rows, column, root=root, split=split)
+
+    def subset(self, rows: np.ndarray) -> "ImageRows":
+        """The images at `rows`, in that order."""
+        chosen = copy.copy(self)
+        chosen.rows, chosen.names = self.rows[rows], self.names[rows]
+        return chosen
+
+    def read(self, row: int) -> bytes:
+        """The encoded image of a row, from the set itself or from the file that it names.
+
+        Raises:
+          OSError: there is no such file, or the row has no image.
+        """
+        found = self.source[int(self.rows[row])][self.column] or {}
+        if found.get("bytes") is not None:
+            return found["bytes"]
+        if not found.get("path"):
+            raise OSError("a row without an image")
+        with open(os.path.join(self.root, found["path"]), "rb") as file:
+            return file.read()
+
+    def fingerprint(self) -> bytes:
+        """Changes with the library's files and their lengths, and with the images' names, places or order."""
+        files = [file["filename"] for file in self.source.cache_files]
+        digest = hashlib.sha256(repr([(path, os.path.getsize(path)) for path in files]).encode())
+        for array in (self.rows, self.names):
+            digest.update(np.ascontiguousarray(array).view(np.uint8))
+        return digest.digest()
+
+
+def _names(rows, column: str, *, root: str, split: str) -> np.ndarray:
+    """What messages call the images, and carving goes by: their files where these are known and differ, or rows."""
+    batches = rows.with_format("arrow").iter(BATCH)
+    paths = [path for batch in batches for path in _paths(batch.column(column))]
+    if None not in paths:
+        inside = f"{root}{os.sep}" if root else ""
+        names = [p.removeprefix(inside) if root and p.startswith(inside) else os.path.basename(p) for p in paths]
+        if len(set(names)) == len(names):
+            return np.array(names, dtype=str)
+    return np.array([f"{split}[{row}]" for row in range(len(rows))], dtype=str)
+
+
+def _paths(images) -> list[str | None]:
+    return list(itertools.chain(*(chunk.field("path").to_pylist() for chunk in images.chunks)))
+
+
+def _folder(name: str) -> str:
+    """The folder that a name is, absolute; empty for a name of the Hub.
+
+    Raises:
+      FileNotFoundError: it can be no name of the Hub, and is no folder.
+    """
+    path = expanded(name)
+    if path.is_dir():
+        return str(path.resolve())
+    if path.exists() or not OF_THE_HUB.fullmatch(name):
+        raise FileNotFoundError(
+            "hf:<name> must be `name` or `owner/name` of the Hugging Face Hub, or a folder of Parquet or image files; "
+            f"parameters follow as `:image=...:label=...`. Not found: hf:{name}"
+        )
+    return ""
+
+
+def _loaded(name: str, root: str, *, cache: str, config: str, columns: tuple[str, str]) -> Mapping:
+    """The set's splits by name; its columns are looked at before anything is fetched, where they are known."""
+    try:
+        import datasets  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"--dataset=hf:{name} needs the `datasets` library: pip install 'keras_lt[hf]'. Received: {error}"
+        ) from error
+    try:
+        if root and any(os.path.exists(os.path.join(root, file)) for file in SAVED):
+            saved = datasets.load_from_disk(root)
+            return {"train": saved} if isinstance(saved, datasets.Dataset) else saved
+        builder = datasets.load_dataset_builder(root or name, config or None, cache_dir=cache or None)
+        known = builder.info.features
+    except Exception as error:  # the library's own, the Hub's, and those of whatever reads the files
+        raise _not_loaded(name, error) from error
+    if known:
+        _columns(known, name, image=columns[0], label=columns[1])
+    try:
+        builder.download_and_prepare()
+        return builder.as_dataset()
+    except Exception as error:
+        raise _not_loaded(name, error) from error
+
+
+def _not_loaded(name: str, error: Exception) -> ValueError:
+    reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
+    return ValueError(
+        "hf:<name> must be a set that the `datasets` library can load: one of the Hugging Face Hub, or a folder of "
+        f"Parquet or image files. Received: hf:{name}: {reason}"
+    )
+
+
+def _columns(features: Mapping, name: str, *, image: str, label: str) -> tuple[str, str]:
+    """The columns of the images and of the labels."""
+    import datasets  # noqa: PLC0415 - an extra
+
+    def holds_images(column):
+        kind = features[column]
+        storage = (
+            "bytes" in kind if isinstance(kind, dict) else getattr(kind, "dtype", "") in ("binary", "large_binary")
+        )
+        return isinstance(kind, datasets.Image) or storage
+
+    def holds_classes(column):
+        return isinstance(features[column], datasets.ClassLabel)
+
+    def holds_labels(column):
+        kind = getattr(features[column], "dtype", "") if isinstance(features[column], datasets.Value) else ""
+        return holds_classes(column) or kind in ("string", "large_string", "bool") or "int" in kind
+
+    images = [image] if image else [column for column in features if holds_images(column)]
+    labels = [label] if label else [column for column in features if holds_classes(column)]
+    labels = labels or [column for column in LABELS if column in features and holds_labels(column)][:1]
+    images, labels = (["image"] if "image" in images else images), (["label"] if "label" in labels else labels)
+    for what, columns, is_it in (("image", images, holds_images), ("label", labels, holds_labels)):
+        if len(columns) != 1 or columns[0] not in features or not is_it(columns[0]):
+            expected = "images" if what == "image" else "one label per image: a ClassLabel, strings or whole numbers"
+            raise ValueError(
+                f"The set needs one column of {expected}, named by hf:{name}:{what}=<column> where it is not clear "
+                f"which. Received: {f'{what}={columns[0]}, ' if columns and (image, label)[what == 'label'] else ''}"
+                f"hf:{name} with {', '.join(features)}"
+            )
+    return images[0], labels[0]
+
+
+def _labelled(
+    splits: Mapping, name: str, root: str, *, image: str, label: str
+) -> tuple[dict[str, Split], list[str], tuple[str, ...]]:
+    """The splits whose images have labels, the names of the classes, and notes."""
+    read, notes = _known_splits(splits, name)
+    values = {split: _values(rows, label) for split, rows in read.items()}
+    classes, more = _classes(splits["train"].features[label], values["train"], name, label)
+    ids = {
+        split: _ids(given, classes, f"hf:{name}, {split}")
+        for split, given in values.items()
+        if split == "train" or set(given) != {None}
+    }
+    labelled = {split: Split(ImageRows(read[split], image, root=root, split=split), ids[split]) for split in ids}
+    return labelled, list(classes.values()), notes + more
+
+
+def _known_splits(splits: Mapping, name: str) -> tuple[dict, tuple[str, ...]]:
+    """The splits that are read, by what they are here; and a note of others."""
+    of_val = [split for split in splits if split in VAL_NAMES]
+    if len(of_val) > 1:
+        raise ValueError(f"val must be one split. Received: hf:{name} with {', '.join(of_val)}")
+    places = {"train": "train", "val": "".join(of_val), "test": "test"}
+    read = {split: splits[place] for split, place in places.items() if place in splits and len(splits[place])}
+    others = sorted(set(splits) - set(places.values()))
+    return read, (f"Splits of hf:{name} that are not train, val or test were ignored: {', '.join(others)}.",) * bool(
+        others
+    )
+
+
+def _values(rows, label: str) -> list:
+    """The labels as the set has them, None where one is missing."""
+    batches = rows.select_columns([label]).with_format("arrow").iter(BATCH)
+    values = [value for batch in batches for value in batch.column(label).to_pylist()]
+    return [None if value in ("", -1) else value for value in values]
+
+
+def _classes(feature, values: list, name: str, label: str) -> tuple[dict[object, str], tuple[str, ...]]:
+    """Value -> name of every class, in their order; and a note where the set does not say them."""
+    names: Sequence[str] | None = getattr(feature, "names", None)
+    if names is not None:
+        classes = dict(enumerate(names))
+    else:
+        classes = {value: str(value) for value in sorted({value for value in values if value is not None})}
+    seen: dict[str, str] = {}
+    for written in classes.values():
+        alike = unicodedata.normalize("NFC", written).strip()
+        if alike in seen:
+            raise ValueError(
+                "Class names must differ, also without blanks around them. "
+                f"Received: hf:{name}, column {label}, with {seen[alike]!r} and {written!r}"
+            )
+        seen[alike] = written
+    of_strings = names is None and any(isinstance(value, str) for value in classes)
+    return classes, (
+        f"Labels of hf:{name} are strings: the {len(classes)} that differ are the classes, sorted.",
+    ) * of_strings
+
+
+def _ids(values: list, classes: dict, where: str) -> np.ndarray:
+    """Class ids, int64 [N]."""
+    missing = [row for row, value in enumerate(values) if value is None]
+    if missing:
+        raise ValueError(
+            "Every image needs a label; take those without one (None, -1 or empty) out. "
+            f"Received: {where} with {len(missing)} of {len(values)} without, the first in row {missing[0]}"
+        )
+    ids = {value: number for number, value in enumerate(classes)}
+    unknown = [value for value in values if value not in ids]
+    if unknown:
+        raise ValueError(f"Labels must be classes of train. Received: {where} with {unknown[0]!r}")
+    return np.array([ids[value] for value in values], np.int64)
