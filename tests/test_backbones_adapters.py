@@ -262,33 +262,6 @@ def test_a_missing_library_is_named_with_its_extra(library, monkeypatch):
         backbones.build(f"{library}/resnet_50_imagenet")
 
 
-def folder_of_text(folder):
-    (folder / "config.json").write_text(json.dumps({"class_name": "BertBackbone", "config": {}}))
-
-
-def folder_of_something_else(folder):
-    (folder / "config.json").write_text(json.dumps({"learning_rate": 0.1}))
-
-
-def folder_cut_short(folder):
-    (folder / "config.json").write_text('{"class_name": "ViTBack')
-
-
-@pytest.mark.parametrize(
-    ("fill", "message"),
-    [
-        (lambda folder: None, r"a preset of .*, ViTBackbone.*a folder of one.*Received: .*, a folder without a config"),
-        (folder_of_text, r"a preset of .*, ViTBackbone.*Received: .*, a BertBackbone$"),
-        (folder_of_something_else, r"a preset of .*, ViTBackbone.*Received: .*: Unrecognized format for config\.json"),
-        (folder_cut_short, r"config\.json of a preset must be JSON\. Received: "),
-    ],
-)
-def test_a_folder_that_is_no_preset_is_refused(fill, message, tmp_path):
-    fill(tmp_path)
-    with pytest.raises(ValueError, match=message):
-        backbones.build(f"keras_hub/{tmp_path}")
-
-
 def hub_mit():
     return keras_hub.models.MiTBackbone(
         layerwise_depths=[1, 1],

@@ -1,6 +1,7 @@
 """Nets of keras_hub that have no feature pyramid. Nothing is downloaded: presets are folders of tiny nets."""
 
 import dataclasses
+import json
 
 import keras
 import keras_hub
@@ -229,3 +230,30 @@ def test_an_image_tower_computes_in_half_precision(family, tmp_path):
     assert {layer.compute_dtype for layer in layers_within(half) if layer.weights} == {"bfloat16"}
     np.testing.assert_allclose(outputs(half), outputs(single), atol=0.1)  # of features around 1
     assert keras.backend.standardize_dtype(outputs(half).dtype) == "float32"
+
+
+def folder_of_text(folder):
+    (folder / "config.json").write_text(json.dumps({"class_name": "BertBackbone", "config": {}}))
+
+
+def folder_of_something_else(folder):
+    (folder / "config.json").write_text(json.dumps({"learning_rate": 0.1}))
+
+
+def folder_cut_short(folder):
+    (folder / "config.json").write_text('{"class_name": "ViTBack')
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (lambda folder: None, r"a preset of .*, ViTBackbone.*a folder of one.*Received: .*, a folder without a config"),
+        (folder_of_text, r"a preset of .*, ViTBackbone.*Received: .*, a BertBackbone$"),
+        (folder_of_something_else, r"a preset of .*, ViTBackbone.*Received: .*: Unrecognized format for config\.json"),
+        (folder_cut_short, r"config\.json of a preset must be JSON\. Received: "),
+    ],
+)
+def test_a_folder_that_is_no_preset_is_refused(fill, message, tmp_path):
+    fill(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        backbones.build(f"keras_hub/{tmp_path}")
