@@ -75,6 +75,7 @@ def test_rows_are_the_encoded_bytes_with_their_labels(tmp_path, cache):
     assert [chosen.read(0), chosen.read(1), chosen.names.tolist()] == [png(2), png(7), ["train[2]", "train[7]"]]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(train.read, list(range(10)) * 20)) == [png(number) for number in range(10)] * 20
+    assert train.reader()(np.int64(7)).numpy() == png(7)  # as a training reads it
     again = keras_lt.load(f"hf:{name}", cache).train.examples
     orders = [train.subset(np.array(order)) for order in ([0, 1], [1, 0])]
     assert again.fingerprint() == train.fingerprint()

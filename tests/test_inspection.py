@@ -256,3 +256,11 @@ def test_an_examination_that_is_stopped_goes_on(tmp_path, monkeypatch, reads):
 def test_on_bad_image_is_checked(tmp_path):
     with pytest.raises(ValueError, match="on_bad_image must be one of"):
         screen(long_tailed(files(tmp_path / "i", GOOD)), report=tmp_path / "bad.txt", on_bad_image="ignore")
+
+
+@pytest.mark.parametrize(("brand", "kind"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF")])
+def test_a_phones_photograph_under_a_jpegs_name_is_named_for_what_it_is(tmp_path, brand, kind):
+    contents = {"a.jpg": JPEG, "Über uns.jpg": b"\0\0\0\x18ftyp" + brand + b"\0" * 64}
+    data = long_tailed(files(tmp_path / "images", contents))
+    with pytest.raises(ValueError, match=rf"Über uns.jpg: {kind}, whatever its name ends in.*convert it to JPEG"):
+        screen(data, report=tmp_path / "bad.txt", cache_dir=tmp_path)
