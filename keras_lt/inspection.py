@@ -124,8 +124,8 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
     ]
     if rotated:
         print(
-            f"{len(rotated)} images are to be turned when shown (EXIF orientation). JPEGs are; others are taken as "
-            f"they are stored until `python -m keras_lt.prepare` turns them. The first: {rotated[0]}"
+            f"{len(rotated)} images are to be turned when shown (EXIF orientation), but training takes them as they "
+            f"are stored; `python -m keras_lt.prepare` turns them. The first: {rotated[0]}"
         )
 
 

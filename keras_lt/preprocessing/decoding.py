@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_lt.preprocessing.orientation import orientation_of, stored_window, upright, upright_shape
-
 MOST_PIXELS = 100_000_000  # of one image: 0.3 GB as bytes, 1.2 GB as float32 RGB
 LONGEST = 8  # of a side over the other: what evaluation looks at of an image is cut out before it is resized
 
@@ -58,15 +56,12 @@ def cut_to_ratio(image: tf.Tensor) -> tf.Tensor:
 
 
 def decode(image: tf.Tensor) -> tf.Tensor:
-    """An encoded JPEG, PNG, BMP or GIF (first frame), or uint8 [..., H, W, 1 or 3], as uint8 [..., H, W, 3].
-
-    A JPEG is turned upright, as its EXIF orientation says.
-    """
+    """An encoded JPEG, PNG, BMP or GIF (first frame), or uint8 [..., H, W, 1 or 3], as uint8 [..., H, W, 3]."""
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.string:
-        stored = tf.io.decode_image(image, channels=3, expand_animations=False)
-        stored.set_shape((None, None, 3))
-        return upright(stored, orientation_of(image))
+        image = tf.io.decode_image(image, channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        return image
     return tf.image.grayscale_to_rgb(image) if image.shape[-1] == 1 else image
 
 
@@ -75,15 +70,12 @@ def decode_window(image: tf.Tensor, window: Callable[[tf.Tensor], tf.Tensor]) ->
 
     Args:
       image: as `decode` takes it, without leading axes.
-      window: the upright image's shape, int [3] -> [top, left, height, width], int [4].
+      window: the image's shape, int [3] -> [top, left, height, width], int [4].
     Returns: uint8 [height, width, 3].
     """
 
     def from_jpeg():
-        orientation = orientation_of(image)
-        shape = upright_shape(tf.image.extract_jpeg_shape(image), orientation)
-        stored = stored_window(window(shape), shape, orientation)
-        return upright(tf.image.decode_and_crop_jpeg(image, stored, channels=3), orientation)
+        return tf.image.decode_and_crop_jpeg(image, window(tf.image.extract_jpeg_shape(image)), channels=3)
 
     def from_pixels():
         pixels = decode(image)
