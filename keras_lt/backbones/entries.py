@@ -30,6 +30,7 @@ class BackboneEntry(Entry):
         `parts.BEFORE_POOL` is a net that is a backbone as it is, its last block the sub-model before `pool`. Empty is
         not known: then it is one layer.
       imagenet: whose weights pretrained="imagenet" stands for; empty where none fit.
+      check_imagenet: raises ModuleNotFoundError where these weights are in a package that is not installed.
       imagenet_instead: the name of the like net that published weights fit.
       can_branch: whether its last block can be there several times, for several branches or experts.
     """
@@ -38,6 +39,7 @@ class BackboneEntry(Entry):
     pooling: str = "average"
     last_block: str | Callable[[keras.Model], keras.KerasTensor] = ""
     imagenet: str = ""
+    check_imagenet: Callable[[], object] = lambda: None
     imagenet_instead: str = ""
     can_branch: bool = False
 
@@ -71,7 +73,7 @@ class BackboneEntry(Entry):
         return self
 
     def check_weights(self, pretrained: str) -> None:
-        """Raises ValueError where there are no such weights for it."""
+        """Raises ValueError or ModuleNotFoundError where there are no such weights for it."""
         if pretrained == "imagenet" and not self.imagenet:
             other = self.imagenet_instead
             instead = f"; use --backbone={other} --pretrained=imagenet" if other else ""
@@ -79,7 +81,9 @@ class BackboneEntry(Entry):
                 f"pretrained must be empty or a file for {self.label}: no published weights fit it{instead}. "
                 "Received: pretrained=imagenet"
             )
-        if pretrained not in ("", "imagenet") and not expanded(pretrained).is_file():
+        if pretrained == "imagenet":
+            self.check_imagenet()
+        elif pretrained and not expanded(pretrained).is_file():
             raise ValueError(f"pretrained must be 'imagenet' or a weights file. Not found: {pretrained}")
 
     def check_last_block(self) -> None:
