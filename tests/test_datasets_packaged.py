@@ -80,3 +80,21 @@ def test_a_list_of_something_else_is_refused(tmp_path, line, message):
 def test_a_folder_without_the_list_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"reads labels\.csv and images/.*Not found: .*labels\.csv"):
         datasets.load("elpv", str(tmp_path))
+
+
+def test_the_same_photographs_in_folders_are_the_same_data(cells, tmp_path):
+    """So flags/own_images.cfg gives the numbers of flags/elpv.cfg: draws and views go by positions, not by names."""
+    data = datasets.load("elpv", str(cells))
+    for name, split in data.splits.items():
+        for row, label in enumerate(split.labels):
+            path = tmp_path / name / data.class_names[label] / split.names[row].rpartition("/")[2]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(split.read(row))
+    folders = datasets.load("folder", str(tmp_path))
+    assert folders.class_names == data.class_names
+    for ours, theirs in zip(folders.splits.values(), data.splits.values(), strict=True):
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert [ours.read(row) for row in range(len(ours))] == [theirs.read(row) for row in range(len(theirs))]
+    for fact in ("mean", "std", "augmentation", "image_size", "crop_fraction", "many_above", "few_below"):
+        assert getattr(folders, fact) == getattr(data, fact), fact
+    np.testing.assert_array_equal(folders.listed_counts, data.listed_counts)
