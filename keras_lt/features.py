@@ -40,7 +40,6 @@ from keras_lt.work_folder import FEATURE_FILES
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
 SAVE_SECONDS = 5.0  # of extraction that a kill may cost
-
 fold_in = tf.random.experimental.stateless_fold_in
 
 
@@ -127,7 +126,6 @@ class FeatureSet:
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
         views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.micro_batch)
-        # `rebatch` forgets how many there are.
         return self._gather(tf.data.Dataset.zip(rows, own_rows(views, **share)).apply(as_many_as(rows)), weights)
 
     def evaluation_batches(self, *, batch_size: int, **share: int) -> tf.data.Dataset:
