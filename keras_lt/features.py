@@ -21,6 +21,7 @@ from keras_lt.datasets.examples import ArrayRows, first_not_finite
 from keras_lt.datasets.long_tailed import OPEN
 from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
 from keras_lt.input_pipeline import (
+    as_many_as,
     evaluation_batches,
     evaluation_rows,
     own_rows,
@@ -39,7 +40,6 @@ from keras_lt.work_folder import FEATURE_FILES
 FEATURE_DTYPES = ("float32", "float16")
 CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
 SAVE_SECONDS = 5.0  # of extraction that a kill may cost
-
 fold_in = tf.random.experimental.stateless_fold_in
 
 
@@ -126,7 +126,7 @@ class FeatureSet:
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
         views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.micro_batch)
-        return self._gather(tf.data.Dataset.zip(rows, own_rows(views, **share)), weights)
+        return self._gather(tf.data.Dataset.zip(rows, own_rows(views, **share)).apply(as_many_as(rows)), weights)
 
     def evaluation_batches(self, *, batch_size: int, **share: int) -> tf.data.Dataset:
         """Every row once, in order: (features [B, D], labels [B]); the share is as of `input_pipeline`'s images."""

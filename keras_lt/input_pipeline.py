@@ -233,7 +233,7 @@ def own_rows(batches: tf.data.Dataset, *, worker: int, workers: int) -> tf.data.
 
 
 def as_many_as(batches: tf.data.Dataset) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-    """Says of a dataset, by `apply`, that it has as many elements as another: `unbatch` forgets it."""
+    """Says of a dataset, by `apply`, that it has as many elements as another, which `unbatch` and `rebatch` forget."""
     return tf.data.experimental.assert_cardinality(int(batches.cardinality()))
 
 

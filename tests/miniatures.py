@@ -109,6 +109,30 @@ def arrays(folder):
         np.savez(folder / split, images=np.stack(images), labels=labels)
 
 
+def folder(folder):
+    """The user's own: split as they are, a folder per class."""
+    for split, counts in {"train": TRAIN, "val": VAL, "test": TEST}.items():
+        for label, count in enumerate(counts):
+            for i in range(count):
+                write_jpeg(folder / split / f"kind {label}" / f"{split}{i}.jpg", label, seed=10 * label + i)
+
+
+ELPV_COUNTS = (60, 36, 34, 40, 32, 31, 31, 33)  # images per class, thirty of which are val and test
+
+
+def elpv(folder):
+    """Grey PNGs of 8 x 8 pixels, and a list of them whose lines are in no order."""
+    (folder / "images").mkdir()
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(8), ELPV_COUNTS))
+    lines = []
+    for i, label in enumerate(labels):
+        image = pixels(label % 4, height=8, width=8, seed=i)[..., :1]
+        (folder / f"images/cell{i:04}.png").write_bytes(tf.io.encode_png(image).numpy())
+        probability = ("0.0", "0.3333333333333333", "0.6666666666666666", "1.0")[label % 4]
+        lines.append(f"images/cell{i:04}.png  {probability} {'mono' if label < 4 else 'poly'}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
 LAYOUTS = {
     "places_lt": places_lt,
     "imagenet_lt": imagenet_lt,
@@ -116,5 +140,7 @@ LAYOUTS = {
     "cifar10_lt": cifar10,
     "cifar100_lt": cifar100,
     "arrays": arrays,
+    "folder": folder,
+    "elpv": elpv,
     "fashion_lt": lambda folder: None,  # it ships with the package
 }

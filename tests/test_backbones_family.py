@@ -89,6 +89,7 @@ MEMBERS = {
     "resnet10": (lambda folder: "resnet10", 512, True),
     "resnet32": (lambda folder: "resnet32", 64, True),
     "tiny": (lambda folder: "tiny", 4, True),
+    "efficientnet_lite0": (lambda folder: "efficientnet_lite0", 1280, True),
     "application": (lambda folder: "keras_applications/ResNet50", 2048, True),
     "preset": (preset, 128, True),
     "functional": (lambda folder: functional(), 6, False),
@@ -172,7 +173,7 @@ def test_a_member_has_a_feature_map_where_it_pools_one(member):
             backbones.feature_map(model)
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, *backbones.APPLICATIONS])
+@pytest.mark.parametrize("name", [*BACKBONES, *backbones.EFFICIENTNET_LITE, *backbones.APPLICATIONS])
 def test_the_facts_of_named_nets(name):
     """Without building any: some are large."""
     entry = backbones.find(name)
@@ -180,12 +181,12 @@ def test_the_facts_of_named_nets(name):
     assert entry.label != name
     assert entry.last_block
     assert backbones.find(entry) is entry
-    assert bool(entry.imagenet) == (name in backbones.APPLICATIONS)
+    assert bool(entry.imagenet) == (name not in BACKBONES)
     assert entry.can_branch == (name in BACKBONES)
     assert (entry.normalization is None) == (name in BACKBONES)
     entry.check_last_block()
     backbones.check(name)
-    if entry.imagenet:
+    if name in backbones.APPLICATIONS:
         backbones.check(name, pretrained="imagenet")
 
 

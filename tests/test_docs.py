@@ -28,6 +28,7 @@ FAMILIES = [
     ("classifiers/__init__.py", "CLASSIFIERS"),
     ("methods/__init__.py", "METHODS"),
     ("backbones/__init__.py", "BACKBONES"),
+    ("backbones/efficientnet_lite.py", "EFFICIENTNET_LITE"),
     ("resampling/lists.py", "RESAMPLING"),
 ]
 

@@ -338,3 +338,17 @@ def test_training_rows_keep_their_labels_and_follow_the_sampler():
 def test_evaluation_rows_come_once_and_in_order():
     batches = FeatureSet(np.arange(5, dtype=np.float32)[:, None], np.arange(5)).evaluation_batches(batch_size=2)
     assert [y.numpy().tolist() for _, y in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_views_are_drawn_with_class_weights():
+    """A class of four weighs twice what one of eight does."""
+    labels = np.repeat([0, 1], [4, 8])
+    features = np.zeros((12, 3), np.float32)
+    views = np.stack([features + 1, features + 2], axis=1)
+    recipe = Recipe(epochs=1, batch_size=6, class_weights="inverse_frequency")
+    batches = FeatureSet(features, labels, views).training_batches(recipe, class_counts=np.array([4, 8]), seed=0)
+    drawn = list(batches.take(2).as_numpy_iterator())
+    assert len(drawn) == 2
+    for batch, ids, weights in drawn:
+        assert set(batch.ravel()) <= {1, 2}
+        np.testing.assert_allclose(weights / weights[ids.argmax()], np.where(ids == 0, 2, 1), rtol=1e-6)

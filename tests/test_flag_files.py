@@ -34,7 +34,7 @@ def test_a_flag_file_is_a_run_shows_its_command_and_says_its_evidence(path):
 
 @every_flag_file
 def test_its_backbone_builds(path):
-    widths = {"resnet8": 128, "resnet10": 512, "resnet32": 64}
+    widths = {"resnet8": 128, "resnet10": 512, "resnet32": 64, "efficientnet_lite0": 1280}
     backbone = read_flag_file(path).backbone
     assert features_of(backbone) == (2, widths.get(backbone, 2048))
 
@@ -77,7 +77,8 @@ def run_miniature(path, tmp_path, **changes):
 
 @pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
 @pytest.mark.parametrize(
-    "name", ["imagenet_lt", "places_lt", "inaturalist18", "cifar10_lt", "cifar100_lt", "glyphs_lt"]
+    "name",
+    ["imagenet_lt", "places_lt", "inaturalist18", "cifar10_lt", "cifar100_lt", "glyphs_lt"],
 )
 def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
     """With the file's own sampler, loss, trained parts and schedule; only sizes are overridden, the net's included."""
@@ -88,6 +89,16 @@ def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
         assert 0 <= row["test"]["all"] <= 1
     assert results["stage_one"]["epochs"] == 1
     assert np.isfinite(results["stage_one"]["images_per_second"])
+
+
+def test_own_images_run_on_views_of_their_features_and_the_card_says_their_licence(tmp_path):
+    """By flags/elpv.cfg, which includes own_images.cfg; MARC draws views with class weights."""
+    path = FLAG_FILES[0].parent / "elpv.cfg"
+    results = run_miniature(path, tmp_path, backbone="tiny", classifiers=["joint", "marc"])
+    assert list(results["classifiers"]) == ["joint", "marc"]
+    assert (tmp_path / "run/features/train-views/features.npy").exists()
+    [card] = (tmp_path / "run/export").glob("*/*/README.md")
+    assert "CC-BY-NC-SA 4.0" in card.read_text()
 
 
 @pytest.mark.filterwarnings("ignore:The lists of:UserWarning")

@@ -1,7 +1,7 @@
 """Backbones: images [B,H,W,3] -> features [B,D], and what else has to be known of them.
 
-One family: the reference's nets and the small ones in `BACKBONES`, those of `keras.applications` in `APPLICATIONS`, the
-presets of keras_hub and keras_cv, and any `keras.Model`. `find` gives the entry of each.
+One family: the reference's nets and the small ones in `BACKBONES`, `EFFICIENTNET_LITE`, those of `keras.applications`
+in `APPLICATIONS`, the presets of keras_hub and keras_cv, and any `keras.Model`. `find` gives the entry of each.
 """
 
 import functools
@@ -10,7 +10,7 @@ import keras
 
 from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.cifar_resnet import cifar_resnet
-from keras_lt.backbones.efficientnet_lite import efficientnet_lite_entry
+from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization, Resizing
 from keras_lt.backbones.own_models import of_model
@@ -26,6 +26,7 @@ __all__ = [
     "BEFORE_POOL",
     "BYTES",
     "CAFFE",
+    "EFFICIENTNET_LITE",
     "NAMES",
     "SYMMETRIC",
     "TORCH",
@@ -69,12 +70,9 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnext152": _own(_resnext, (3, 8, 36, 3), label="ResNeXt-152"),
     "resnet32": _own(cifar_resnet, 32, label="ResNet-32"),
     "resnet8": _own(_small, label="ResNet-8"),
-    "efficientnet_lite0": efficientnet_lite_entry(0, width=1.0, depth=1.0),
-    "efficientnet_lite1": efficientnet_lite_entry(1, width=1.0, depth=1.1),
-    "efficientnet_lite2": efficientnet_lite_entry(2, width=1.1, depth=1.2),
 }
 
-NAMES = (*BACKBONES, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")
+NAMES = (*BACKBONES, *EFFICIENTNET_LITE, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")
 
 
 def find(backbone: Backbone) -> BackboneEntry:
@@ -89,7 +87,8 @@ def find(backbone: Backbone) -> BackboneEntry:
         return backbone
     if isinstance(backbone, keras.Model):
         return of_model(backbone)
-    entry = BACKBONES.get(backbone) or APPLICATIONS.get(backbone) or find_preset(backbone)
+    named = (family[backbone] for family in (BACKBONES, EFFICIENTNET_LITE, APPLICATIONS) if backbone in family)
+    entry = next(named, None) or find_preset(backbone)
     if entry is None:
         raise ValueError(f"backbone must be one of {', '.join(NAMES)}, or a Keras model. Received: backbone={backbone}")
     return entry
@@ -102,7 +101,7 @@ def build(backbone: Backbone, *, image_size: int | None = None, pretrained: str 
       backbone: as `find` takes it.
       image_size: side of the square images in pixels; None takes any size.
       pretrained: a `.weights.h5` or `.keras` file of that net (for an adapted net: what was saved of it without its
-        top), or for adapted nets "imagenet", which their library downloads; empty for none.
+        top), or for adapted nets "imagenet", which their library downloads or a package has; empty for none.
     """
     return find(backbone)(image_size=image_size, pretrained=pretrained)
 

@@ -111,10 +111,13 @@ class RunConfig(_RecipeFlags):
     backbone: str = _network(
         "resnet8",
         "Network from images to features: "
-        f"{_listed('backbones/__init__.py', 'BACKBONES')}, keras_applications/<net>, keras_hub/<preset>, "
-        "such as keras_hub/dinov2_small, keras_cv/<class or preset>.",
+        f"{_listed('backbones/__init__.py', 'BACKBONES')}, "
+        f"{_listed('backbones/efficientnet_lite.py', 'EFFICIENTNET_LITE')}, keras_applications/<net>, "
+        "keras_hub/<preset>, such as keras_hub/dinov2_small, keras_cv/<class or preset>.",
     )
-    pretrained: str = _network("", "Initial weights: imagenet (or a preset's own), or a file; empty is random.")
+    pretrained: str = _network(
+        "", "Initial weights: imagenet (a preset's own, or an installed package's), or a file; empty is random."
+    )
     image_size: int = _network(
         0, "Side of the network's input in pixels; 0 is the net's own where it takes one only, else the data set's."
     )

@@ -5,6 +5,7 @@ from keras_lt.datasets.feature_arrays import FEATURES_READ, features
 from keras_lt.datasets.hugging_face import hugging_face
 from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
 from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists
+from keras_lt.datasets.packaged import ELPV_READS, elpv
 from keras_lt.datasets.pixel_arrays import ARRAYS_READS, arrays, fashion_lt
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.datasets.profiles import PROFILES
@@ -44,6 +45,7 @@ DATASETS: dict[str, SourceEntry] = {
         fashion_mnist_lt, label="Fashion-MNIST-LT", reads="the four idx files", needs_folder=False
     ),
     "mnist_lt": SourceEntry(mnist_lt, label="MNIST-LT", reads="the four idx files", needs_folder=False),
+    "elpv": SourceEntry(elpv, label="ELPV", reads=ELPV_READS, needs_folder=False),
     "folder": SourceEntry(folder, reads=FOLDER_READS, reads_all=True),
     "lists": SourceEntry(lists, reads="train.txt, test.txt and optionally val.txt, of `relative/path label` lines,"),
     "csv": SourceEntry(csv, reads="train.csv, test.csv and optionally val.csv, of `path,label`, or one images.csv"),
