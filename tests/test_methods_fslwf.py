@@ -345,6 +345,10 @@ def test_what_its_two_stages_do_not_have_is_refused(study):
         learn_representation(study[1], hooks=METHODS["fslwf"](), stage_one="features", train_parts="classifier")
     with pytest.raises(ValueError, match=r"method=fslwf has .* Received: loss=sigmoid"):
         learn(study, None, loss="sigmoid")
+    with pytest.raises(
+        ValueError, match=r"method=fslwf has accumulate_steps=1 and no other.* Received: accumulate_steps=2"
+    ):
+        learn(study, None, accumulate_steps=2)
 
 
 def test_a_head_of_another_kind_is_refused(data, representation, features):

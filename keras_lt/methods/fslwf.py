@@ -250,6 +250,7 @@ def learn_classifier(
     """
     base = base_classes(data)
     check_own_classifier("fslwf", recipe)
+    hooks().check(accumulate_steps=recipe.accumulate_steps)
     if not isinstance(representation.head, CosineHead):
         raise ValueError(
             "method=fslwf needs a representation that it has learned itself. "
