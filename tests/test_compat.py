@@ -18,6 +18,7 @@ PYTHONS_OWN = {
     "_replace",
     "_asdict",
     *dir(type),
+    *dir(Exception),
     "__version__",
     "__file__",
     "__context__",
