@@ -12,7 +12,15 @@ _OF_A_PART = (
     *("model.keras", "backbone.keras", "preprocessing.json", "history.csv", "scores.json", "predictions.npz"),
     *("bad_batch.npz", "checkpoints/epoch-*.npz", "events/*/events.out.tfevents.*"),
 )
-_PLOTS = ("class_accuracy", "class_counts", "group_accuracy", "reliability", "tau_curve_*", "weight_norms")
+_PLOTS = (
+    "class_accuracy",
+    "class_counts",
+    "group_accuracy",
+    "reliability",
+    "tau_curve_*",
+    "test_distributions",
+    "weight_norms",
+)
 FEATURE_FILES = ("features.npy", "manifest.json")
 SAVED_MODEL_FILES = (
     *("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "README.md", "made_by.json"),
