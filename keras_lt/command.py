@@ -127,6 +127,4 @@ def launch(main: Callable[[], None]):
         except KeyboardInterrupt:
             sys.exit("\nStopped. The same command resumes from the last finished part or epoch.")
 
-    with plain_errors():
-        arguments = with_flag_files(sys.argv[1:])
-    app.run(run, argv=[sys.argv[0], *arguments])
+    app.run(run, argv=sys.argv[:1])  # absl's own start; the flags are as `config.answer` has read them

@@ -134,6 +134,6 @@ class DataOfRun(WorkFolder):
 def _check_classes(run: DataOfRun, data: LongTailed):
     """Raises ValueError where a run of version 0.1, of which nothing else is known, has other classes."""
     for name in run.finished_classifiers[:1]:
-        classes = len(run.outcome(name)["per_class"])
+        classes = len(files.read_json(run.outcome_file(name))["per_class"])
         if classes != len(data.class_names):
             raise ValueError(other_data(run.folder, [f"{len(data.class_names)} classes, {classes} there"], grew=False))

@@ -43,7 +43,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent
     from keras_lt.run import Run, source_prior
-    from keras_lt.serving import estimate_prior, logit_offset, read_prior
+    from keras_lt.serving import PriorEstimate, estimate_prior, logit_offset, read_prior
 
 EM = "em"  # --target_prior, estimated from the images
 BOOTSTRAP_ROUNDS = 50
@@ -178,29 +178,22 @@ def mover(
     if not options.target_prior and not options.calibrate:
         return lambda model: model
     data = of_run.data
-    groups, classes = data.groups, len(data.class_names)
+    classes = len(data.class_names)
     known = None if options.target_prior == EM else read_prior(options.target_prior, data.class_counts)
     logit_offset(known, classes=classes)  # refuses one that does not fit
+    # By them the split is a sample of the class distribution that it is tested under.
+    weights = (
+        None if tested is None else (tested / np.maximum(np.bincount(split.labels, minlength=classes), 1))[split.labels]
+    )
 
     def moved(model: ScoredModel) -> ScoredModel:
         temperature = of_run.temperature(model.name)
         source = source_prior(model.name, of_run.config, data.class_counts)
         target = known
         if options.target_prior == EM:
-            weights = None if tested is None else (tested / np.maximum(np.bincount(split.labels, minlength=classes), 1))
             posteriors = np.concatenate([np.asarray(chunk) / temperature for chunk in model.logits(split)])
-            estimate = estimate_prior(
-                posteriors,
-                source,
-                weights=None if weights is None else weights[split.labels],
-                rounds=BOOTSTRAP_ROUNDS,
-            )
-            shares = {name: estimate.share(of) for name, of in groups.items() if of.any()}
-            said = (
-                f"{name} {100 * s:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-                for name, (s, low, high) in shares.items()
-            )
-            print(f"Class distribution by expectation-maximisation: {', '.join(said)}")
+            estimate = estimate_prior(posteriors, source, weights=weights, rounds=BOOTSTRAP_ROUNDS)
+            say_estimate(estimate, data.groups)
             target = estimate.prior
         offset = logit_offset(target, source, classes=classes)
         return dataclasses.replace(
@@ -209,6 +202,16 @@ def mover(
         )
 
     return moved
+
+
+def say_estimate(estimate: PriorEstimate, groups: ShotGroups):
+    """Prints the share of each group of classes, with its interval."""
+    shares = {name: estimate.share(of) for name, of in groups.items() if of.any()}
+    said = (
+        f"{name} {100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        for name, (share, low, high) in shares.items()
+    )
+    print(f"Class distribution by expectation-maximisation: {', '.join(said)}")
 
 
 def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_set: Split | None) -> Scores:
