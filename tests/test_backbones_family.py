@@ -11,6 +11,7 @@ from keras_lt import backbones
 from keras_lt.backbones import BACKBONES, BEFORE_POOL, BackboneEntry, of_model
 from keras_lt.methods.oltr import with_attention
 from keras_lt.stages.classifier import copy_of
+from tests.journeys import saved_and_exported
 from tests.tiny_backbone import tiny
 
 SIZE = 32
@@ -230,20 +231,7 @@ def test_a_model_of_ones_own_goes_from_training_to_export(make, data, tmp_path):
     assert given.name == name
     for weight, old in zip(given.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), old)
-    learned.save(tmp_path)
-    loaded = keras_lt.Representation.load(tmp_path)
-    features = {
-        split: keras_lt.extract_features(loaded.backbone, data.splits[split], loaded.preprocessing)
-        for split in ("train", "val", "test")
-    }
-    classifier = keras_lt.learn_classifier("tau_norm", loaded, data, features=features, recipe=recipe)
-    path = keras_lt.export_saved_model(
-        classifier.backbone,
-        tmp_path / "export",
-        classifier=classifier.model,
-        class_names=data.class_names,
-        **loaded.preprocessing.evaluation_settings(),
-    )
+    _, features, classifier, path = saved_and_exported(learned, data, recipe, tmp_path)
     images = np.repeat(np.asarray(data.test.images), 3, axis=-1)
     served = tf.saved_model.load(path).signatures["images"](images=tf.constant(images))["logits"]
     np.testing.assert_allclose(served, classifier.model(features["test"].features), rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.stages import make_preprocessing
 from keras_lt.stages.fitting import save_model
 from tests import tiny_presets
+from tests.journeys import saved_and_exported
 
 SIZE = 32
 IMAGES = np.random.default_rng(0).standard_normal((2, SIZE, SIZE, 3)).astype(np.float32)
@@ -168,22 +169,9 @@ def test_a_net_of_tokens_goes_from_training_to_export(family, trained, wide, tmp
     learned = keras_lt.learn_representation(data, recipe=recipe, **options)
     images = np.asarray(data.test.images)
     seen = learned.preprocessing.evaluate(images)
-    learned.save(tmp_path / "run")
-    loaded = keras_lt.Representation.load(tmp_path / "run")
+    loaded, features, classifier, path = saved_and_exported(learned, data, recipe, tmp_path)
     assert loaded.preprocessing == learned.preprocessing
-    features = {
-        split: keras_lt.extract_features(loaded.backbone, data.splits[split], loaded.preprocessing)
-        for split in ("train", "val", "test")
-    }
     np.testing.assert_allclose(features["test"].features, learned.backbone(seen), rtol=1e-4, atol=1e-5)
-    classifier = keras_lt.learn_classifier("tau_norm", loaded, data, features=features, recipe=recipe)
-    path = keras_lt.export_saved_model(
-        classifier.backbone,
-        tmp_path / "export",
-        classifier=classifier.model,
-        class_names=data.class_names,
-        **loaded.preprocessing.evaluation_settings(),
-    )
     served = tf.saved_model.load(path).signatures
     logits = np.asarray(classifier.model(features["test"].features))
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
