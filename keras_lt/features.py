@@ -225,7 +225,9 @@ def extract_features(
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
-    chunks = (np.asarray(features[start : start + CHUNK], np.float32) for start in range(0, len(features), CHUNK))
+    chunks = (
+        np.asarray(features[start : start + CHUNK], np.float32) for start in range(0, max(len(features), 1), CHUNK)
+    )
     predictions = [keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1)) for chunk in chunks]
     return np.concatenate(predictions).astype(np.int64)
 

@@ -11,7 +11,7 @@ from keras_lt.datasets import Split
 from keras_lt.datasets.examples import on_host
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
-from keras_lt.resampling import sample_indices
+from keras_lt.resampling import epoch_indices, sample_indices
 from keras_lt.samplers import probability_table
 
 fold_in = tf.random.experimental.stateless_fold_in
@@ -40,15 +40,33 @@ def training_indices(
     """
     return sample_indices(
         labels,
-        probability_table(recipe.sampler, class_counts, recipe.epochs),
-        num_samples=recipe.steps(len(labels)) * recipe.batch_size,
+        **_draws(labels, recipe, class_counts),
         seed=seed,
-        engine=recipe.sampler_entry.engine if recipe.engine == "auto" else recipe.engine,
         start=start_step * recipe.batch_size,
         batch_size=recipe.micro_batch,
         worker=worker,
         workers=workers,
     )
+
+
+def epoch_rows(
+    labels: np.ndarray, recipe: Recipe, *, class_counts: np.ndarray, seed: int
+) -> Callable[[int], np.ndarray]:
+    """The draws of `training_indices` without a pipeline: epoch, from 0 -> rows of its S updates, int64 [S, B].
+
+    Args: as there.
+    """
+    indices = epoch_indices(labels, **_draws(labels, recipe, class_counts), seed=seed)
+    return lambda epoch: indices(epoch).reshape(-1, recipe.batch_size)
+
+
+def _draws(labels: np.ndarray, recipe: Recipe, class_counts: np.ndarray) -> dict:
+    """The recipe, as arguments of what draws by it."""
+    return {
+        "probabilities": probability_table(recipe.sampler, class_counts, recipe.epochs),
+        "num_samples": recipe.steps(len(labels)) * recipe.batch_size,
+        "engine": recipe.sampler_entry.engine if recipe.engine == "auto" else recipe.engine,
+    }
 
 
 def training_batches(

@@ -1,6 +1,7 @@
 """Example indices drawn by class probability, as a `tf.data` stream: for data with random access."""
 
 import numbers
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -76,9 +77,7 @@ def sample_indices(
             raise ValueError(f"start must be at most {total}, the stream's length. Received: start={start}")
         epochs, length = tf.data.Dataset.range(first_epoch, len(probabilities)), total - start
 
-    with tf.device("CPU:0"):  # tf.data runs there; on an accelerator its constants would be copied back and forth
-        by_class = plans.ExamplesByClass(labels, probabilities.shape[-1])
-        plan = plans.ENGINES[engine](by_class, probabilities, num_samples=num_samples, seed=seed)
+    plan = _plan(labels, probabilities, num_samples=num_samples, seed=seed, engine=engine)
 
     @tf.autograph.experimental.do_not_convert  # plans are pure TensorFlow, and converting takes longer than planning
     def rest_of_epoch(epoch: tf.Tensor) -> tf.Tensor:
@@ -89,6 +88,29 @@ def sample_indices(
         stream = vectors.unbatch().apply(tf.data.experimental.assert_cardinality(length))
         return stream if workers == 1 else stream.shard(workers, worker)
     return _own_batches(vectors, length, batch_size, worker=worker, workers=workers)
+
+
+def epoch_indices(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, num_samples: int, seed: int, engine: str = "weighted"
+) -> Callable[[int], np.ndarray]:
+    """The draws of `sample_indices` an epoch at a time, without a stream: epoch, from 0 -> indices, [num_samples].
+
+    Args: as there.
+    """
+    plan = _plan(*checked_classes(labels, probabilities), num_samples=num_samples, seed=seed, engine=engine)
+
+    def draws(epoch: int) -> np.ndarray:
+        with tf.device("CPU:0"):
+            return plan(tf.constant(epoch, tf.int64)).numpy()
+
+    return draws
+
+
+def _plan(labels: np.ndarray, probabilities: np.ndarray, *, num_samples: int, seed: int, engine: str) -> plans.Plan:
+    """What an engine draws in an epoch."""
+    with tf.device("CPU:0"):  # tf.data runs there; on an accelerator its constants would be copied back and forth
+        by_class = plans.ExamplesByClass(labels, probabilities.shape[-1])
+        return plans.ENGINES[engine](by_class, probabilities, num_samples=num_samples, seed=seed)
 
 
 def _own_batches(

@@ -19,7 +19,7 @@ from keras_lt.stages.checks import (
     head_entry,
     trains_on_images,
 )
-from keras_lt.stages.classifier import Classifier, copy_of, join, learn_classifier, load_classifier
+from keras_lt.stages.classifier import Classifier, chooses, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -55,6 +55,7 @@ __all__ = [
     "check_stage_one",
     "check_stage_two",
     "check_start",
+    "chooses",
     "classifier_entry",
     "copy_of",
     "fit",

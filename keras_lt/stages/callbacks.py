@@ -101,11 +101,16 @@ class FiniteLoss(keras.callbacks.Callback):
             with atomic(path) as scratch, scratch.open("wb") as file:
                 np.savez(file, **_arrays(batch_parts))
             kept = f" The batch is kept in {path}."
-        raise FloatingPointError(
-            f"The loss is {logs['loss']} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate "
-            f"{float(self.model.optimizer.learning_rate):g}: lower the learning rate, or clip gradients by "
-            f"clip_norm.{kept}"
-        )
+        rate = float(self.model.optimizer.learning_rate)
+        raise no_number(logs["loss"], epoch=self._epoch, batch=batch, rate=rate, kept=kept)
+
+
+def no_number(loss: float, *, epoch: int, batch: int, rate: float, kept: str = "") -> FloatingPointError:
+    """The error of a loss that is no longer a number; epoch and batch count from 0."""
+    return FloatingPointError(
+        f"The loss is {loss} in epoch {epoch + 1}, batch {batch + 1}, at learning rate {rate:g}: "
+        f"lower the learning rate, or clip gradients by clip_norm.{kept}"
+    )
 
 
 def _arrays(batch: tuple) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
 from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
 from keras_lt.stages.representation import Representation, train_only
 
 
@@ -103,14 +104,17 @@ def learn_classifier(
     Features alone will do, of whatever network, where a classifier trains nothing else:
 
     >>> crt = keras_lt.learn_classifier("crt:epochs=1", features={split: features[split] for split in ("train", "val")})
-    4/4 - ...
+
+    Those in memory are trained on without a word, an epoch in one call; with `folder`, or features of another kind, by
+    `model.fit`.
 
     Args:
       name: in `classifiers.CLASSIFIERS`, such as "lws", with parameters: its own, or fields of the recipe, such as
         "lws:epochs=5".
       representation: stage one's; None where the features are somebody else's.
       data: the data set that the representation was learned on.
-      features: of "train", "val" and `tau_split`; with a representation they are extracted here where None.
+      features: of "train", "val" and `tau_split`; with a representation they are extracted here where None. In memory,
+        those of "train" will do where nothing is to be chosen: the last epoch is then kept, and the accuracies are NaN.
       head: stage one's classifier, for those that start from it, features [B, D] -> logits [B, C]; None is the
         representation's.
       groups: the classes' groups, by which accuracies are reported; None is the data set's, or that of the training
@@ -141,17 +145,23 @@ def learn_classifier(
             for split in dict.fromkeys(("train", "val", tau_split))
         }
     strategy = strategy or make_strategy()
+    alone = "train" in features and "val" not in features and tau_split == "val" and not on_images
+    alone = alone and trains_in_memory(features["train"], recipe, strategy=strategy, folder=folder)
+    if alone:
+        features = {**features, "val": FeatureSet(features["train"].features[:0], features["train"].labels[:0])}
     head, groups = _start(
         name,
         entry,
         features,
-        splits=("train", "val", tau_split if entry.tau_split else "val"),
+        splits=("train",) if alone else ("train", "val", tau_split if entry.tau_split else "val"),
         head=head,
         representation=representation,
         groups=groups if groups is not None or data is None else data.groups,
     )
     with strategy.scope():
         options = entry(head, seed=seed)
+    if alone and chooses(options):
+        raise ValueError(f"{name} is chosen on val: features must be of train, val. Received: train alone")
     tried = []
     for number, (choices, layer) in enumerate(options):
         backbone, val = _fitted(
@@ -179,6 +189,11 @@ def learn_classifier(
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
+
+
+def chooses(options: list[tuple[list[dict] | Generator, keras.layers.Layer]]) -> bool:
+    """Whether one of several is to be chosen, of what a classifier's entry gives."""
+    return len(options) > 1 or not isinstance(options[0][0], list) or len(options[0][0]) > 1
 
 
 def _best(tried: list[tuple], preferred: Mapping[str, object] | None, examples: int) -> tuple:
@@ -231,6 +246,8 @@ def _fitted(
     groups: ShotGroups,
     train_parts: str,
     batch_norm: str,
+    strategy: Strategy,
+    folder: pathlib.Path | None,
     **training,
 ) -> tuple[keras.Model | None, FeatureSet]:
     """Fits what is to be fitted of a layer; returns the backbone that then belongs to it, and its features of val.
@@ -240,17 +257,20 @@ def _fitted(
     """
     backbone = None if representation is None else representation.backbone
     training["multipliers"] = getattr(layer, "multipliers", None)
-    training["callbacks"] = [AfterEpoch()] if hasattr(layer, "after_epoch") else []
+    where = {"strategy": strategy, "folder": folder}
+    options = {"callbacks": [AfterEpoch()] if hasattr(layer, "after_epoch") else [], **training, **where}
     if hasattr(layer, "adapt"):
         layer.adapt(features["train"].features, features["train"].labels)
     if layer.trainable_weights and train_parts:
-        own = _fit_on_images(layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **training)
+        own = _fit_on_images(layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **options)
         if own is not backbone:
             return own, extract_features(own, data.val, representation.preprocessing)
+    elif layer.trainable_weights and trains_in_memory(features["train"], training["recipe"], **where):
+        fit_in_memory(layer, features, chosen_by=CHOSEN_BY, groups=groups, **training)
     elif layer.trainable_weights:
-        with training["strategy"].scope():
+        with strategy.scope():
             model = on_features(layer, features["train"].width)
-        fit_on_features(model, features, groups=groups, **training)
+        fit_on_features(model, features, groups=groups, **options)
     return backbone, features["val"]
 
 
