@@ -45,9 +45,14 @@ class EpochCheckpoints(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> int:
         """Puts the newest readable checkpoint into the compiled model; returns the epochs that it has behind it.
 
+        The optimizer has its variables afterwards, checkpoint or not: Keras would make them in the graph of the first
+        step, and then trace that again.
+
         Raises:
           OSError: it is one of another model or optimizer.
         """
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         for path in reversed(self._saved()):
             try:
                 with np.load(path) as state:
@@ -116,8 +121,6 @@ def _restore(model: keras.Model, state: Mapping[str, np.ndarray], *, of: object 
       OSError: they are not those of the model and its optimizer.
     """
     optimizer = model.optimizer
-    if not optimizer.built:  # one that scales the loss would make its variables twice
-        optimizer.build(model.trainable_variables)
     variables = [*model.variables, *optimizer.variables]
     values = [state[f"model{i}"] for i in range(_count(state, "model"))]
     own = [state[f"optimizer{i}"] for i in range(_count(state, "optimizer"))]

@@ -200,7 +200,7 @@ def extract_features(
     if given is not None:
         return FeatureSet(given, split.labels)
     size, width = preprocessing.image_size, backbone.output_shape[-1]
-    compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
+    compiled = functools.partial(_compiled, backbone, size)  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
         folder = expanded(folder)
@@ -235,6 +235,7 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
+@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other
 def _compiled(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
     """The backbone as a compiled function, images [B, size, size, 3] -> features float32 [B, D]."""
     if keras.backend.backend() != "tensorflow":

@@ -19,7 +19,15 @@ from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
-from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.fitting import (
+    CHOSEN_BY,
+    ThroughFrozen,
+    fit_on_features,
+    fit_on_images,
+    frozen,
+    on_features,
+    save_model,
+)
 from keras_lt.stages.representation import Representation, train_only
 
 
@@ -244,36 +252,34 @@ def _fitted(
     if hasattr(layer, "adapt"):
         layer.adapt(features["train"].features, features["train"].labels)
     if layer.trainable_weights and train_parts:
-        own = _fit_on_images(layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **training)
-        if own is not backbone:
-            return own, extract_features(own, data.val, representation.preprocessing)
-    elif layer.trainable_weights:
+        if train_parts == "classifier" and batch_norm == "frozen":
+            with frozen(backbone):
+                with training["strategy"].scope():
+                    model = ThroughFrozen(backbone, layer)
+                fit_on_images(model, data, representation.preprocessing, val=features["val"], **training)
+            return backbone, features["val"]
+        with training["strategy"].scope():
+            backbone = _to_train(backbone, train_parts=train_parts, batch_norm=batch_norm)
+            model = join(backbone, layer)
+        fit_on_images(model, data, representation.preprocessing, **training)
+        return backbone, extract_features(backbone, data.val, representation.preprocessing)
+    if layer.trainable_weights:
         with training["strategy"].scope():
             model = on_features(layer, features["train"].width)
         fit_on_features(model, features, groups=groups, **training)
     return backbone, features["val"]
 
 
-def _fit_on_images(
-    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, strategy, **training
-) -> keras.Model:
-    """Fits the layer, and maybe parts of the backbone, through a copy of it; returns what then belongs to the layer.
-
-    That is the copy where its weights or statistics moved, else the representation's own.
-    """
-    with strategy.scope():
-        backbone = copy_of(representation.backbone)
-        train_only(backbone, train_parts)
-        if batch_norm == "update":
-            for part in compat.layers_within(backbone):
-                if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
-                    part.trainable = True  # by which Keras runs it in training mode
-                    for variable in part.trainable_variables:
-                        variable.trainable = False  # its statistics move, its scale and shift do not
-        model = join(backbone, layer)
-    fit_on_images(model, data, representation.preprocessing, strategy=strategy, **training)
-    moved = batch_norm == "update" or train_parts != "classifier"
-    return backbone if moved else representation.backbone
+def _to_train(backbone: keras.Model, *, train_parts: str, batch_norm: str) -> keras.Model:
+    """A copy of the backbone, of which these parts are trained or the statistics move."""
+    copy = copy_of(backbone)
+    train_only(copy, train_parts)
+    for part in compat.layers_within(copy) if batch_norm == "update" else ():
+        if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
+            part.trainable = True  # by which Keras runs it in training mode
+            for variable in part.trainable_variables:
+                variable.trainable = False  # its statistics move, its scale and shift do not
+    return copy
 
 
 def copy_of(backbone: keras.Model) -> keras.Model:
