@@ -96,6 +96,19 @@ def test_the_control_is_a_row_per_sampler_and_a_file(tmp_path, capsys):
     assert all(float(row["few"]) == 1 for row in rows if row["classifier"] in ("ncm", "crt"))  # plain colours
 
 
+@pytest.mark.slow
+def test_the_gpus_benchmark_runs_where_there_is_none(tmp_path):
+    sizes = "--backbones resnet8 --image_size 16 --batch_size 2 --images 4 --seconds 0.01 --epochs 1"
+    output = printed(f"gpu {sizes} --output {tmp_path}/gpu.md")
+    written = (tmp_path / "gpu.md").read_text()
+    assert written.startswith("# no GPU, ")
+    rows = re.findall(rf"^\| (CPU alone|one device)( \| {NUMBER} \({NUMBER}\)){{5}} \| \d+ \|$", written, re.M)
+    assert [title for title, _ in rows] == ["CPU alone", "one device"]
+    for part in ("ours float32 XLA", "PyTorch bfloat16", "imagenet, ours, files"):
+        assert part in written
+    assert f"Written: {tmp_path}/gpu.md" in output
+
+
 def test_every_backbone_has_its_rival():
     assert set(BACKBONES) - {"tiny"} == set(backbones.NAMES) == set(torch_resnet.NETS)
 

@@ -55,6 +55,7 @@ OTHER_VALUES = {
     "nesterov": [True],
     "clip_norm": [1.0],
     "ema_momentum": [0.5],
+    "kept_epoch": ["last"],
     "sampler": ["square_root", "power:q=0.3", "progressive"],
     "engine": ["weighted", "stratified", "instance"],
     "resampling": ["undersampling", "smote"],

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # also runs as a script
 
-from tools.benchmarks import backbones, control, grouped_convolution, input, sampling, study
+from tools.benchmarks import backbones, control, gpu, grouped_convolution, input, sampling, study
 
 BENCHMARKS = {
     "sampling": sampling,
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "input": input,
     "study": study,
     "control": control,
+    "gpu": gpu,
 }
 
 

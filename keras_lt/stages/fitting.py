@@ -1,4 +1,4 @@
-"""One way to train, for both stages: `model.fit` that resumes, and keeps the epoch that validates best."""
+"""One way to train, for both stages: `model.fit` that resumes, and keeps the recipe's epoch."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ def fit(
     folder: str | os.PathLike | None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
-    """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the best epoch's weights in the model.
+    """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the kept epoch's weights in the model.
 
     Args:
       train_batches: (steps already done) -> the batches after them; of several processes, this one's share.
@@ -102,7 +102,9 @@ def _fit(
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
         )
-    checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", writes=is_first(strategy))
+    checkpoints = EpochCheckpoints(
+        folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=is_first(strategy)
+    )
     with strategy.scope():
         done = checkpoints.restore(model)
     hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
@@ -131,9 +133,9 @@ def _fit(
             shuffle=False,  # the stream is drawn as it should be
             verbose=verbosity(),
         )
-    checkpoints.restore_best(model)
+    checkpoints.restore_kept(model)
     if recipe.ema_momentum:
-        statistics(checkpoints.best_epoch)
+        statistics(checkpoints.kept_epoch)
     return checkpoints.history
 
 
