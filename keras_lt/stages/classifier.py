@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lt import compat
+from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
@@ -20,7 +21,7 @@ from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
 from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
-from keras_lt.stages.representation import Representation, train_only
+from keras_lt.stages.representation import Representation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -263,7 +264,7 @@ def _fit_on_images(
     """
     with strategy.scope():
         backbone = copy_of(representation.backbone)
-        train_only(backbone, train_parts)
+        TRAIN_PARTS[train_parts](backbone, classes=layer.units)
         if batch_norm == "update":
             for part in compat.layers_within(backbone):
                 if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
