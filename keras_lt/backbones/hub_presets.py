@@ -91,7 +91,9 @@ _MAP = HubClass()
 _HUB: dict[str, HubClass] = {
     "CLIPBackbone": HubClass(part=_image_tower, pooling="first", one_size=True, takes_adapters=True),
     "CSPNetBackbone": _PYRAMID,
-    "DINOV2Backbone": HubClass(part=_with_positions_of_its_size, pooling=_class_token_and_patches, patch_size=14, takes_adapters=True),
+    "DINOV2Backbone": HubClass(
+        part=_with_positions_of_its_size, pooling=_class_token_and_patches, patch_size=14, takes_adapters=True
+    ),
     "DINOV3Backbone": HubClass(pooling=_class_token_and_patches, patch_size=16, takes_adapters=True),
     "DeiTBackbone": HubClass(pooling="first", one_size=True, takes_adapters=True),
     "DenseNetBackbone": _PYRAMID,
