@@ -114,7 +114,7 @@ class BackboneEntry(Entry):
         if not self.last_block:
             raise ValueError(
                 "train_parts=last_block needs a backbone whose last block is known; one that is not cut, as nets of "
-                "tokens, trains by train_parts=all or classifier. Of a model of your own "
+                "tokens, trains by train_parts=all, classifier, lora or adaptformer. Of a model of your own "
                 f"backbones.of_model(model, last_block=<its first layer>) says it. Received: backbone={self.label}"
             )
 
