@@ -24,7 +24,7 @@ class ClassMeanCosine(CosineDense):
 
 def fresh(width: int, units: int, *, seed: int, scale: float = SCALE) -> ClassMeanCosine:
     """A layer on features [B, width], to be adapted and then trained."""
-    layer = ClassMeanCosine(units, scale)
+    layer = ClassMeanCosine(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
     layer.build((None, width))
     return layer
 
