@@ -86,6 +86,12 @@ def test_lora_adds_its_product_over_the_rank_to_queries_and_values(tmp_path):
     np.testing.assert_allclose(folded.layers[1].get_weights()[8], backbone.layers[1].get_weights()[8], atol=1e-6)
     assert backbones.folded(backbone) is backbone
 
+    whole = TRAIN_PARTS["all"](adapted, classes=10)  # as stage two's crt_all
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(whole(IMAGES, training=True) ** 2)
+    gradients = tape.gradient(loss, [whole.layers[1].kernels[0], whole.layers[1].factors[0][0]])
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients)
+
 
 def test_a_bottleneck_adds_what_its_paper_says():
     layer = Bottleneck(2)
