@@ -17,7 +17,7 @@ class AroundNet(keras.layers.Layer):
     """What the layers below have in common: the net that they hold is frozen, saved with them and made again.
 
     Args:
-      net: built, images [B,H,W,3] -> tokens [B,T,D] or what it makes of them, of a class in `token_nets.TOKEN_NETS`.
+      net: built, images [B,H,W,3] -> tokens [B,T,D] or a vector, one whose pieces `token_nets.token_net` knows.
     """
 
     def __init__(self, net: keras.Model, **kwargs):
