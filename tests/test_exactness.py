@@ -33,6 +33,12 @@ def plain(image_size=8):
 
 backbones.BACKBONES["tiny"] = TINY
 backbones.BACKBONES["plain"] = dataclasses.replace(TINY, function=plain, label="plain")
+
+def tokens(image_size=8):
+    from tests import tiny_presets  # loads keras_hub
+    return tiny_presets.vit(image_shape=(image_size, image_size, 3), patch_size=4, num_layers=2)
+
+backbones.BACKBONES["tokens"] = backbones.BackboneEntry(tokens, label="tokens", pooling="first", takes_adapters=True)
 rng = np.random.default_rng(0)
 
 def split(*counts):
@@ -109,6 +115,8 @@ LONG = [
     ({"resampling": "undersampling"}, EVERYWHERE),
     ({"mixup": 0.5}, EVERYWHERE),
     ({"cutmix": 0.5, "train_parts": "last_block"}, EVERYWHERE),
+    ({"backbone": "tokens", "train_parts": "lora:rank=2", "head": "class_mean_cosine"}, EVERYWHERE),
+    ({"backbone": "tokens", "train_parts": "adaptformer"}, EVERYWHERE),
     ({"backbone": "tiny"}, DEVICES, DEVICES),
     ({"backbone": "tiny", "precision": "mixed_bfloat16", "learning_rate": 0.0}, DEVICES, DEVICES),
     ({"feature_loss": "lifted", "mixup": 0.5}, DEVICES),

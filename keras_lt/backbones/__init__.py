@@ -8,6 +8,7 @@ import functools
 
 import keras
 
+from keras_lt.backbones.adapters import folded
 from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
@@ -19,6 +20,7 @@ from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
 from keras_lt.backbones.torch_state import load_torch_state
+from keras_lt.backbones.trained_parts import TRAIN_PARTS
 
 __all__ = [
     "APPLICATIONS",
@@ -30,6 +32,7 @@ __all__ = [
     "NAMES",
     "SYMMETRIC",
     "TORCH",
+    "TRAIN_PARTS",
     "BackboneEntry",
     "Normalization",
     "Resizing",
@@ -39,6 +42,7 @@ __all__ = [
     "check",
     "feature_map",
     "find",
+    "folded",
     "last_block",
     "load_torch_state",
     "normalization",

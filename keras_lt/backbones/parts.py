@@ -129,9 +129,14 @@ def as_backbone(
 
 
 def on_images(net: keras.Model, images, **options):
-    """What a net gives of images, also where it takes them by a name, as in {"pixels": images}."""
+    """What a net gives of images."""
+    return net(as_input(net, images), **options)
+
+
+def as_input(net: keras.Model, images):
+    """Images as a net takes them, which may be by a name, as in {"pixels": images}."""
     takes = getattr(net, "input", None)
-    return net(dict.fromkeys(takes, images) if isinstance(takes, dict) else images, **options)
+    return dict.fromkeys(takes, images) if isinstance(takes, dict) else images
 
 
 def _in_two(net: keras.Model, cut: keras.KerasTensor) -> list[keras.Model]:

@@ -55,6 +55,8 @@ __all__ = [
 class HeadEntry(Entry):
     """What stage one trains on the backbone: (width D, units C, *, seed, **parameters) -> built layer.
 
+    One that has `adapt` begins by the features of the training images.
+
     Attributes:
       affine: whether its logits are an affine map of the features.
     """
@@ -67,6 +69,7 @@ HEADS: dict[str, HeadEntry] = {
     "cosine": HeadEntry(
         lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale), label="Cosine"
     ),
+    "class_mean_cosine": HeadEntry(class_means.fresh, label="Class-mean cosine"),
 }
 
 

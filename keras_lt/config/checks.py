@@ -12,7 +12,7 @@ from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.registry import split
+from keras_lt.registry import member, split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
@@ -63,8 +63,8 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
     _check_place(config)
     backbone = backbones.find(config.backbone).available()
-    if "last_block" in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
-        backbone.check_last_block()
+    for parts in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
+        member(backbones.TRAIN_PARTS, parts, what="train_parts").check(backbone)
     make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size

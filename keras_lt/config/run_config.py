@@ -123,8 +123,9 @@ class RunConfig(_RecipeFlags):
     )
     train_parts: str = _network(
         "all",
-        "Parts of the network that stage one trains; the rest is frozen.",
-        choices=names_in("stages/checks.py", "TRAIN_PARTS"),
+        "Parts of the network that stage one trains beside the classifier: "
+        f"{_listed('backbones/trained_parts.py', 'TRAIN_PARTS')}; the rest is frozen. lora:rank=8 and "
+        "adaptformer:bottleneck=16 are adapters in a net of tokens; by default their size is by LIFT's rule.",
     )
     backbone_lr_multiplier: float = _network(1.0, "Learning rate of the backbone divided by that of the classifier.")
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import __version__
+from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, expanded, write_json
@@ -77,7 +78,7 @@ def export_saved_model(
 
     Args:
       model: preprocessed images [B, S, S, 3], or feature vectors [B, D] -> logits [B, C], or with a classifier ->
-        features [B, D].
+        features [B, D]. LoRA's matrices are folded into its weights.
       path: the version's folder, such as `export/lws/1`; replaced where it holds a SavedModel and nothing else.
       class_names: [C].
       image_size: S, pixels; 0 of a model of feature vectors, for which the next ones have no meaning either.
@@ -107,6 +108,7 @@ def export_saved_model(
     offset = logit_offset(target_prior, source_prior, classes=len(class_names))
     if onnx:
         import_onnx()
+    model = folded_adapters(model)
     backbone, head = (model, _folded(classifier, temperature, offset)) if classifier else (None, None)
     network = join(backbone, head) if classifier else _shifted(model, temperature, offset)
     if image_size:

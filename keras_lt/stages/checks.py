@@ -13,7 +13,6 @@ from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, member, parsed, split
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
-TRAIN_PARTS = ("all", "last_block", "classifier")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_ONE_INPUTS = ("images", "features")
 TAU_SPLITS = ("val", "test")
@@ -60,7 +59,7 @@ def check_stage_one(
 
     Args: as there.
     """
-    check_choice("train_parts", train_parts, TRAIN_PARTS)
+    check_numbers(**member(backbones.TRAIN_PARTS, train_parts, what="train_parts").parameters)
     check_choice("precision", precision, PRECISIONS)
     check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)

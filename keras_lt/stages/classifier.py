@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lt import compat
+from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
@@ -28,7 +29,7 @@ from keras_lt.stages.fitting import (
     on_features,
     save_model,
 )
-from keras_lt.stages.representation import Representation, train_only
+from keras_lt.stages.representation import Representation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -259,7 +260,7 @@ def _fitted(
                 fit_on_images(model, data, representation.preprocessing, val=features["val"], **training)
             return backbone, features["val"]
         with training["strategy"].scope():
-            backbone = _to_train(backbone, train_parts=train_parts, batch_norm=batch_norm)
+            backbone = _to_train(backbone, train_parts=train_parts, batch_norm=batch_norm, classes=layer.units)
             model = join(backbone, layer)
         fit_on_images(model, data, representation.preprocessing, **training)
         return backbone, extract_features(backbone, data.val, representation.preprocessing)
@@ -270,10 +271,10 @@ def _fitted(
     return backbone, features["val"]
 
 
-def _to_train(backbone: keras.Model, *, train_parts: str, batch_norm: str) -> keras.Model:
+def _to_train(backbone: keras.Model, *, train_parts: str, batch_norm: str, classes: int) -> keras.Model:
     """A copy of the backbone, of which these parts are trained or the statistics move."""
     copy = copy_of(backbone)
-    train_only(copy, train_parts)
+    TRAIN_PARTS[train_parts](copy, classes=classes)
     for part in compat.layers_within(copy) if batch_norm == "update" else ():
         if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
             part.trainable = True  # by which Keras runs it in training mode
