@@ -82,10 +82,10 @@ def aggregation_weights(view_logits, *, batch_size: int | None = None, epochs: i
     The mean cosine similarity of the two views' probabilities is raised by steps of SGD with Nesterov momentum on the
     softmax's parameters; after an epoch that leaves an expert less than .05 it ends.
 
-    >>> kernel = sade_run.representation.head.kernel
-    >>> views = np.stack([experts.expert_logits(features, kernel, experts=3) for features in of_two_views], axis=1)
-    >>> weights = sade.aggregation_weights(views, batch_size=128)
-    >>> predicted = np.einsum("e,enc->nc", weights, experts.expert_logits(test, kernel, experts=3)).argmax(axis=-1)
+    With the features of two views of the test images, of a SADE run, these are the logits to give and to weigh:
+
+        of_two = [experts.expert_logits(view, run.representation.head.kernel, experts=3) for view in views]
+        weights = sade.aggregation_weights(np.stack(of_two, axis=1), batch_size=128)
 
     Args:
       view_logits: of every expert for two augmented views of the test images, [E, 2, N, C]; a memory map will do.
