@@ -75,7 +75,7 @@ def test_two_classes_of_any_size_are_finite(case, counts):
     assert np.isfinite(slope).all()
 
 
-def test_of_alike_experts_the_mean_is_no_further_than_they():
+def test_experts_that_are_alike_do_not_disagree():
     """Equal counts and equal experts: E ln 2 of RIDE without margins, whatever the diversity."""
     value, _ = value_and_gradient(ride, [0, 1], np.zeros((3, 2, 2)), [4, 4], diversity=-1.0, max_margin=0)
     assert value == pytest.approx(3 * np.log(2))
@@ -220,6 +220,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(method):
         ({"method": "ride", "loss": "ldam"}, "method=ride has loss='cross_entropy'"),
         ({"method": "ride", "feature_loss": "range"}, "feature_loss=''"),
         ({"method": "ride", "head": "cosine"}, "head='auto'"),
+        ({"method": "ride", "train_parts": "classifier"}, "train_parts='all' or 'last_block' and no other"),
         ({"method": "balpoe", "backbone": "keras_applications/ConvNeXtTiny"}, "backbone of method=balpoe must average"),
     ],
 )

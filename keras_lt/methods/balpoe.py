@@ -23,8 +23,9 @@ def loss(labels, expert_logits, class_counts, *, taus: Sequence[float]):
       taus: of every expert, [E]; with a mean of 1 the mean of the logits suits balanced data.
     Returns: loss per example in nats, [B].
     """
-    if len(taus) != len(expert_logits):
-        raise ValueError(f"taus must be one of each of the {len(expert_logits)} experts. Received: taus={taus}")
+    expert_logits = ops.convert_to_tensor(expert_logits)
+    if len(taus) != expert_logits.shape[0]:
+        raise ValueError(f"taus must be one for each of the {expert_logits.shape[0]} experts. Received: taus={taus}")
     pairs = zip(ops.unstack(expert_logits), taus, strict=True)
     return sum(logit_adjustment(labels, logits, class_counts, tau) for logits, tau in pairs) / len(taus)
 

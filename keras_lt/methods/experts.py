@@ -31,6 +31,7 @@ FIXED = {
     "loss": ("cross_entropy",),
     "feature_loss": ("",),
     "head": ("auto",),
+    "train_parts": ("all", "last_block"),  # frozen pretrained experts would all be one
 }
 BALANCED = {**FIXED, "class_weights": ("none",)}  # of losses that correct for the class sizes themselves
 
@@ -193,6 +194,7 @@ def check_backbone(backbone: backbones.BackboneEntry, *, method: str):
 
 def with_experts(backbone: keras.Model, *, pretrained: bool, experts: int, cosine: bool) -> keras.Model:
     """The backbone with several last blocks: images [B, S, S, 3] -> features [B, E D]; pretrained ones begin alike."""
+    backbones.feature_map(backbone)  # refuses what gives no feature map, which only the built net says
     pooling = functools.partial(ExpertPooling, experts) if cosine else "average"
     return backbones.with_experts(backbone, experts, pooling=pooling, same_start=pretrained)
 

@@ -43,7 +43,8 @@ def loss(labels, expert_logits, class_counts, *, tau: float):
       tau: how far the third expert is drawn to the rare classes.
     Returns: loss per example in nats, [B].
     """
-    if len(expert_logits) != EXPERTS:
+    expert_logits = ops.convert_to_tensor(expert_logits)
+    if expert_logits.shape[0] != EXPERTS:
         raise ValueError(f"expert_logits must be of three experts, [3, B, C]. Received: shape {expert_logits.shape}")
     long_tailed, uniform, inverse = ops.unstack(expert_logits)
     reversed_ = tau * np.log(inverse_prior(class_counts))

@@ -63,7 +63,7 @@ class Hooks:
             taken = self.fixed.get(field, (value,))
             if value not in taken:
                 raise ValueError(
-                    f"method={self.name} has {field}={taken[0]!r} and no other. Received: {field}={value!r}"
+                    f"method={self.name} has {field}={' or '.join(map(repr, taken))} and no other. Received: {field}={value!r}"
                 )
 
 
