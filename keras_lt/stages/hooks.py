@@ -62,9 +62,8 @@ class Hooks:
         for field, value in values.items():
             taken = self.fixed.get(field, (value,))
             if value not in taken:
-                raise ValueError(
-                    f"method={self.name} has {field}={' or '.join(map(repr, taken))} and no other. Received: {field}={value!r}"
-                )
+                taken = " or ".join(map(repr, taken))
+                raise ValueError(f"method={self.name} has {field}={taken} and no other. Received: {field}={value!r}")
 
 
 DECOUPLING = Hooks()
