@@ -162,6 +162,9 @@ class Experts(OnMixedLabels):
         """Keras's; metrics are of the mean logits."""
         super().compile(optimizer, self.expert_loss, **options)
 
+    def compile_from_config(self, config):
+        """Keras's hook: `stages.fit` compiles it, also one that was loaded."""
+
     def call(self, images, training=False):
         """Images [B, S, S, 3] -> logits [B, E, C]."""
         features = self.model.get_layer("backbone")(images, training=training)
