@@ -36,7 +36,7 @@ OTHER_VALUES = {
     "random_erasing": [0.5],
     "mixup": [0.3],
     "cutmix": [0.3],
-    "method": ["bbn", "oltr", "fslwf"],
+    "method": ["bbn", "oltr", "fslwf", "balpoe:experts=2:taus=0+2", "sade", "ride:experts=2"],
     "head": ["cosine:scale=20", "dense"],
     "stage_one": ["features"],
     "base_batch_size": [8],

@@ -15,7 +15,16 @@ from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization, Resizing
 from keras_lt.backbones.own_models import of_model
-from keras_lt.backbones.parts import BEFORE_POOL, branched, branches, feature_map, last_block, of_features, pooled
+from keras_lt.backbones.parts import (
+    BEFORE_POOL,
+    branched,
+    branches,
+    feature_map,
+    last_block,
+    of_features,
+    pooled,
+    with_experts,
+)
 from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
@@ -49,6 +58,7 @@ __all__ = [
     "of_features",
     "of_model",
     "pooled",
+    "with_experts",
 ]
 
 Backbone = str | keras.Model | BackboneEntry

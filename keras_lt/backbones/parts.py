@@ -214,6 +214,32 @@ def branched(backbone: keras.Model) -> keras.Model:
     return pooled(images, both(x), name=backbone.name)
 
 
+def with_experts(
+    backbone: keras.Model, experts: int, *, pooling: str | PoolingLayer = "average", same_start: bool = False
+) -> keras.Model:
+    """A net whose last block is there several times, side by side on one trunk.
+
+    Args:
+      backbone: with a last block; it lends the trunk and the first expert, the others are new.
+      experts: E.
+      pooling: of the feature maps of all experts side by side, as in `pooled`.
+      same_start: whether all begin with the weights of the backbone's own block, as where these are pretrained.
+    Returns: images [B,H,W,3] -> features of all experts, one after another, [B, E D].
+    """
+    [stage] = last_block(backbone)
+    blocks = [stage]
+    for number in range(2, experts + 1):
+        block = keras.models.clone_model(stage)
+        block.name = f"{stage.name}_{number}"
+        if same_start:
+            block.set_weights(stage.get_weights())
+        blocks.append(block)
+    inputs = keras.Input(stage.input.shape[1:])
+    together = keras.Model(inputs, keras.layers.Concatenate()([block(inputs) for block in blocks]), name="experts")
+    images, x = _trunk(backbone)
+    return pooled(images, together(x), pooling=pooling, name=backbone.name)
+
+
 def branches(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Both branches of a `branched` backbone, each a model images [B,H,W,3] -> [B,D] that shares its weights."""
     images, x = _trunk(backbone)

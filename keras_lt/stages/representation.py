@@ -169,7 +169,8 @@ def learn_representation(
         if data.of_features:
             network = backbones.of_features(*data.train.examples.shape)
         else:
-            network = hooks.network(entry(image_size=preprocessing.image_size, pretrained=pretrained))
+            network = entry(image_size=preprocessing.image_size, pretrained=pretrained)
+            network = hooks.network(network, pretrained=bool(pretrained))
         network = parts(network, classes=len(learned.class_names))
         make_head = hooks.head or head_entry(head, recipe)
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
@@ -191,7 +192,7 @@ def learn_representation(
             start = extract_features(network, learned.train, preprocessing)
             classifier.adapt(start.features, start.labels)
         with strategy.scope():
-            trained = hooks.training_model(model)
+            trained = hooks.training_model(model, learned.class_counts)
             if added := recipe.feature_loss_entry:
                 trained = WithFeatureLoss(trained, added, weight=recipe.feature_loss_weight)
         history = fit_on_images(
