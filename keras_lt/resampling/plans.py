@@ -120,7 +120,7 @@ def weighted_plan(labels: np.ndarray, probabilities: np.ndarray, *, num_samples:
     # Exactly one from the last class with a positive probability on, so that a draw in [0, 1) stays below it.
     cumulative = tf.constant(cumulative / cumulative[:, -1:])
     (draw_seed,) = _derived_seeds(seed, 1)
-    size = _block_size(num_samples)
+    size = min(num_samples, _block_size(num_samples, rows.shape[1]))  # at most two epochs meet in a block
 
     def classes(epoch: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         row = cumulative[tf.minimum(epoch, len(rows) - 1)]  # equal rows are one
@@ -154,22 +154,26 @@ def class_cycle_plan(by_class: ExamplesByClass, visited: np.ndarray, *, num_samp
     """
     classes = len(visited)
     size = _block_size(num_samples)
-    rounds = -(-size // (IMAGES_PER_VISIT * classes)) + 1  # a block may begin and end inside a round
+    visits = -(-size // IMAGES_PER_VISIT) + 1  # a block may begin and end inside a visit, and inside a round
+    rounds = -(-size // (IMAGES_PER_VISIT * classes)) + 1
     class_seed, image_seed = _derived_seeds(seed, 2)
     visited = tf.constant(visited)
 
     def draw(block: tf.Tensor) -> tf.Tensor:
         position = block * size + tf.range(size, dtype=tf.int64)
-        visit = position // IMAGES_PER_VISIT
-        round_id, turn = visit // classes, visit % classes
+        visit = position[0] // IMAGES_PER_VISIT + tf.range(visits, dtype=tf.int64)
+        round_id = visit // classes
+        turn = visit - round_id * classes
         if by_class.sorts:
             round_ids = round_id[0] + tf.range(rounds, dtype=tf.int64)
             order = tf.argsort(mixed(round_ids[:, None] * classes + tf.range(classes, dtype=tf.int64), class_seed))
             turn = tf.gather(tf.reshape(order, [-1]), visit - round_id[0] * classes)
         else:
-            turn = shuffled(turn, tf.fill([size], np.int64(classes)), mixed(round_id, class_seed))
-        nth = round_id * IMAGES_PER_VISIT + position % IMAGES_PER_VISIT  # of every class as many a round
-        return by_class.drawn(tf.gather(visited, turn), nth, image_seed)
+            turn = shuffled(turn, tf.fill([visits], np.int64(classes)), mixed(round_id, class_seed))
+        nth_visit = position // IMAGES_PER_VISIT - visit[0]
+        # Of every class as many images a round.
+        nth = tf.gather(round_id, nth_visit) * IMAGES_PER_VISIT + position % IMAGES_PER_VISIT
+        return by_class.drawn(tf.gather(tf.gather(visited, turn), nth_visit), nth, image_seed)
 
     return Plan(size, draw)
 
@@ -184,7 +188,7 @@ def quota_plan(by_class: ExamplesByClass, rows: np.ndarray, *, num_samples: int,
     """
     order_seed, image_seed = _derived_seeds(seed, 2)
     if len(rows) == 1:
-        size = _block_size(num_samples)
+        size = _block_size(num_samples, rows.shape[1])
         drawn_before = systematic_quotas(rows[0], size, seed=seed)
     else:
         size = num_samples
@@ -288,8 +292,9 @@ def _different(probabilities: np.ndarray) -> np.ndarray:
     return rows if (rows[1:] != rows[0]).any() else rows[:1]
 
 
-def _block_size(num_samples: int) -> int:
-    return num_samples if num_samples <= AT_ONCE else BLOCK
+def _block_size(num_samples: int, classes: int = 0) -> int:
+    """An epoch or, of a long one, positions enough to be worth the work that a block is per class."""
+    return num_samples if num_samples <= AT_ONCE else max(BLOCK, classes)
 
 
 def _run_ids(lengths: tf.Tensor) -> tf.Tensor:
