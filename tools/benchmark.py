@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # also runs as a script
 
-from tools.benchmarks import backbones, grouped_convolution, input, sampling, study
+from tools.benchmarks import backbones, grouped_convolution, growth, input, sampling, study
 
 BENCHMARKS = {
     "sampling": sampling,
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "backbones": backbones,
     "input": input,
     "study": study,
+    "growth": growth,
 }
 
 

@@ -272,7 +272,8 @@ def _sorted_cycles(
     """The example at each place of a cycle of its class, sorted by a hash of (image, cycle), [n] each -> [n] int64."""
     classes = by_class.counts.shape[0]
     first_cycle = tf.math.unsorted_segment_min(cycle, label, classes)
-    cycles = tf.maximum(tf.math.unsorted_segment_max(cycle, label, classes) - first_cycle + 1, 0)
+    last_cycle = tf.math.unsorted_segment_max(cycle, label, classes)
+    cycles = tf.where(last_cycle < first_cycle, np.int64(0), last_cycle - first_cycle + 1)  # of a class not drawn, none
     of = _run_ids(cycles)  # the class of every cycle, class after class
     begin, size = tf.gather(by_class.first, of), tf.gather(by_class.counts, of)
     number = tf.ragged.range(first_cycle, first_cycle + cycles).flat_values
