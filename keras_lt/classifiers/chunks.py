@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-LOGITS_BYTES = 2**27  # of a chunk's logits in float32; a few arrays as large are alive at once
+LOGITS_BYTES = 2**25  # of a chunk's logits in float32, of which a few are alive at once; larger ones are no faster
 MOST_ROWS = 8192  # of few classes
 
 
