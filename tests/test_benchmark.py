@@ -80,9 +80,10 @@ def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():
     assert times == {"first": 5.0, "second": 7.0}
 
 
-def test_growth_prints_a_row_per_task_and_size(capfd):
+def test_growth_prints_a_row_per_task_and_size(capfd, monkeypatch):
     from tools import benchmark  # noqa: PLC0415
 
+    monkeypatch.setattr(growth, "SECONDS", 0.01)
     sizes = ["--classes", "4", "--examples_per_class", "5", "--doublings", "0", "--width", "3"]
     benchmark.main(["growth", "--same_process", *sizes])
     output = capfd.readouterr().out
