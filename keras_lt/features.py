@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.datasets import Split
 from keras_lt.datasets.examples import ArrayRows, first_not_finite
 from keras_lt.datasets.long_tailed import OPEN
@@ -38,7 +39,6 @@ from keras_lt.resampling import RESAMPLING
 from keras_lt.work_folder import FEATURE_FILES
 
 FEATURE_DTYPES = ("float32", "float16")
-CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
 SAVE_SECONDS = 5.0  # of extraction that a kill may cost
 fold_in = tf.random.experimental.stateless_fold_in
 
@@ -225,8 +225,10 @@ def extract_features(
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
-    chunks = (np.asarray(features[start : start + CHUNK], np.float32) for start in range(0, len(features), CHUNK))
-    predictions = [keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1)) for chunk in chunks]
+    predictions = [
+        keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1))
+        for chunk in in_chunks(classifier, features)
+    ]
     return np.concatenate(predictions).astype(np.int64)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from keras_lt.backbones import BACKBONES, load_torch_state
-from tools.benchmarks import backbones, control, timing, torch_resnet
+from tools.benchmarks import backbones, control, growth, timing, torch_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
@@ -134,3 +134,14 @@ def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():
     )
     assert turns == ["first", "second"]
     assert times == {"first": 5.0, "second": 7.0}
+
+
+def test_growth_prints_a_row_per_task_and_size(capfd, monkeypatch):
+    from tools import benchmark  # noqa: PLC0415
+
+    monkeypatch.setattr(growth, "SECONDS", 0.01)
+    sizes = ["--classes", "4", "--examples_per_class", "5", "--doublings", "0", "--width", "3"]
+    benchmark.main(["growth", "--same_process", *sizes])
+    output = capfd.readouterr().out
+    for task in growth.TASKS:
+        assert re.search(rf"^{task} +4 +20 +{NUMBER} +{NUMBER}", output, re.MULTILINE), task

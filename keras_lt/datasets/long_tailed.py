@@ -239,10 +239,11 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])
     part = (np.searchsorted(edges, keys / 2.0**64, side="right")) % len(edges)  # 0 is what is left
-    for label in np.unique(split.labels):
-        of_class = np.flatnonzero(split.labels == label)
-        if part[of_class].all():
-            part[of_class[np.argmax(keys[of_class])]] = 0
+    gone = np.flatnonzero(
+        np.bincount(split.labels[part == 0], minlength=split.labels.max(initial=0) + 1)[split.labels] == 0
+    )
+    by_class = gone[np.lexsort((-gone, keys[gone], split.labels[gone]))]  # within each the largest key last
+    part[by_class[np.diff(split.labels[by_class], append=-1) != 0]] = 0
     for number in range(1, len(edges)):
         spare = np.flatnonzero((part == 0) & (np.bincount(split.labels[part == 0])[split.labels] > 1))
         if not (part == number).any() and spare.size:

@@ -167,11 +167,15 @@ def _is_read(folder: os.DirEntry) -> bool:
     """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
     if not folder.is_dir() or folder.name.startswith("."):
         return False
-    if os.path.exists(os.path.join(folder, RUN_FLAGS)):
+    if _is_run(folder):
         return False
-    inside = pathlib.Path(folder).iterdir()
-    first = next(inside, None)
-    return first is None or not all(path.joinpath(RUN_FLAGS).exists() for path in (first, *inside))
+    with os.scandir(folder) as inside:  # one look where the first is an image, however many there are
+        first = next(inside, None)
+        return first is None or not (_is_run(first) and all(map(_is_run, inside)))
+
+
+def _is_run(folder: os.DirEntry) -> bool:
+    return os.path.exists(os.path.join(folder, RUN_FLAGS))
 
 
 def _files(root: str | os.PathLike) -> Iterator[str]:
@@ -214,7 +218,8 @@ def _has(path: str, extensions: tuple[str, ...]) -> bool:
 def _check_read(train: Split, class_names: Sequence[str], ignored: Sequence[str]):
     """Raises ValueError where a class has no image to train on and photographs that are not read may be its own."""
     unread = [path for path in ignored if _has(path, UNREAD_EXTENSIONS)]
-    empty = [name for label, name in enumerate(class_names) if label not in train.labels]
+    counts = np.bincount(train.labels, minlength=len(class_names))
+    empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
     if unread and empty:
         raise ValueError(
             f"Images must be {', '.join(EXTENSIONS)}: {CONVERT}. "

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_lt.features import CHUNK, FeatureSet
+from keras_lt.classifiers.chunks import in_chunks
+from keras_lt.features import FeatureSet
 from keras_lt.files import atomic
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import (
@@ -200,8 +201,8 @@ def score(
 
 def logits_in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:
     """Logits [B, C] of features [N, D], chunk by chunk."""
-    for start in range(0, len(features), CHUNK):
-        yield classifier(np.asarray(features[start : start + CHUNK], np.float32))
+    for chunk in in_chunks(classifier, features):
+        yield classifier(chunk)
 
 
 def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_lt import samplers
 from keras_lt.resampling import plans
 
-PLANS_AHEAD = 2  # epochs planned at once, so that the stream does not pause between epochs
+ENDLESS = 2**62
 
 
 def sample_indices(
@@ -68,23 +68,15 @@ def sample_indices(
     if engine not in plans.ENGINES:
         raise ValueError(f"engine must be one of {sorted(plans.ENGINES)}. Received: engine={engine!r}")
 
-    first_epoch, skipped = divmod(start, num_samples)
-    epochs, length = tf.data.Dataset.counter(first_epoch), tf.data.INFINITE_CARDINALITY
+    end, length = ENDLESS, tf.data.INFINITE_CARDINALITY
     if probabilities.ndim == 2:
-        total = len(probabilities) * num_samples
-        if start > total:
-            raise ValueError(f"start must be at most {total}, the stream's length. Received: start={start}")
-        epochs, length = tf.data.Dataset.range(first_epoch, len(probabilities)), total - start
-
+        end = len(probabilities) * num_samples
+        length = end - start
+        if length < 0:
+            raise ValueError(f"start must be at most {end}, the stream's length. Received: start={start}")
     with tf.device("CPU:0"):  # tf.data runs there; on an accelerator its constants would be copied back and forth
-        by_class = plans.ExamplesByClass(labels, probabilities.shape[-1])
-        plan = plans.ENGINES[engine](by_class, probabilities, num_samples=num_samples, seed=seed)
-
-    @tf.autograph.experimental.do_not_convert  # plans are pure TensorFlow, and converting takes longer than planning
-    def rest_of_epoch(epoch: tf.Tensor) -> tf.Tensor:
-        return plan(epoch)[tf.where(epoch == first_epoch, np.int64(skipped), 0) :]
-
-    vectors = epochs.map(rest_of_epoch, num_parallel_calls=PLANS_AHEAD, deterministic=True)
+        plan = plans.ENGINES[engine](labels, probabilities, num_samples=num_samples, seed=seed)
+    vectors = plans.indices(plan, start, end)
     if batch_size is None:
         stream = vectors.unbatch().apply(tf.data.experimental.assert_cardinality(length))
         return stream if workers == 1 else stream.shard(workers, worker)
@@ -114,8 +106,8 @@ def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
     if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be [N] integers. Received: shape={labels.shape}, dtype={labels.dtype}")
     classes = probabilities.shape[-1]
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
-    if outside.size:
+    if labels.min() < 0 or labels.max() >= classes:
+        outside = np.flatnonzero((labels < 0) | (labels >= classes))
         raise ValueError(
             f"labels must be in [0, {classes}), the classes of the probabilities. "
             f"Received: {labels[outside[0]]} for example {outside[0]}"
@@ -126,7 +118,7 @@ def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
         raise ValueError(
             f"a class with a positive probability needs examples. Received: no label {missing[0]} among {len(labels)}"
         )
-    return labels.astype(np.int64), probabilities
+    return labels, probabilities
 
 
 def check_integers(**limits: tuple[int, int]) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from keras_lt import compat
 from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
+from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
+from keras_lt.features import FeatureSet, classify, extract_features
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
@@ -315,9 +316,8 @@ def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarra
     if len(choices) == 1:
         return [classify(layer, features)]
     chunks = []
-    for start in range(0, len(features), CHUNK):
-        chunk = keras.ops.convert_to_tensor(np.asarray(features[start : start + CHUNK], np.float32))
-        logits = layer.sweep(chunk, choices)  # of one choice at a time
+    for chunk in in_chunks(layer, features):
+        logits = layer.sweep(keras.ops.convert_to_tensor(chunk), choices)  # of one choice at a time
         chunks.append([keras.ops.convert_to_numpy(keras.ops.argmax(one, axis=-1)) for one in logits])
     return list(np.concatenate(chunks, axis=1))
 
