@@ -146,7 +146,9 @@ class EventLog(keras.callbacks.Callback):
             layer = layer.layers[-1]
         dense = fold(layer)
         if dense is not None:
-            yield _histogram("classifier/weight_norms", *np.histogram(np.linalg.norm(dense[0], axis=0), BINS))
+            norms = np.linalg.norm(dense[0], axis=0).astype(np.float32)
+            # Norms projected to one radius differ by float32's rounding alone, which leaves it no room for bins.
+            yield _histogram("classifier/weight_norms", *np.histogram(norms.astype(np.float64), BINS))
 
 
 def _open(folder: pathlib.Path, step: int) -> tf.io.TFRecordWriter:
