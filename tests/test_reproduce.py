@@ -338,7 +338,7 @@ def test_later_heads_share_a_representation_and_are_in_one_run():
 def test_ranks_are_of_runs_that_have_every_row(base, tmp_path):
     """Best first: cRT has ranks 1 and 1.5, NCM 2 and 1.5; the third seed has no NCM. Of two, 1.96 / sqrt(2 N) apart."""
     rows = (Row("NCM", "first", "ncm"), Row("cRT", "first", "crt"))
-    plan = dataclasses.replace(TINY, rows=rows, ranked_by="all")
+    plan = dataclasses.replace(TINY, runs={"first": Run()}, rows=rows, ranked_by="all")
     runs = plan_runs(plan, base, seeds=[0, 1, 2], folder=tmp_path)
     finish(runs["", "first", 0], crt=(0.4, 0.4, 0.4, 0.5), ncm=(0.4, 0.4, 0.4, 0.4))
     finish(runs["", "first", 1], crt=(0.4, 0.4, 0.4, 0.4), ncm=(0.4, 0.4, 0.4, 0.4))
