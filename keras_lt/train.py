@@ -8,6 +8,7 @@ Finished parts are kept in the work folder and skipped when the same command is 
 import contextlib
 import dataclasses
 import functools
+import math
 import sys
 import time
 
@@ -31,7 +32,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
-    from keras_lt.report import RunDetails, terminal_table, write_report
+    from keras_lt.report import RunDetails, advise, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
@@ -80,10 +81,14 @@ def finish(run: Run) -> dict:
     results = assemble(run, outcomes)
     chosen = run.config.export_classifier or results["best"]
     with part("Report"):
-        written = write_report(run.folder, results, report_details(run, outcomes, exported=chosen))
+        details = report_details(run, outcomes, exported=chosen)
+        results["advice"] = advise(results, details)
+        written = write_report(run.folder, results, details)
     run.save_results(results)  # before the export: a folder that has them is a finished run
     exported, failure = export(run, chosen)
     rich.print(terminal_table(results))
+    for text in results["advice"]:
+        print(f"Advice: {text}")
     print(
         f"Best on val: {results['best']}\nReport:      {written['report.html']}\n"
         f"Results:     {run.results_file}, {written['results.md']}\nSavedModel:  {exported}"
@@ -273,6 +278,7 @@ def assemble(run: Run, outcomes: dict) -> dict:
 
 def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
     """What the report draws beyond the results."""
+    history = run.representation.history
     return RunDetails(
         class_names=run.data.class_names,
         class_counts=run.data.class_counts,
@@ -288,6 +294,9 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         scores={name: run.scores(name) for name in outcomes},
         exported=exported,
         thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),
+        train_accuracy=history[-1].get("class_mean", math.nan) if history else math.nan,
+        val_examples=len(run.data.val),
+        duplicates=run.current_data.duplicates(),
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -86,6 +87,12 @@ class DataRecord:
             elif not np.array_equal(there, here):
                 found.append(f"{split}: images in another order or number")
         return found
+
+    def duplicates(self) -> dict[tuple[str, str], int]:
+        """Two splits -> the examples of the second whose content the first has too; only splits that share some."""
+        pairs = itertools.combinations(self.images, 2)
+        shared = {(one, two): np.isin(self.images[two][:, 2], self.images[one][:, 2]).sum() for one, two in pairs}
+        return {splits: int(number) for splits, number in shared.items() if number}
 
     def only_grew(self, now: "DataRecord") -> bool:
         """Whether another data set has all that this one has, and more images of the same classes."""

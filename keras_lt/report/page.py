@@ -43,6 +43,7 @@ def render_page(
         headline=tables.headline(results),
         facts=tables.facts(results),
         notes=results.get("notes", []),
+        advice=results.get("advice", []),
         header=tables.HEADER,
         numeric=tables.NUMERIC,
         rows=_rows(results, intervals, comparison),
