@@ -145,6 +145,29 @@ def check_replaceable(path: pathlib.Path, known: Sequence[str]):
         )
 
 
+def check_own(path: str | os.PathLike, begins: str, *, beside: Sequence[str] = ()) -> pathlib.Path:
+    """The path of a file that is about to be written, `~` expanded; whatever is there already must be ours.
+
+    Args:
+      begins: how the file begins where keras_lt has written it.
+      beside: names of files that are written into its folder with it, and are ours where it is.
+    Raises:
+      ValueError: one of them is there and not ours, or the path is or lies in what is no place for a file.
+    """
+    path = expanded(path)
+    above = next((place for place in path.parents if place.exists()), None)
+    if path.is_dir() or (above and not above.is_dir()):
+        raise ValueError(f"A file is to be written. Received: {path}, which is no place for one")
+    ours = False
+    if path.is_file():
+        with path.open("rb") as file:
+            ours = file.read(len(begins)) in (begins.encode(), b"")
+    taken = [place for place in (path, *map(path.with_name, beside)) if os.path.lexists(place)]
+    if taken and not ours:
+        raise ValueError(f"{taken[0]} was not written by this command: move it away, or write to another place")
+    return path
+
+
 def remove_known(folder: pathlib.Path, known: Sequence[str]):
     """Removes the files of a folder that fit the patterns and what `atomic` left, and folders that this empties."""
     ours, folders, emptied = (f"{SCRATCH}*", f"*/{SCRATCH}*", *known), [os.path.dirname(name) for name in known], set()

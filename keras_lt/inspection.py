@@ -131,7 +131,7 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
 
 def _inspect(examples: Examples, folder: pathlib.Path, title: str) -> Inspection:
     """Examines the rows that the cache has no hash of, bad ones among them, and keeps the cache up to date."""
-    path = folder / f"{hash_of(examples.fingerprint()).hex()}.npz"
+    path = folder / f"{hash_of(examples.placed_fingerprint()).hex()}.npz"
     problems = {}
     with ThreadPool(THREADS) as pool:
         known = _read_cache(path, len(examples))
