@@ -40,7 +40,6 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.files import atomic, check_own
     from keras_lt.inspection import screen
     from keras_lt.metrics import ShotGroups, accuracy_under
-    from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent
     from keras_lt.run import Run, source_prior
@@ -229,9 +228,10 @@ def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_se
     except tf.errors.InvalidArgumentError:
         for row in range(len(split)):
             try:
-                decode(split.read(row))
-            except tf.errors.InvalidArgumentError as error:
-                raise ValueError(f"Images must be JPEG, PNG, BMP or GIF. Received: {split.names[row]}") from error
+                split.examples.examine(row)
+            except ValueError as error:
+                message = f"Images must be JPEG, PNG, BMP or GIF. Received: {split.names[row]}: {error}"
+                raise ValueError(message) from error
         raise
 
 

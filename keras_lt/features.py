@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_lt.datasets import Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
-from keras_lt.datasets.long_tailed import OPEN
+from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN
 from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
 from keras_lt.input_pipeline import (
     as_many_as,
@@ -67,11 +67,9 @@ class FeatureSet:
                 "features must be floating-point numbers [N, D], and labels one per row. "
                 f"Received: features of {features.dtype}, shape {features.shape}, labels of shape {labels.shape}"
             )
-        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN:
-            raise ValueError(
-                f"labels must be class ids, whole numbers from 0, or {OPEN} for examples of no class. "
-                f"Received: {labels.dtype}, {labels[:5]}"
-            )
+        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN or labels.max(initial=0) >= MOST_CLASSES:
+            known = f"class ids, whole numbers from 0 to {MOST_CLASSES:,}, or {OPEN} for examples of no class"
+            raise ValueError(f"labels must be {known}. Received: {labels.dtype}, {labels[:5]}")
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
@@ -98,8 +96,8 @@ class FeatureSet:
         if resampling.size is None:
             return self
         rows = resampling(self.labels, seed=seed)
-        views = None if self.views is None else ArrayRows(self.views, rows)
-        return FeatureSet(ArrayRows(self.features, rows), self.labels[rows], views)
+        features, views = (array if array is None else ArrayRows(array, rows) for array in (self.features, self.views))
+        return FeatureSet(features, self.labels[rows], views)
 
     def training_batches(
         self,
@@ -226,8 +224,8 @@ def extract_features(
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
     chunks = (np.asarray(features[start : start + CHUNK], np.float32) for start in range(0, len(features), CHUNK))
-    predictions = [keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1)) for chunk in chunks]
-    return np.concatenate(predictions).astype(np.int64)
+    found = [keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1)) for chunk in chunks]
+    return np.concatenate(found).astype(np.int64)
 
 
 def verbosity() -> int:
