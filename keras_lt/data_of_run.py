@@ -62,7 +62,8 @@ class DataOfRun(WorkFolder):
                 os.replace(self.classifier_folder(old), self.classifier_folder(new))
         weights = _digest(self.config.pretrained) or self._recorded_weights
         self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights)
-        dataclasses.replace(self.config, overwrite=False).save(self.flags_file)
+        data_dir = self.config.data_dir and os.path.abspath(files.expanded(self.config.data_dir))  # from anywhere
+        dataclasses.replace(self.config, overwrite=False, data_dir=data_dir).save(self.flags_file)
         files.sweep(self.folder)
 
     def differences(self, config: RunConfig) -> list[str]:

@@ -60,6 +60,14 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(path))  # as absl reads flag files; a home that is not there stays as it is
 
 
+def check_loadable(path: str | os.PathLike):
+    """Raises ValueError for a path that TensorFlow takes for a pattern: it writes SavedModels there and reads none."""
+    if wild := sorted(set("*?[\\") & set(os.path.abspath(expanded(path)))):
+        raise ValueError(
+            f"TensorFlow reads no SavedModel from a path with {' '.join(wild)}: rename it. Received: {path}"
+        )
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Has a folder, made where it is missing, for this process alone, until the block or the process ends.
@@ -247,8 +255,15 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike):
-    """Reads what `write_json` wrote."""
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    """Reads what `write_json` wrote.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: put back a copy, or remove it. It is no JSON: {error}") from error
 
 
 def write_history(path: str | os.PathLike, history: list[dict[str, float]]):

@@ -3,13 +3,16 @@
 import dataclasses
 import os
 import shutil
+import sys
+import tempfile
 
 import numpy as np
 import pytest
 from absl import flags
 
 import keras_lt
-from keras_lt import compare, config, describe, evaluate, prepare, repeat, train
+from keras_lt import compare, config, describe, evaluate, inspection, prepare, repeat, train
+from keras_lt.command import open_streams
 from keras_lt.config import RunConfig
 from keras_lt.datasets import check_outside
 from keras_lt.datasets.own_images import folder
@@ -253,3 +256,43 @@ def test_one_class_is_nothing_to_learn(data):
     alone = dataclasses.replace(data, **of_one, class_names=("dark",), listed_counts=None)
     with pytest.raises(ValueError, match="two classes or more"):
         keras_lt.learn_representation(alone)
+
+
+def test_a_run_is_opened_from_any_folder_and_what_is_damaged_in_it_is_named(run, tmp_path, monkeypatch):
+    shutil.copytree(run.folder, tmp_path / "run")
+    monkeypatch.chdir(run.config.data_dir)
+    keras_lt.Run.of(dataclasses.replace(run.config, data_dir="./", workdir=str(tmp_path / "run"))).save_config()
+    monkeypatch.chdir(tmp_path)
+    assert keras_lt.Run("run").config.data_dir == run.config.data_dir
+    for name, content in {"flags.cfg": "--epoch", "results.json": '{"best": ', "data.json": ""}.items():
+        (tmp_path / "run" / name).write_text(content)
+    (tmp_path / "other.cfg").write_text("epochs=3")
+    for read in (
+        lambda: keras_lt.Run("run").config,
+        lambda: keras_lt.Run("run").results,
+        lambda: keras_lt.Run("run").recorded_data,
+        lambda: config.read_flag_file("other.cfg"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"(flags\.cfg|results\.json|data\.json|other\.cfg) (is damaged|must hold)"
+        ):
+            read()
+
+
+def test_a_place_that_tensorflow_reads_no_model_from_is_refused_first(run, tmp_path):
+    for name in ("run[1]", "what?"):
+        with pytest.raises(SystemExit, match=r"reads no SavedModel from a path with [\[?]: rename it"):
+            train.run(dataclasses.replace(run.config, workdir=str(tmp_path / name)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_environment_may_lack_a_home_and_standard_streams(tmp_path, monkeypatch):
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setattr(os.path, "expanduser", str)  # no HOME, and a user that the system does not know
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    assert inspection._keras_home() == tmp_path / ".keras"
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stdout", None)
+    open_streams()
+    print("nowhere", file=sys.stdout)
+    assert sys.stdout.fileno() == 1

@@ -7,6 +7,7 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas
+from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.optimization import check_optimizer
@@ -58,6 +59,7 @@ def check(config: RunConfig):
 
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
+    check_loadable(config.folder)
     check_classes(data.class_names, data.name)
     if data.of_features:
         asked = {name: getattr(config, name) for name in NO_IMAGES}

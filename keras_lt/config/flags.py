@@ -106,7 +106,12 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
     """The `RunConfig` of a flag file, some flags with another value."""
     flag_values = flags.FlagValues()
     define_flags(flag_values)
-    flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
+    try:
+        _, *rest = flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
+    except flags.Error as error:
+        raise ValueError(f"{path} must hold flags of this version. Received: {error}") from error
+    if rest:
+        raise ValueError(f"{path} must hold flags, --name=value a line. Received: {rest[0]}")
     return from_flags(flag_values, **changes)
 
 
