@@ -11,6 +11,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Iterator
 
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
@@ -45,7 +46,8 @@ def run(run_config: RunConfig) -> dict:
     with contextlib.ExitStack() as held:
         with plain_errors():
             if run_config.overwrite:
-                this_run.check_emptiable(run_config.data_dir)
+                for place in (run_config.data_dir, run_config.data_folder or ""):
+                    this_run.check_emptiable(place)
             strategy = make_strategy(run_config.strategy, run_config.devices)
             data = this_run.data
             check_with_data(run_config, data, strategy)
@@ -80,34 +82,46 @@ def finish(run: Run) -> dict:
     outcomes = {name: run.outcome(name) for name in run.classifiers}
     results = assemble(run, outcomes)
     chosen = run.config.export_classifier or results["best"]
-    with part("Report"):
+    run.save_results(results)  # first: a folder that has them is a finished run, whatever becomes of the rest
+    written, failures = {}, []
+    with extra("Report", "its report", "the same command", failures):
         details = report_details(run, outcomes, exported=chosen)
         results["advice"] = advise(results, details)
+        run.save_results(results)
         written = write_report(run.folder, results, details)
-    run.save_results(results)  # before the export: a folder that has them is a finished run
-    exported, failure = export(run, chosen)
+    exported = export(run, chosen, failures)
     rich.print(terminal_table(results))
-    for text in results["advice"]:
+    for text in results.get("advice", ()):
         print(f"Advice: {text}")
     print(
-        f"Best on val: {results['best']}\nReport:      {written['report.html']}\n"
-        f"Results:     {run.results_file}, {written['results.md']}\nSavedModel:  {exported}"
+        f"Best on val: {results['best']}\nReport:      {written.get('report.html', 'none')}\n"
+        f"Results:     {', '.join(map(str, filter(None, (run.results_file, written.get('results.md')))))}\n"
+        f"SavedModel:  {exported}"
     )
-    if failure:
-        sys.exit(f"Error: the run is finished, but not its SavedModel: {failure}. {exported} tries again")
+    if failures:
+        sys.exit(f"Error: the run is finished, but not {'; not '.join(failures)}")
     return results
 
 
-def export(run: Run, chosen: str) -> tuple[object, str]:
-    """The SavedModel of a classifier, and "". Where it cannot be written: the command that does, and why not."""
+def export(run: Run, chosen: str, failures: list[str]) -> object:
+    """The SavedModel of a classifier; where it is not written the command that does it."""
     command = f"python -m keras_lt.export --workdir={run.folder} --export_classifier={chosen}"
     if keras.backend.backend() != "tensorflow":
-        return f"KERAS_BACKEND=tensorflow {command} writes it", ""
+        return f"KERAS_BACKEND=tensorflow {command} writes it"
+    with extra(f"SavedModel of {chosen}", "its SavedModel", command, failures):
+        return run.current_export(chosen) or run.export(chosen)
+    return command
+
+
+@contextlib.contextmanager
+def extra(title: str, what: str, again: str, failures: list[str]) -> Iterator[None]:
+    """A part that a finished run does not depend on: what goes wrong in it, of whatever library, is said later."""
     try:
-        with part(f"SavedModel of {chosen}"):
-            return run.current_export(chosen) or run.export(chosen), ""
-    except Exception as error:  # of whatever library: what was trained does not depend on it
-        return command, " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        with part(title):
+            yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        failures.append(f"{what}: {reason}. {again} tries again")
 
 
 def open_folder(run: Run, held: contextlib.ExitStack):
@@ -122,7 +136,7 @@ def open_folder(run: Run, held: contextlib.ExitStack):
         held.enter_context(run.locked())
         if run.config.overwrite:
             run.empty()
-        differences = run.differences(run.config)
+        differences = run.differences(run.config) or run.other_weights(run.config)
         if not run.flags_file.exists() and run.has_representation:
             check_imported(run)
         if not differences:

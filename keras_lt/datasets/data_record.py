@@ -49,11 +49,11 @@ class DataRecord:
             digest.update(split.encode() + np.ascontiguousarray(images).tobytes())
         return digest.hexdigest()
 
-    def save(self, *, facts: pathlib.Path, images: pathlib.Path):
-        """Writes names and counts as JSON, and the images as npz."""
+    def save(self, *, facts: pathlib.Path, images: pathlib.Path, **beside: str):
+        """Writes names and counts as JSON, with what is to be kept beside them, and the images as npz."""
         with files.atomic(images) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, **self.images)
-        files.write_json(facts, {**{name: getattr(self, name) for name in _SAID}, "digest": self.digest})
+        files.write_json(facts, {**{name: getattr(self, name) for name in _SAID}, "digest": self.digest, **beside})
 
     @classmethod
     def load(cls, *, facts: pathlib.Path, images: pathlib.Path) -> "DataRecord":
@@ -96,7 +96,8 @@ class DataRecord:
 
     def only_grew(self, now: "DataRecord") -> bool:
         """Whether another data set has all that this one has, and more images of the same classes."""
-        return self.class_names == now.class_names and all(
+        more = sum(map(len, now.images.values())) > sum(map(len, self.images.values()))
+        return (more and self.class_names == now.class_names) and all(
             np.isin(_rows(there), _rows(now.images.get(split, there[:0]))).all() for split, there in self.images.items()
         )
 

@@ -191,12 +191,14 @@ def score(
       groups: as in `evaluate_classifier`.
       open_logits: of images of no known class.
     Raises:
-      ValueError: another number of logits than of classes.
+      ValueError: another number of logits than of classes, or a label of none of them.
     """
-    groups = ShotGroups.of(groups)
+    groups, labels = ShotGroups.of(groups), np.asarray(labels)
+    if labels.size and labels.max() >= len(groups.class_counts):
+        raise ValueError(f"Labels must lie in 0..{len(groups.class_counts) - 1}. Received: {labels.max()}")
     top, confidences = _ranked(logits, len(groups.class_counts))
     _, open_confidences = _ranked(open_logits, len(groups.class_counts))
-    return Scores(np.asarray(labels), top, confidences, groups, open_confidences)
+    return Scores(labels, top, confidences, groups, open_confidences)
 
 
 def logits_in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import rich.box
+import rich.markup
 import rich.table
 import rich.text
 
@@ -185,7 +186,7 @@ def _plain(text: str) -> str:
 def terminal_table(results: Mapping) -> rich.table.Table:
     """The same table for the terminal; the best of each column is bold and starred."""
     table = rich.table.Table(
-        title=f"{results['dataset']}: top-1 accuracy on test in %",
+        title=f"{rich.markup.escape(results['dataset'])}: top-1 accuracy on test in %",
         caption="* best of its column · Δ points above Joint",
         box=rich.box.SIMPLE_HEAD,
         padding=0,

@@ -174,6 +174,8 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
         x = np.asarray(x)
     if y.ndim != 1 and y.shape[1:] != (1,):
         raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"y must be integer classes. Received: dtype={y.dtype}, such as {y.ravel()[:3]}")
     lengths = {len(array) for array in tf.nest.flatten(x)}
     if lengths != {len(y)}:
         raise ValueError(f"x and y must have the same length. Received: {sorted(lengths)} and {len(y)}")

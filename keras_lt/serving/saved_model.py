@@ -14,7 +14,7 @@ from keras_lt import __version__
 from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
-from keras_lt.files import atomic, expanded, write_json
+from keras_lt.files import atomic, check_loadable, expanded, write_json
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
@@ -98,6 +98,7 @@ def export_saved_model(
       ImportError: onnx without its packages.
     """
     takes = tuple(getattr(model, "input_shape", (None, image_size, image_size, 3)))[1:]
+    check_loadable(path)
     _check_request(takes, image_size=image_size, on_bad_request=on_bad_request)
     output_shape = (classifier or model).output_shape
     if output_shape[-1] != len(class_names):

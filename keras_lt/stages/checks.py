@@ -151,6 +151,15 @@ def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (
             raise ValueError(f"{name} is of images, and the data set is of features alone. Received: {name}={value}")
 
 
+def check_classes(class_names: Sequence[str], name: str = "features"):
+    """Raises ValueError where there is nothing to tell apart: one class, such as a folder that holds their folders."""
+    if len(class_names) < 2:
+        raise ValueError(
+            "There must be two classes or more; of folders, --data_dir is the one that theirs lie in. "
+            f"Received: {name} with {', '.join(map(str, class_names)) or 'none'}"
+        )
+
+
 def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
     """Raises ValueError for what trains on one host alone."""
     if hosts(strategy).one_host:
@@ -293,6 +302,7 @@ def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *,
     if len(set(widths.values())) > 1:
         raise ValueError(f"features of all splits must have one width. Received: {widths}")
     classes = classes or int(features["train"].labels.max(initial=-1)) + 1
+    check_classes(range(classes))
     for name in dict.fromkeys(splits):
         labels = features[name].labels
         if not len(labels) or labels.min() < 0 or labels.max() >= classes:

@@ -21,7 +21,7 @@ from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
-from keras_lt.stages.checks import check_hosts, check_no_images, check_stage_one, head_entry
+from keras_lt.stages.checks import check_classes, check_hosts, check_no_images, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -137,6 +137,7 @@ def learn_representation(
       ValueError: a name or number that does not fit, or an image that does not decode, before any training.
     """
     entry = backbones.find(backbone)
+    check_classes(data.class_names, data.name)
     if data.of_features:
         about_images = {"backbone": backbone, "image_size": image_size, "augmentation": augmentation}
         about_images |= {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
