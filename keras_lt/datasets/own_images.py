@@ -185,6 +185,26 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
     return split
 
 
+def unlabelled_images(images: str) -> Split:
+    """An image, or the images at any depth of a folder, labelled `OPEN`.
+
+    Raises:
+      FileNotFoundError: there is nothing of that name.
+      ValueError: there is no image.
+    """
+    path = expanded(images)
+    if path.is_file():
+        return Split(ImageFiles(np.array([str(path)]), root=path.parent), np.array([OPEN]))
+    if not path.is_dir():
+        raise FileNotFoundError(f"--images must be a folder of images, or one image. Not found: {path}")
+    split, ignored = _read_unlabelled(path)
+    for note in _ignored_note(ignored):
+        print(note)
+    if not len(split):
+        raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {path} without any")
+    return split
+
+
 def _folders(root: pathlib.Path) -> list[str]:
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if _is_read(entry))
