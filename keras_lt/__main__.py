@@ -5,7 +5,7 @@ import pathlib
 import runpy
 import sys
 
-COMMANDS = ("train", "evaluate", "export", "prepare", "describe", "repeat", "compare", "import_checkpoint")
+COMMANDS = ("train", "evaluate", "export", "predict", "prepare", "describe", "repeat", "compare", "import_checkpoint")
 
 
 def overview() -> str:

@@ -1,4 +1,4 @@
-"""Training goes on from its last finished epoch, and gives back its best one."""
+"""Training goes on from its last finished epoch, and gives back its best one, or its last."""
 
 import json
 import os
@@ -13,41 +13,50 @@ import numpy as np
 
 from keras_lt.files import atomic, write_history
 
-KEPT = 2  # latest checkpoints on disk, beside the best one's
+LATEST = 2  # checkpoints on disk, beside the kept epoch's
 
 
 class EpochCheckpoints(keras.callbacks.Callback):
-    """Saves all training state after every epoch, and knows the best epoch.
+    """Saves all training state after every epoch, and knows which epoch is kept.
 
     State is every variable of model and optimizer, random state included, and this callback's own history: what Keras's
-    `BackupAndRestore` leaves out. The last two checkpoints and the best epoch's are kept.
+    `BackupAndRestore` leaves out. The last two checkpoints and the kept epoch's stay on disk.
 
     Args:
-      folder: where checkpoints and `history.csv` go; None keeps the history and the best weights in memory only.
-      monitor: the log whose largest value marks the best epoch; the earliest wins a tie.
+      folder: where checkpoints and `history.csv` go; None keeps the history and the kept weights in memory only.
+      monitor: the log whose largest value marks the kept epoch; the earliest wins a tie.
+      keep: "best", or "last" for the last epoch whatever the log.
       writes: of several processes that train together, one does; the others only restore.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, monitor: str, *, writes: bool = True):
+    def __init__(self, folder: str | os.PathLike | None, monitor: str, *, keep: str = "best", writes: bool = True):
         super().__init__()
         self.folder = None if folder is None else pathlib.Path(folder)
         self.monitor = monitor
+        self.keep = keep
         self.writes = writes and folder is not None
         self.history: list[dict[str, float]] = []
-        self._best_state: dict[str, np.ndarray] = {}  # where nothing is written
+        self._kept_state: dict[str, np.ndarray] = {}  # where nothing is written
         self._begun = 0.0
 
     @property
-    def best_epoch(self) -> int:
-        """The epoch, from 0, with the largest monitored value."""
+    def kept_epoch(self) -> int:
+        """The epoch, from 0, with the largest monitored value, or the last."""
+        if self.keep == "last":
+            return len(self.history) - 1
         return int(np.argmax([row[self.monitor] for row in self.history]))
 
     def restore(self, model: keras.Model) -> int:
         """Puts the newest readable checkpoint into the compiled model; returns the epochs that it has behind it.
 
+        The optimizer has its variables afterwards, checkpoint or not: Keras would make them in the graph of the first
+        step, and then trace that again.
+
         Raises:
           OSError: it is one of another model or optimizer.
         """
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         for path in reversed(self._saved()):
             try:
                 with np.load(path) as state:
@@ -62,12 +71,12 @@ class EpochCheckpoints(keras.callbacks.Callback):
             return len(self.history)
         return 0
 
-    def restore_best(self, model: keras.Model):
-        """Puts the best epoch's weights into the model, their moving average where the optimizer has one."""
-        if self._best_state or self.folder is None:
-            _restore(model, self._best_state)
+    def restore_kept(self, model: keras.Model):
+        """Puts the kept epoch's weights into the model, their moving average where the optimizer has one."""
+        if self._kept_state or self.folder is None:
+            _restore(model, self._kept_state)
         else:
-            path = self._path(self.best_epoch)
+            path = self._path(self.kept_epoch)
             with np.load(path) as state:
                 _restore(model, state, of=path)
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -82,13 +91,13 @@ class EpochCheckpoints(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **logs, "seconds": time.monotonic() - self._begun})
         if self.monitor not in self.history[-1]:
             raise ValueError(f"No log to choose the best epoch by: {self.monitor}. Received: {sorted(logs)}")
-        if not self.writes and self.best_epoch != epoch:
+        if not self.writes and self.kept_epoch != epoch:
             return
         state = {f"model{i}": v for i, v in enumerate(self.model.variables)}
         state |= {f"optimizer{i}": v for i, v in enumerate(self.model.optimizer.variables)}
         state = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in state.items()}
         if not self.writes:
-            self._best_state = state
+            self._kept_state = state
             return
         size = sum(value.nbytes for value in state.values())
         with atomic(self._path(epoch), size=size) as scratch, scratch.open("wb") as file:
@@ -98,7 +107,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
     def _tidy(self):
         """What follows from the newest checkpoint; also after `restore`, since a kill may have come in between."""
         write_history(self.folder / "history.csv", self.history)
-        kept = {self._path(self.best_epoch), *self._saved()[-KEPT:]}
+        kept = {self._path(self.kept_epoch), *self._saved()[-LATEST:]}
         for path in set(self._saved()) - kept:
             path.unlink()
 
@@ -116,8 +125,6 @@ def _restore(model: keras.Model, state: Mapping[str, np.ndarray], *, of: object 
       OSError: they are not those of the model and its optimizer.
     """
     optimizer = model.optimizer
-    if not optimizer.built:  # one that scales the loss would make its variables twice
-        optimizer.build(model.trainable_variables)
     variables = [*model.variables, *optimizer.variables]
     values = [state[f"model{i}"] for i in range(_count(state, "model"))]
     own = [state[f"optimizer{i}"] for i in range(_count(state, "optimizer"))]

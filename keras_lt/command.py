@@ -30,6 +30,8 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
       answer: reads a command's arguments, and ends the program where they ask for help or are wrong, before anything
         is loaded.
     """
+    if module == "__main__":
+        open_streams()
     if answer and module == "__main__":
         answer()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -55,6 +57,17 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def open_streams():
+    """Opens those standard streams that the caller closed, by `>&-` say: the next file would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 @contextlib.contextmanager

@@ -35,11 +35,12 @@ with quietly(__name__, lambda: parser().parse_args()):
         with_deviation,
     )
     from keras_lt.config import RunConfig
-    from keras_lt.files import atomic, expanded
+    from keras_lt.files import atomic, check_own
     from keras_lt.report.style import GROUP_LINES, RC
     from keras_lt.report.tables import Cell, as_number, display_name
     from keras_lt.run import Run
 
+TITLE = "# Runs compared"
 SCORES = tuple(GROUP_LINES)  # many, medium, few, all
 
 
@@ -63,7 +64,8 @@ class FinishedRun:
         results = run.results
         own = {field.name for field in dataclasses.fields(RunConfig) if field.metadata["of_the_run"]} - {"seed"}
         flags = {name: value for name, value in run.config.as_flags().items() if name in own}
-        flags |= {"dataset": results["dataset"]}  # arrays have many names
+        digest = run.recorded_data.digest if run.recorded_data else ""
+        flags |= {"dataset": results["dataset"], "images": digest[:8]}  # arrays have many names, and a name many images
         return cls(run.folder, flags, run.config.seed, results)
 
 
@@ -121,16 +123,17 @@ def main(arguments: Sequence[str] | None = None):
     given = parser().parse_args(arguments)
     with plain_errors():
         groups = group_seeds([FinishedRun.read(folder) for folder in given.workdirs])
-    table, output = table_of(groups), expanded(given.output_dir)
+        page = check_own(pathlib.Path(given.output_dir, "compare.md"), TITLE, beside=("compare.png", "compare.svg"))
+    table = table_of(groups)
     with matplotlib.rc_context(RC):
         figure = draw_dots({label(flags): accuracies_of([r.results for r in runs]) for flags, runs in groups.items()})
-    paths = save_figure(output / "compare.png", figure)
+    paths = save_figure(page.with_suffix(".png"), figure)
     folders = "\n".join(f"- {run.folder}" for runs in groups.values() for run in runs)
-    parts = ["# Runs compared", f"{table.title}:", markdown_table(table), "![By classifier](compare.png)", folders]
-    with atomic(output / "compare.md") as scratch:
+    parts = [TITLE, f"{table.title}:", markdown_table(table), "![By classifier](compare.png)", folders]
+    with atomic(page) as scratch:
         scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     rich.print(terminal_table(table))
-    print(output / "compare.md", *paths, sep="\n")
+    print(page, *paths, sep="\n")
 
 
 if __name__ == "__main__":

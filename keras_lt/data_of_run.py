@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
 from typing import Self
 
 from keras_lt import files
 from keras_lt.config import RunConfig, read_flag_file
+from keras_lt.config.renamed import renamed_classifiers
 from keras_lt.datasets import LongTailed
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
 from keras_lt.inspection import Inspection, inspect, screen
@@ -52,10 +54,16 @@ class DataOfRun(WorkFolder):
     def save_config(self):
         """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.
 
-        Beside them what its data set is, by which another one is told from it later.
+        Beside them what its data set is, by which another one is told from it later. Classifiers of version 0.1 get
+        the names that they have since.
         """
-        self.current_data.save(facts=self.data_file, images=self.data_images_file)
-        dataclasses.replace(self.config, overwrite=False).save(self.flags_file)
+        for old, new in renamed_classifiers(self.flag_lines).items():
+            if self.classifier_folder(old).exists() and not self.classifier_folder(new).exists():
+                os.replace(self.classifier_folder(old), self.classifier_folder(new))
+        weights = _digest(self.config.pretrained) or self._recorded_weights
+        self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights)
+        data_dir = self.config.data_dir and os.path.abspath(files.expanded(self.config.data_dir))  # from anywhere
+        dataclasses.replace(self.config, overwrite=False, data_dir=data_dir).save(self.flags_file)
         files.sweep(self.folder)
 
     def differences(self, config: RunConfig) -> list[str]:
@@ -63,6 +71,15 @@ class DataOfRun(WorkFolder):
         if not self.flags_file.exists():
             return []
         return read_flag_file(self.flags_file, workdir=str(self.folder)).differences(config)
+
+    def other_weights(self, config: RunConfig) -> list[str]:
+        """Says so where the file that a config begins with is another than the one that the run began with."""
+        now, there = _digest(config.pretrained), self._recorded_weights
+        return [f"--pretrained={config.pretrained} is another file now"] * bool(now and there and now != there)
+
+    @property
+    def _recorded_weights(self) -> str:
+        return files.read_json(self.data_file).get("pretrained", "") if self.data_file.exists() else ""
 
     @functools.cached_property
     def listed_data(self) -> LongTailed:
@@ -129,6 +146,15 @@ class DataOfRun(WorkFolder):
                 f"Expected the work folder of {what}, as python -m keras_lt.train --workdir={self.folder} leaves it. "
                 f"Not found: {path}"
             )
+
+
+def _digest(weights: str) -> str:
+    """Of a file of weights; empty where there is none."""
+    path = files.expanded(weights)
+    if not weights or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_classes(run: DataOfRun, data: LongTailed):

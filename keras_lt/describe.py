@@ -21,8 +21,8 @@ with quietly(__name__, functools.partial(config.answer, config.define_describe_f
     import tensorflow as tf
     from matplotlib.figure import Figure
 
-    from keras_lt.datasets import LongTailed, Split
-    from keras_lt.files import atomic, expanded, write_json
+    from keras_lt.datasets import LongTailed, Split, check_outside
+    from keras_lt.files import atomic, check_own, expanded, write_json
     from keras_lt.inspection import Inspection, inspect
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
@@ -36,6 +36,7 @@ SHOWN_CLASSES = 5  # of the head and of the tail
 SHOWN_LINES = 5  # of leaks, and of bad images
 VIEWS = 7  # training views of an image on the page of augmented ones
 CELL = 1.0  # inches
+WRITTEN = ("describe.json", "classes.png", "sizes.png", "augmented.png")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 
 Group = Mapping[str, np.ndarray]  # equal images: split -> rows, in the splits that have one
@@ -277,6 +278,8 @@ def main():
     with plain_errors():
         run_config = config.from_flags()
         folder = expanded(config.output_dir() or Run.of(run_config).description_folder)
+        check_outside(folder, "output_dir", run_config.dataset, run_config.data_dir, **run_config.data_options)
+        check_own(folder / WRITTEN[0], '{\n "dataset":', beside=WRITTEN[1:])
         data = run_config.load_data()
         preprocessing = make_preprocessing(
             data,
@@ -288,7 +291,7 @@ def main():
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
     print_summary(summary)
-    for name in ("describe.json", "classes.png", *(() if data.of_features else ("sizes.png", "augmented.png"))):
+    for name in WRITTEN[: 2 if data.of_features else None]:
         print(folder / name)
 
 

@@ -27,6 +27,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     import numpy as np
     import rich
     import rich.box
+    import rich.markup
     import rich.table
     import rich.text
     import tensorflow as tf
@@ -36,10 +37,9 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.datasets.data_record import DataRecord
     from keras_lt.datasets.own_images import labelled_images
     from keras_lt.evaluation import ScoredModel, Scores, load_model, logits_in_chunks, score
-    from keras_lt.files import atomic
+    from keras_lt.files import atomic, check_own
     from keras_lt.inspection import screen
     from keras_lt.metrics import ShotGroups, accuracy_under
-    from keras_lt.preprocessing import decode
     from keras_lt.report.measures import MEASURES
     from keras_lt.report.tables import SCORES, display_name, percent
     from keras_lt.run import Run, source_prior
@@ -53,6 +53,8 @@ COLUMNS = ("model", "image", "label", "predicted", "confidence", "top_5")
 def run(options: EvaluateOptions) -> dict[str, Scores]:
     """Scores what was asked for, prints the table and writes the predictions; returns the scores by model."""
     with plain_errors():
+        if options.predictions:
+            check_own(options.predictions, ",".join(COLUMNS))
         of_run = Run(**options.run) if options.run is not None else None
         data = open_data(options, of_run)
         models = open_models(options, of_run, on_features=not options.images and data is not None and data.of_features)
@@ -226,9 +228,10 @@ def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_se
     except tf.errors.InvalidArgumentError:
         for row in range(len(split)):
             try:
-                decode(split.read(row))
-            except tf.errors.InvalidArgumentError as error:
-                raise ValueError(f"Images must be JPEG, PNG, BMP or GIF. Received: {split.names[row]}") from error
+                split.examples.examine(row)
+            except ValueError as error:
+                message = f"Images must be JPEG, PNG, BMP or GIF. Received: {split.names[row]}: {error}"
+                raise ValueError(message) from error
         raise
 
 
@@ -238,7 +241,7 @@ def table(summaries: Mapping[str, Mapping[str, float]], *, title: str, more: Map
     Args:
       more: numbers beside those that every table has -> their label.
     """
-    shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=(0, 1))
+    shown = rich.table.Table(title=rich.markup.escape(title), box=rich.box.SIMPLE_HEAD, padding=(0, 1))
     shown.add_column("")
     for name in summaries:
         shown.add_column(rich.text.Text(display_name(name)), justify="right")

@@ -16,9 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.datasets import Split
-from keras_lt.datasets.examples import ArrayRows, first_not_finite
-from keras_lt.datasets.long_tailed import OPEN
+from keras_lt.datasets.examining import first_not_finite
+from keras_lt.datasets.examples import ArrayRows
+from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN
 from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
 from keras_lt.input_pipeline import (
     as_many_as,
@@ -38,7 +40,6 @@ from keras_lt.resampling import RESAMPLING
 from keras_lt.work_folder import FEATURE_FILES
 
 FEATURE_DTYPES = ("float32", "float16")
-CHUNK = 8192  # feature rows scored at a time: bounds memory at CHUNK x C logits
 SAVE_SECONDS = 5.0  # of extraction that a kill may cost
 fold_in = tf.random.experimental.stateless_fold_in
 
@@ -66,11 +67,9 @@ class FeatureSet:
                 "features must be floating-point numbers [N, D], and labels one per row. "
                 f"Received: features of {features.dtype}, shape {features.shape}, labels of shape {labels.shape}"
             )
-        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN:
-            raise ValueError(
-                f"labels must be class ids, whole numbers from 0, or {OPEN} for examples of no class. "
-                f"Received: {labels.dtype}, {labels[:5]}"
-            )
+        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN or labels.max(initial=0) >= MOST_CLASSES:
+            known = f"class ids, whole numbers from 0 to {MOST_CLASSES:,}, or {OPEN} for examples of no class"
+            raise ValueError(f"labels must be {known}. Received: {labels.dtype}, {labels[:5]}")
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels.astype(np.int64))
 
@@ -97,8 +96,8 @@ class FeatureSet:
         if resampling.size is None:
             return self
         rows = resampling(self.labels, seed=seed)
-        views = None if self.views is None else ArrayRows(self.views, rows)
-        return FeatureSet(ArrayRows(self.features, rows), self.labels[rows], views)
+        features, views = (array if array is None else ArrayRows(array, rows) for array in (self.features, self.views))
+        return FeatureSet(features, self.labels[rows], views)
 
     def training_batches(
         self,
@@ -175,8 +174,8 @@ def extract_features(
       batch_size: images of one forward pass.
       folder: where `features.npy` and its manifest are kept, those of the views in a folder beside it. An extraction
         that was stopped goes on there, to the same bits. What is there, or was copied there from another run, is taken
-        where all that the manifest names is the same: backbone, preprocessing, examples (files by their paths, not
-        their content); else it is replaced. None keeps features in memory.
+        where all that the manifest names is the same: backbone, preprocessing, examples (files by their paths below
+        the data set's folder and their sizes, not their content); else it is replaced. None keeps features in memory.
       dtype: in `FEATURE_DTYPES`; float16 takes half the space and rounds to three digits.
       views: above 1, each image is also augmented that often by `preprocessing.train`, for training to draw from.
         Where the preprocessing does not augment there is nothing to choose from. MixUp and CutMix play no part.
@@ -200,13 +199,13 @@ def extract_features(
     if given is not None:
         return FeatureSet(given, split.labels)
     size, width = preprocessing.image_size, backbone.output_shape[-1]
-    compiled = functools.cache(lambda: _compiled(backbone, size))  # not where all features are found
+    compiled = functools.partial(_compiled, backbone, size)  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
         folder = expanded(folder)
         shared |= {"backbone": _backbone_hash(backbone), "examples": _examples_hash(split)}
-    features = _extract(
-        compiled,
+    extracted = functools.partial(_extract, compiled, older=_examples_hash(split, placed=True) if folder else "")
+    features = extracted(
         lambda start: evaluation_batches(split, preprocessing, batch_size=batch_size, start=start),
         {"shape": (len(split), width), "preprocessing": preprocessing.evaluation_settings(), **shared},
         folder,
@@ -214,8 +213,7 @@ def extract_features(
     if views < 2 or not preprocessing.augments:
         return FeatureSet(features, split.labels)
     shared |= {"preprocessing": dataclasses.asdict(preprocessing), "seed": seed}
-    augmented = _extract(
-        compiled,
+    augmented = extracted(
         lambda start: view_batches(split, preprocessing, views=views, seed=seed, batch_size=batch_size, start=start),
         {"shape": (len(split), views, width), **shared},
         folder and folder.with_name(f"{folder.name}-views"),
@@ -225,10 +223,10 @@ def extract_features(
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
-    chunks = (
-        np.asarray(features[start : start + CHUNK], np.float32) for start in range(0, max(len(features), 1), CHUNK)
-    )
-    predictions = [keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1)) for chunk in chunks]
+    predictions = [
+        keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1))
+        for chunk in in_chunks(classifier, features)
+    ]
     return np.concatenate(predictions).astype(np.int64)
 
 
@@ -237,15 +235,14 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
+@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other
 def _compiled(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
     """The backbone as a compiled function, images [B, size, size, 3] -> features float32 [B, D]."""
     if keras.backend.backend() != "tensorflow":
         return lambda images: backbone.predict_on_batch(images.numpy()).astype(np.float32)
     # Not `predict_on_batch`, which under a strategy gives every replica the whole batch.
-    function = tf.function(
-        lambda images: tf.cast(backbone(images, training=False), tf.float32),
-        input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)],
-    )
+    spec = tf.TensorSpec((None, size, size, 3), tf.float32)
+    function = tf.function(lambda images: tf.cast(backbone(images, training=False), tf.float32), input_signature=[spec])
     forward = function.get_concrete_function()  # TensorFlow warns of functions, each of a backbone, that it calls once
     return lambda images: forward(images).numpy()
 
@@ -255,6 +252,7 @@ def _extract(
     batches: Callable[[int], tf.data.Dataset],
     manifest: dict,
     folder: pathlib.Path | None,
+    older: str,
 ) -> np.ndarray:
     """The array of that manifest: in memory, found in the folder, or computed and written to it.
 
@@ -262,6 +260,7 @@ def _extract(
       compiled: () -> the backbone as a function.
       batches: (images already done) -> the batches of those after them.
       manifest: all that the array depends on, its shape and dtype among it.
+      older: what version 0.1 has in the manifest for the examples.
     """
     shape, dtype = manifest["shape"], np.dtype(manifest["dtype"])
     if folder is None:
@@ -269,9 +268,9 @@ def _extract(
         _fill(array, compiled(), batches, start=0, save=lambda done: None)
         return array
     total, manifest = int(np.prod(shape[:-1])), json.loads(json.dumps(manifest))  # as it is read: tuples are lists
-    if _rows_done(folder, manifest) < total:
+    if _rows_done(folder, manifest, older) < total:
         partial = folder.with_name(f"{folder.name}.part")  # the same name for the next process to find
-        start = _rows_done(partial, manifest)
+        start = _rows_done(partial, manifest, older)
         for place in (folder, partial):
             check_replaceable(place, FEATURE_FILES)
         remove(folder)  # of no use to anybody, and its space may be needed
@@ -313,14 +312,14 @@ def _fill(array, forward, batches, *, start, save):
             saved = time.monotonic()
 
 
-def _rows_done(folder: pathlib.Path, manifest: dict) -> int:
+def _rows_done(folder: pathlib.Path, manifest: dict, older: str) -> int:
     """Rows of the array in the folder, 0 where it is not the manifest's."""
     try:
         found = read_json(folder / "manifest.json")
         rows = found.pop("rows")
     except (OSError, ValueError, KeyError):  # never written, or of a machine that lost its power
         return 0
-    return rows if found == manifest else 0
+    return rows if found in (manifest, {**manifest, "examples": older}) else 0
 
 
 def _check_space(folder: pathlib.Path, needed: int):
@@ -340,9 +339,10 @@ def _backbone_hash(backbone: keras.Model) -> str:
     return _hash(np.frombuffer(backbone.to_json().encode(), np.uint8), *backbone.get_weights())
 
 
-def _examples_hash(split: Split) -> str:
-    """Of examples, in their order, and labels."""
-    return _hash(np.frombuffer(split.examples.fingerprint(), np.uint8), split.labels)
+def _examples_hash(split: Split, *, placed: bool = False) -> str:
+    """Of examples, in their order, and labels; `placed`: also of where they lie, as version 0.1 has it."""
+    fingerprint = split.examples.placed_fingerprint() if placed else split.examples.fingerprint()
+    return _hash(np.frombuffer(fingerprint, np.uint8), split.labels)
 
 
 def _hash(*arrays: np.ndarray) -> str:

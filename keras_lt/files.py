@@ -60,6 +60,14 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(path))  # as absl reads flag files; a home that is not there stays as it is
 
 
+def check_loadable(path: str | os.PathLike):
+    """Raises ValueError for a path that TensorFlow takes for a pattern: it writes SavedModels there and reads none."""
+    if wild := sorted(set("*?[\\") & set(os.path.abspath(expanded(path)))):
+        raise ValueError(
+            f"TensorFlow reads no SavedModel from a path with {' '.join(wild)}: rename it. Received: {path}"
+        )
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Has a folder, made where it is missing, for this process alone, until the block or the process ends.
@@ -145,6 +153,29 @@ def check_replaceable(path: pathlib.Path, known: Sequence[str]):
         )
 
 
+def check_own(path: str | os.PathLike, begins: str, *, beside: Sequence[str] = ()) -> pathlib.Path:
+    """The path of a file that is about to be written, `~` expanded; whatever is there already must be ours.
+
+    Args:
+      begins: how the file begins where keras_lt has written it.
+      beside: names of files that are written into its folder with it, and are ours where it is.
+    Raises:
+      ValueError: one of them is there and not ours, or the path is or lies in what is no place for a file.
+    """
+    path = expanded(path)
+    above = next((place for place in path.parents if place.exists()), None)
+    if path.is_dir() or (above and not above.is_dir()):
+        raise ValueError(f"A file is to be written. Received: {path}, which is no place for one")
+    ours = False
+    if path.is_file():
+        with path.open("rb") as file:
+            ours = file.read(len(begins)) in (begins.encode(), b"")
+    taken = [place for place in (path, *map(path.with_name, beside)) if os.path.lexists(place)]
+    if taken and not ours:
+        raise ValueError(f"{taken[0]} was not written by this command: move it away, or write to another place")
+    return path
+
+
 def remove_known(folder: pathlib.Path, known: Sequence[str]):
     """Removes the files of a folder that fit the patterns and what `atomic` left, and folders that this empties."""
     ours, folders, emptied = (f"{SCRATCH}*", f"*/{SCRATCH}*", *known), [os.path.dirname(name) for name in known], set()
@@ -224,8 +255,15 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike):
-    """Reads what `write_json` wrote."""
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    """Reads what `write_json` wrote.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: put back a copy, or remove it. It is no JSON: {error}") from error
 
 
 def write_history(path: str | os.PathLike, history: list[dict[str, float]]):

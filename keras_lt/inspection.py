@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import tempfile
 import warnings
 from collections.abc import Mapping
 from multiprocessing.pool import ThreadPool
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_lt.datasets import Examples, LongTailed
 from keras_lt.datasets.examining import Examined, hash_of
-from keras_lt.files import atomic
+from keras_lt.files import atomic, expanded
 
 ON_BAD_IMAGE = ("error", "skip")
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
@@ -131,7 +132,7 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
 
 def _inspect(examples: Examples, folder: pathlib.Path, title: str) -> Inspection:
     """Examines the rows that the cache has no hash of, bad ones among them, and keeps the cache up to date."""
-    path = folder / f"{hash_of(examples.fingerprint()).hex()}.npz"
+    path = folder / f"{hash_of(examples.placed_fingerprint()).hex()}.npz"
     problems = {}
     with ThreadPool(THREADS) as pool:
         known = _read_cache(path, len(examples))
@@ -195,4 +196,6 @@ def _large_images_allowed():
 
 
 def _keras_home() -> pathlib.Path:
-    return pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    home = os.path.expanduser("~")  # of a user without one, as in some containers, it stays "~"
+    home = home if os.access(home, os.W_OK) else tempfile.gettempdir()
+    return expanded(os.environ.get("KERAS_HOME") or f"{home}/.keras")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 
 class MixedLabels(NamedTuple):
@@ -24,10 +25,13 @@ def class_ids(labels, classes: int):
     Args:
       classes: C, two or more.
     Raises:
-      ValueError: another shape, or a single class, of which one-hot rows and a column of ids are the same.
+      ValueError: another shape, or a single class, of which one-hot rows and a column of ids are the same; or, of what
+        is no tensor yet, words, fractions, numbers that are no class and rows that are not one-hot.
     """
     if classes == 1:
         raise ValueError("There must be two classes or more. Received: 1")
+    if not keras.ops.is_tensor(labels):
+        _check_values(np.asarray(labels), classes)
     labels = keras.ops.convert_to_tensor(labels)
     shape = tuple(labels.shape)
     if len(shape) == 1:
@@ -39,3 +43,16 @@ def class_ids(labels, classes: int):
     raise ValueError(
         f"Labels must be class ids, [B] or [B, 1], or one-hot rows, [B, {classes}]. Received: labels of shape {shape}"
     )
+
+
+def _check_values(labels: np.ndarray, classes: int):
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"Labels must be numbers. Received: {labels.dtype}, such as {labels.ravel()[:1]}")
+    is_rows = labels.ndim == 2 and labels.shape[-1] == classes
+    if is_rows and not (np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all()):
+        raise ValueError(f"Rows of labels must be one-hot. Received: {labels[:1]}")
+    ids = np.argmax(labels, -1) if is_rows else labels
+    if labels.size and not (np.isfinite(labels).all() and (ids == ids.astype(np.int64)).all()):
+        raise ValueError(f"Class ids must be whole numbers. Received: {labels.ravel()[:5]}")
+    if ids.size and not 0 <= ids.min() <= ids.max() < classes:
+        raise ValueError(f"Class ids must lie in 0..{classes - 1}. Received: {ids.min()}..{ids.max()}")

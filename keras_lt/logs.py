@@ -146,7 +146,9 @@ class EventLog(keras.callbacks.Callback):
             layer = layer.layers[-1]
         dense = fold(layer)
         if dense is not None:
-            yield _histogram("classifier/weight_norms", *np.histogram(np.linalg.norm(dense[0], axis=0), BINS))
+            # float64 has room for 30 bins between the norms of a cosine classifier, which differ by rounding alone.
+            norms = np.linalg.norm(np.asarray(dense[0], np.float64), axis=0)
+            yield _histogram("classifier/weight_norms", *np.histogram(norms, BINS))
 
 
 def _open(folder: pathlib.Path, step: int) -> tf.io.TFRecordWriter:

@@ -270,6 +270,7 @@ def _prepare(given: argparse.Namespace):
     names = ("imbalance_ratio", "profile", "seed", "allow_modified_lists")
     options = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     name, source, options = datasets.parse(datasets.DATASETS, given.dataset, **options)
+    datasets.check_outside(given.output_dir, "output_dir", name, given.data_dir, **options)
     conversion = {"shorter_side": given.shorter_side, "quality": given.quality, "lossless": given.lossless}
     Image.MAX_IMAGE_PIXELS = None  # `convert` has a limit of its own; Pillow would warn before it
     start = time.monotonic()

@@ -15,6 +15,7 @@ from keras_lt.registry import Entry, check_numbers, member, names_in
 from keras_lt.samplers import SamplerEntry, sampler_entry
 
 JIT_COMPILE = ("auto", "true", "false")
+KEPT_EPOCHS = ("best", "last")
 SAME = "same"  # stage two takes what stage one has
 # Topics of --help.
 SAMPLING, LOSSES, STEPS, MACHINE = "Sampling", "Losses and class weights", "Optimisation", "Precision and devices"
@@ -98,6 +99,13 @@ class Recipe:
         0.0,
         "Momentum of an exponential moving average of the weights, which is then validated and kept; 0 is none.",
     )
+    kept_epoch: str = _field(
+        STEPS,
+        "best",
+        "Epoch whose weights are kept: {choices}; best has the highest mean class accuracy on val, last is for a val "
+        "split of a few hundred images, which cannot tell.",
+        choices=KEPT_EPOCHS,
+    )
     sampler: str | Callable = _field(  # noqa: RUF009 - it is `dataclasses.field`
         SAMPLING,
         "instance_balanced",
@@ -168,6 +176,10 @@ class Recipe:
         if self.jit_compile not in JIT_COMPILE:
             raise ValueError(
                 f"jit_compile must be one of {', '.join(JIT_COMPILE)}. Received: jit_compile={self.jit_compile!r}"
+            )
+        if self.kept_epoch not in KEPT_EPOCHS:
+            raise ValueError(
+                f"kept_epoch must be one of {', '.join(KEPT_EPOCHS)}. Received: kept_epoch={self.kept_epoch!r}"
             )
         two = np.ones(2)  # parameters are refused by what they are for
         _ = self.resampling_entry, self.feature_loss_entry

@@ -17,10 +17,11 @@ with quietly(__name__, functools.partial(config.answer, config.define_repeat_fla
     import rich
 
     from keras_lt.comparison.runs import train_all
-    from keras_lt.comparison.summary import terminal_tables, write_summary
+    from keras_lt.comparison.summary import SUMMARY_FILES, terminal_tables, write_summary
     from keras_lt.comparison.tables import mean_and_deviation
     from keras_lt.config import RunConfig
     from keras_lt.features import classify
+    from keras_lt.files import check_own
     from keras_lt.metrics import ShotGroups
     from keras_lt.report.systems import BASELINE
     from keras_lt.run import Run
@@ -143,6 +144,7 @@ def main():
     """Runs the command."""
     with plain_errors():
         runs = runs_of(config.from_flags(), config.seeds())
+        check_own(runs[0].folder.with_name(SUMMARY_FILES[0]), '{\n "dataset":', beside=SUMMARY_FILES[1:])
         train_all(runs)
     summary = compare(runs)
     paths = write_summary(runs[0].folder.parent, summary)

@@ -25,6 +25,7 @@ from keras_lt.serving import (
     WARMUP,
     export_saved_model,
     fit_temperature,
+    fitted_rows,
     read_prior,
     render_model_card,
     trained_prior,
@@ -190,8 +191,9 @@ class Run(DataOfRun):
     def temperature(self, name: str) -> float:
         """What a classifier's scores are divided by to be log posteriors, by the examples of val."""
         val = self.features("val", name)
-        logits = np.concatenate(list(logits_in_chunks(self.classifier(name).model, val.features)))
-        return fit_temperature(logits, val.labels, source_prior(name, self.config, self.data.class_counts))
+        rows = fitted_rows(len(val.labels), len(self.about_data.class_counts))
+        logits = np.concatenate(list(logits_in_chunks(self.classifier(name).model, val.features[rows])))
+        return fit_temperature(logits, val.labels[rows], source_prior(name, self.config, self.data.class_counts))
 
     def export(self, name: str, **options) -> pathlib.Path:
         """Writes the next SavedModel of a classifier; returns its folder.

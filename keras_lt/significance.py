@@ -1,5 +1,6 @@
-"""How much of a score is chance: bootstrap intervals over test images, and McNemar's test of two classifiers."""
+"""How much of a score is chance: bootstrap intervals over test images, McNemar's test of two classifiers, and ranks."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -69,3 +70,34 @@ def mcnemar(only_first: int, only_second: int) -> float:
         term = term * (int(discordant) - chosen) // (chosen + 1)
         ways += term
     return min(1.0, 2 * ways / 2 ** int(discordant))
+
+
+def average_ranks(scores: np.ndarray) -> np.ndarray:
+    """Mean rank of K systems over N runs, [N, K] -> [K]; the highest score has rank 1, equal ones share their mean."""
+    scores = np.asarray(scores, np.float64)
+    higher, equal = (f(scores[:, np.newaxis], scores[:, :, np.newaxis]).sum(2) for f in (np.greater, np.equal))
+    return (higher + (equal + 1) / 2).mean(0)
+
+
+def critical_difference(systems: int, runs: int, *, confidence: float = 0.95) -> float:
+    """How far average ranks must lie apart by Nemenyi's test, q sqrt(K (K + 1) / (6 N)) (Demsar, 2006, 3.2).
+
+    Args:
+      systems, runs: K, which are compared all with all, and N.
+    Raises:
+      ValueError: fewer than two systems, no run, or a confidence that is none.
+    """
+    if systems < 2 or runs < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            "There must be two systems or more, a run or more and a confidence between 0 and 1. "
+            f"Received: systems={systems}, runs={runs}, confidence={confidence}"
+        )
+    z, step = np.linspace(-9, 9, 1801, retstep=True)
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    below = np.vectorize(lambda x: (1 + math.erf(x / math.sqrt(2))) / 2)
+    low, high = 0.0, 20.0
+    for _ in range(40):  # bisects for the quantile of the range of K standard normal variables
+        middle = (low + high) / 2
+        within = systems * step * (density * (below(z) - below(z - middle)) ** (systems - 1)).sum()
+        low, high = (middle, high) if within < confidence else (low, middle)
+    return low / math.sqrt(2) * math.sqrt(systems * (systems + 1) / (6 * runs))

@@ -8,8 +8,10 @@ Finished parts are kept in the work folder and skipped when the same command is 
 import contextlib
 import dataclasses
 import functools
+import math
 import sys
 import time
+from collections.abc import Iterator
 
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
@@ -31,7 +33,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
-    from keras_lt.report import RunDetails, terminal_table, write_report
+    from keras_lt.report import RunDetails, advise, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
@@ -44,7 +46,8 @@ def run(run_config: RunConfig) -> dict:
     with contextlib.ExitStack() as held:
         with plain_errors():
             if run_config.overwrite:
-                this_run.check_emptiable(run_config.data_dir)
+                for place in (run_config.data_dir, run_config.data_folder or ""):
+                    this_run.check_emptiable(place)
             strategy = make_strategy(run_config.strategy, run_config.devices)
             data = this_run.data
             check_with_data(run_config, data, strategy)
@@ -79,30 +82,46 @@ def finish(run: Run) -> dict:
     outcomes = {name: run.outcome(name) for name in run.classifiers}
     results = assemble(run, outcomes)
     chosen = run.config.export_classifier or results["best"]
-    with part("Report"):
-        written = write_report(run.folder, results, report_details(run, outcomes, exported=chosen))
-    run.save_results(results)  # before the export: a folder that has them is a finished run
-    exported, failure = export(run, chosen)
+    run.save_results(results)  # first: a folder that has them is a finished run, whatever becomes of the rest
+    written, failures = {}, []
+    with extra("Report", "its report", "the same command", failures):
+        details = report_details(run, outcomes, exported=chosen)
+        results["advice"] = advise(results, details)
+        run.save_results(results)
+        written = write_report(run.folder, results, details)
+    exported = export(run, chosen, failures)
     rich.print(terminal_table(results))
+    for text in results.get("advice", ()):
+        print(f"Advice: {text}")
     print(
-        f"Best on val: {results['best']}\nReport:      {written['report.html']}\n"
-        f"Results:     {run.results_file}, {written['results.md']}\nSavedModel:  {exported}"
+        f"Best on val: {results['best']}\nReport:      {written.get('report.html', 'none')}\n"
+        f"Results:     {', '.join(map(str, filter(None, (run.results_file, written.get('results.md')))))}\n"
+        f"SavedModel:  {exported}"
     )
-    if failure:
-        sys.exit(f"Error: the run is finished, but not its SavedModel: {failure}. {exported} tries again")
+    if failures:
+        sys.exit(f"Error: the run is finished, but not {'; not '.join(failures)}")
     return results
 
 
-def export(run: Run, chosen: str) -> tuple[object, str]:
-    """The SavedModel of a classifier, and "". Where it cannot be written: the command that does, and why not."""
+def export(run: Run, chosen: str, failures: list[str]) -> object:
+    """The SavedModel of a classifier; where it is not written the command that does it."""
     command = f"python -m keras_lt.export --workdir={run.folder} --export_classifier={chosen}"
     if keras.backend.backend() != "tensorflow":
-        return f"KERAS_BACKEND=tensorflow {command} writes it", ""
+        return f"KERAS_BACKEND=tensorflow {command} writes it"
+    with extra(f"SavedModel of {chosen}", "its SavedModel", command, failures):
+        return run.current_export(chosen) or run.export(chosen)
+    return command
+
+
+@contextlib.contextmanager
+def extra(title: str, what: str, again: str, failures: list[str]) -> Iterator[None]:
+    """A part that a finished run does not depend on: what goes wrong in it, of whatever library, is said later."""
     try:
-        with part(f"SavedModel of {chosen}"):
-            return run.current_export(chosen) or run.export(chosen), ""
-    except Exception as error:  # of whatever library: what was trained does not depend on it
-        return command, " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        with part(title):
+            yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        failures.append(f"{what}: {reason}. {again} tries again")
 
 
 def open_folder(run: Run, held: contextlib.ExitStack):
@@ -117,7 +136,7 @@ def open_folder(run: Run, held: contextlib.ExitStack):
         held.enter_context(run.locked())
         if run.config.overwrite:
             run.empty()
-        differences = run.differences(run.config)
+        differences = run.differences(run.config) or run.other_weights(run.config)
         if not run.flags_file.exists() and run.has_representation:
             check_imported(run)
         if not differences:
@@ -273,6 +292,7 @@ def assemble(run: Run, outcomes: dict) -> dict:
 
 def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
     """What the report draws beyond the results."""
+    history = run.representation.history
     return RunDetails(
         class_names=run.data.class_names,
         class_counts=run.data.class_counts,
@@ -288,6 +308,9 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         scores={name: run.scores(name) for name in outcomes},
         exported=exported,
         thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),
+        train_accuracy=history[-1].get("class_mean", math.nan) if history else math.nan,
+        val_examples=len(run.data.val),
+        duplicates=run.current_data.duplicates(),
     )
 
 

@@ -54,6 +54,11 @@ class WorkFolder:
         return self.folder / "flags.cfg"
 
     @property
+    def flag_lines(self) -> list[str]:
+        """The lines of the flags file; none where there is no run."""
+        return files.read_text(self.flags_file).splitlines() if self.flags_file.exists() else []
+
+    @property
     def data_file(self) -> pathlib.Path:
         """Names and counts of the data set that the parts were made from."""
         return self.folder / "data.json"
@@ -169,7 +174,7 @@ class WorkFolder:
         files.remove(self.flags_file)
 
     def check_emptiable(self, data_dir: str | os.PathLike = ""):
-        """Raises ValueError where the folder is no run's, is or holds the current one, or the data set's `data_dir`."""
+        """Raises ValueError where the folder is no run's, holds links, or is or holds the current one or `data_dir`."""
         if not self.folder.exists():
             return
         for what, place in {"the current folder": os.curdir, "the data set": data_dir}.items():
@@ -182,6 +187,11 @@ class WorkFolder:
             raise ValueError(
                 "--overwrite empties a folder of keras_lt.train alone, which has a flags.cfg. "
                 f"Received: --workdir={self.folder} without one, with {foreign[0]}"
+            )
+        if link := next((path for path in self.folder.rglob("*") if path.is_symlink() and path.is_dir()), None):
+            raise ValueError(
+                f"--overwrite does not follow links, and what they hold would be taken for finished. Received: {link}, "
+                f"a link to {os.path.realpath(link)}: remove it first"
             )
 
     def take_representation(self, source: "WorkFolder"):

@@ -99,7 +99,7 @@ def test_a_class_is_built_trained_saved_and_loaded(name, tmp_path):
     assert pool.name == "pool"
     with pytest.raises(ValueError, match="last block is known"):
         backbones.last_block(model)
-    with pytest.raises(ValueError, match=r"train_parts=last_block .*train_parts=all or classifier.*Received: "):
+    with pytest.raises(ValueError, match=r"train_parts=last_block .*train_parts=all, classifier.*Received: "):
         entry.check_last_block()
 
     before = [weight.numpy() for weight in model.trainable_weights]
@@ -161,7 +161,15 @@ def test_images_come_to_a_net_as_its_converter_has_them(crops, wide, tmp_path):
 FROZEN = {"stage_one": "features", "train_parts": "classifier"}
 
 
-@pytest.mark.parametrize(("family", "trained"), [("CLIP", FROZEN), pytest.param("SigLIP", {}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("family", "trained"),
+    [
+        ("CLIP", FROZEN),
+        pytest.param("SigLIP", {}, marks=pytest.mark.slow),
+        pytest.param("CLIP", {"train_parts": "lora:rank=2"}, marks=pytest.mark.slow),
+        pytest.param("ViT", {"train_parts": "adaptformer", "precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_net_of_tokens_goes_from_training_to_export(family, trained, wide, tmp_path):
     name, _ = preset(family, tmp_path / "preset", crop_to_aspect_ratio=False, interpolation="bicubic")
     recipe, data = keras_lt.Recipe(epochs=1, batch_size=18, learning_rate=0.05), wide

@@ -1,3 +1,5 @@
+import argparse
+import csv
 import os
 import pathlib
 import re
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from keras_lt.backbones import BACKBONES, load_torch_state
-from tools.benchmarks import backbones, timing, torch_resnet
+from tools.benchmarks import backbones, control, growth, timing, torch_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
@@ -53,6 +55,60 @@ def test_input_prints_a_row_per_reader_and_how_long_training_waits():
     assert len(re.findall(r"^resnet8 .* waits \d+% of the time$", output, re.MULTILINE)) == 2
 
 
+@pytest.mark.parametrize("cycle", [False, True])
+def test_the_control_draws_by_the_samplers_probabilities(cycle):
+    labels = torch.tensor([0] * 300 + [1] * 15)
+    rows = torch.stack(list(control._rows(labels, sampler="class_balanced", epochs=1, steps=20, seed=0, cycle=cycle)))
+    assert rows.shape == (20, control.BATCH)
+    times = torch.bincount(rows.ravel(), minlength=315)
+    assert abs(float(times[300:].sum() / rows.numel()) - 0.5) < 0.04
+    if cycle:  # each image of a class as often as the others
+        assert times[:300].max() - times[:300].min() <= 1
+        assert times[300:].max() - times[300:].min() <= 1
+    once = list(control._rows(labels, sampler="instance_balanced", epochs=1, steps=2, seed=0, cycle=cycle))
+    assert len(torch.stack(once).unique()) == 2 * control.BATCH
+
+
+def test_the_control_crops_each_image_in_its_own_place():
+    images = torch.arange(2 * 64).reshape(2, 1, 8, 8).expand(-1, 3, -1, -1) + 1.0
+    cropped = control._cropped(images, torch.tensor(-1.0), torch.Generator().manual_seed(0))
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)), constant_values=-1)
+    for i in range(2):
+        places = [(y, x) for y in range(9) for x in range(9)]
+        assert any(np.array_equal(cropped[i], padded[i, :, y : y + 8, x : x + 8]) for y, x in places)
+
+
+def test_the_control_is_a_row_per_sampler_and_a_file(tmp_path, capsys):
+    for split, counts in {"train": (140, 30, 12), "val": (2,) * 3, "test": (3,) * 3}.items():
+        labels = np.repeat(np.arange(3), counts)
+        np.savez(tmp_path / split, images=np.repeat(80 * labels, 64).reshape(-1, 8, 8).astype(np.uint8), labels=labels)
+    parser = argparse.ArgumentParser()
+    control.add_arguments(parser)
+    table = tmp_path / "table.csv"
+    control.run(parser.parse_args(f"--data_dir {tmp_path} --epochs 3 --samplers square_root --output {table}".split()))
+    assert re.search(
+        rf"^square_root( +{NUMBER} \({NUMBER}\)){{5}}$",
+        re.sub(r"^(\S+) +\S+", r"\1", capsys.readouterr().out, flags=re.M),
+        re.M,
+    )
+    rows = list(csv.DictReader(table.open()))
+    assert [row["classifier"] for row in rows] == list(control.CLASSIFIERS)
+    assert all(float(row["few"]) == 1 for row in rows if row["classifier"] in ("ncm", "crt"))  # plain colours
+
+
+@pytest.mark.slow
+def test_the_gpus_benchmark_runs_where_there_is_none(tmp_path):
+    sizes = "--backbones resnet8 --image_size 16 --batch_size 2 --images 4 --seconds 0.01 --epochs 1"
+    output = printed(f"gpu {sizes} --output {tmp_path}/gpu.md")
+    written = (tmp_path / "gpu.md").read_text()
+    assert written.startswith("# no GPU, ")
+    rows = re.findall(rf"^\| (CPU alone|one device)( \| {NUMBER} \({NUMBER}\)){{5}} \| \d+ \|$", written, re.M)
+    assert [title for title, _ in rows] == ["CPU alone", "one device"]
+    for part in ("ours float32 XLA", "PyTorch bfloat16", "imagenet, ours, files"):
+        assert part in written
+    assert f"Written: {tmp_path}/gpu.md" in output
+
+
 def test_every_backbone_has_its_rival():
     assert set(BACKBONES) - {"tiny"} == set(backbones.NAMES) == set(torch_resnet.NETS)
 
@@ -78,3 +134,14 @@ def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():
     )
     assert turns == ["first", "second"]
     assert times == {"first": 5.0, "second": 7.0}
+
+
+def test_growth_prints_a_row_per_task_and_size(capfd, monkeypatch):
+    from tools import benchmark  # noqa: PLC0415
+
+    monkeypatch.setattr(growth, "SECONDS", 0.01)
+    sizes = ["--classes", "4", "--examples_per_class", "5", "--doublings", "0", "--width", "3"]
+    benchmark.main(["growth", "--same_process", *sizes])
+    output = capfd.readouterr().out
+    for task in growth.TASKS:
+        assert re.search(rf"^{task} +4 +20 +{NUMBER} +{NUMBER}", output, re.MULTILINE), task

@@ -76,12 +76,12 @@ def test_a_checkpoint_of_another_training_is_refused_in_one_line_and_nothing_is_
     np.testing.assert_array_equal(model.get_weights(), before)
 
 
-def feed(folder, values):
+def feed(folder, values, keep="best"):
     """Epochs that log the values, with the epoch's number as the model's only weight."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(keras.optimizers.SGD(), "mse")
     model.optimizer.build(model.trainable_variables)
-    checkpoints = EpochCheckpoints(folder, "val_score")
+    checkpoints = EpochCheckpoints(folder, "val_score", keep=keep)
     checkpoints.set_model(model)
     for epoch, value in enumerate(values):
         model.set_weights([np.full((1, 1), epoch, "float32")])
@@ -91,11 +91,21 @@ def feed(folder, values):
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
-def test_the_earliest_of_the_best_epochs_is_kept(tmp_path, on_disk):
+def test_the_earliest_of_the_kept_epochs_is_kept(tmp_path, on_disk):
     model, checkpoints = feed(tmp_path if on_disk else None, [0.1, 0.7, 0.3, 0.7, 0.2, 0.1])
-    assert checkpoints.best_epoch == 1
-    checkpoints.restore_best(model)
+    assert checkpoints.kept_epoch == 1
+    checkpoints.restore_kept(model)
     assert model.get_weights()[0].item() == 1
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path, on_disk):
+    model, checkpoints = feed(tmp_path if on_disk else None, [0.1, 0.7, 0.3], keep="last")
+    model.set_weights([np.full((1, 1), 9, "float32")])
+    checkpoints.restore_kept(model)
+    assert model.get_weights()[0].item() == 2
+    if on_disk:
+        assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
 def test_two_latest_and_best_checkpoints_stay_on_disk(tmp_path):

@@ -251,7 +251,9 @@ def test_an_old_flag_that_would_do_nothing_is_refused():
         config.from_flags(parse("--focal_gamma=1"))
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "export", "prepare", "describe", "repeat", "compare"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "export", "predict", "prepare", "describe", "repeat", "compare"]
+)
 def test_help_answers_before_keras_is_loaded(command):
     """In a process where neither Keras nor TensorFlow can be imported."""
     program = f"""

@@ -162,7 +162,7 @@ STRING = datasets.Value("string")
             {},
             r"classes of train.*test.*'c'",
         ),
-        ({"train": rows(["a ", "a"], kind=STRING)}, {}, r"Class names must differ.*label, with 'a' and 'a '$"),
+        ({"train": rows(["a ", "a"], kind=STRING)}, {}, r"Class names must differ.*hf:.* with 'a' and 'a '$"),
         ({"test": rows([0, 1])}, {}, r"needs a split train\. Received: hf:.* with test$"),
         ({"train": rows([0]), "val": rows([0]), "valid": rows([0])}, {}, r"val must be one split.*val, valid$"),
         ({"train": rows([0])}, {"label": "genus"}, r"label=genus, hf:.* with caption, image, label$"),

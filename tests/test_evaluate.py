@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from keras_lt import config, evaluate, train
+from keras_lt import config, evaluate, predict, train
 from keras_lt.config import RunConfig
 from keras_lt.evaluation import logits_in_chunks
 from keras_lt.files import read_json
@@ -187,6 +187,17 @@ def test_a_folder_per_class_is_scored_by_its_names(workdir, photos, capsys):
     of_run = evaluate.run(asked(f"--workdir={workdir}", "--classifiers=crt", f"--images={photos}"))["crt"]
     np.testing.assert_array_equal(scores.predictions, of_run.predictions)
     assert "Many" in capsys.readouterr().out
+
+
+def test_predict_takes_the_savedmodel_that_a_run_exports(workdir, photos, tmp_path):
+    path = tmp_path / "p.csv"
+    predict.main([f"--model={workdir}", f"--images={photos}", f"--output={path}", "--classifier=crt"])
+    of_run = evaluate.run(asked(f"--workdir={workdir}", "--classifiers=crt", f"--images={photos}"))["crt"]
+    by_class = sorted(photos.rglob("*.png"), key=lambda path: (NAMES.index(path.parent.name), path))
+    expected = {str(path): NAMES[label] for path, label in zip(by_class, of_run.predictions, strict=True)}
+    assert {row["image"]: row["label"] for row in read_csv(path)} == expected
+    with pytest.raises(SystemExit, match="has no SavedModel of joint: python -m"):
+        predict.main([f"--model={workdir}", f"--images={photos}", f"--output={path}", "--classifier=joint"])
 
 
 def test_a_flat_folder_gets_predictions_and_no_scores(workdir, photos, tmp_path, capsys):

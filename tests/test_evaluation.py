@@ -83,9 +83,9 @@ def test_chunks_give_what_the_whole_gives(monkeypatch):
         sizes.append(len(chunk))
         return chunk
 
-    monkeypatch.setattr("keras_lt.evaluation.scores.CHUNK", 20)
+    monkeypatch.setattr("keras_lt.classifiers.chunks.LOGITS_BYTES", 20 * 9 * 4 + 8)  # 20 rows of nine logits
     parts = evaluate_classifier(classifier, FeatureSet(logits, labels), counts)
-    assert sizes == [20, 20, 10]
+    assert sizes == [1, 20, 20, 10]  # the first says how many classes there are
     assert parts.summary == pytest.approx(whole.summary, nan_ok=True)
 
 

@@ -20,7 +20,7 @@ from keras_lt import Recipe, backbones, learn_classifier, learn_representation
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
 from keras_lt.features import extract_features
-from keras_lt.methods import METHODS
+from keras_lt.methods import method_entry
 from tests.tiny_backbone import TINY
 
 def plain(image_size=8):
@@ -33,6 +33,12 @@ def plain(image_size=8):
 
 backbones.BACKBONES["tiny"] = TINY
 backbones.BACKBONES["plain"] = dataclasses.replace(TINY, function=plain, label="plain")
+
+def tokens(image_size=8):
+    from tests import tiny_presets  # loads keras_hub
+    return tiny_presets.vit(image_shape=(image_size, image_size, 3), patch_size=4, num_layers=2)
+
+backbones.BACKBONES["tokens"] = backbones.BackboneEntry(tokens, label="tokens", pooling="first", takes_adapters=True)
 rng = np.random.default_rng(0)
 
 def split(*counts):
@@ -51,11 +57,11 @@ def weights_of(options, strategy, passes):
     for argument in ("mixup", "cutmix", "train_parts", "backbone_lr_multiplier", "head", "precision"):
         if argument in options:
             of_stage_one[argument] = options.pop(argument)
-    method = METHODS[options.pop("method", "decoupling")]()
+    method = method_entry(options.pop("method", "decoupling"))()
     classifier = options.pop("classifier", "")
     of_stage_two = {key: options.pop(key) for key in ("stage_two", "batch_norm") if key in options}
     recipe = dataclasses.replace(BASE, accumulate_steps=passes, **options)
-    if not classifier and method.name in ("decoupling", "bbn"):
+    if not classifier and method.name in ("decoupling", "bbn", "balpoe", "sade", "ride"):
         return learn_representation(data, recipe=recipe, hooks=method, **of_stage_one).model.get_weights()
     first = learn_representation(
         data, recipe=BASE, hooks=method, **of_stage_one | {"strategy": make_strategy("none")}
@@ -109,6 +115,8 @@ LONG = [
     ({"resampling": "undersampling"}, EVERYWHERE),
     ({"mixup": 0.5}, EVERYWHERE),
     ({"cutmix": 0.5, "train_parts": "last_block"}, EVERYWHERE),
+    ({"backbone": "tokens", "train_parts": "lora:rank=2", "head": "class_mean_cosine"}, EVERYWHERE),
+    ({"backbone": "tokens", "train_parts": "adaptformer"}, EVERYWHERE),
     ({"backbone": "tiny"}, DEVICES, DEVICES),
     ({"backbone": "tiny", "precision": "mixed_bfloat16", "learning_rate": 0.0}, DEVICES, DEVICES),
     ({"feature_loss": "lifted", "mixup": 0.5}, DEVICES),
@@ -123,6 +131,10 @@ LONG = [
     ({"method": "oltr"}, DEVICES),
     ({"method": "oltr", "backbone": "tiny"}, DEVICES),
     ({"method": "fslwf"}, DEVICES),
+    ({"method": "balpoe", "mixup": 0.5}, EVERYWHERE),
+    ({"method": "sade:cosine=false"}, EVERYWHERE),
+    ({"method": "ride", "class_weights": "effective_number:beta=0.9", "class_weights_from": 1}, EVERYWHERE),
+    ({"method": "ride", "backbone": "tiny"}, DEVICES, DEVICES),
 ]
 
 

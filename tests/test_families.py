@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import CLASSIFIERS, fold
 from keras_lt.input_pipeline import training_indices
 from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
@@ -28,10 +29,11 @@ FAMILIES = {
     "head": HEADS,
     "classifier": CLASSIFIERS,
     "method": METHODS,
+    "train_parts": TRAIN_PARTS,
 }
 COUNTS = {"three classes": [80, 40, 20], "two": [30, 10], "a class without images": [8, 0, 2], "all alike": [1, 1]}
 
-WORDS = {"concave": "linear", "counts": "effective"}  # a parameter in words -> another value of it
+WORDS = {"concave": "linear", "counts": "effective", "0+1+2": "0+1+1"}  # a parameter in words -> another value of it
 
 
 def other(default):

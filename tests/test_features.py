@@ -317,7 +317,7 @@ def test_only_training_sees_views(data):
 
 
 def test_classify_is_argmax_over_chunks(monkeypatch):
-    monkeypatch.setattr(features_module, "CHUNK", 3)
+    monkeypatch.setattr("keras_lt.classifiers.chunks.MOST_ROWS", 3)
     layer = keras.layers.Dense(4)
     rows = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
     np.testing.assert_array_equal(classify(layer, rows), np.argmax(layer(rows), axis=-1))

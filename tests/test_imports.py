@@ -31,7 +31,18 @@ ROWS = [
     {"data_of_run"},
     {"run"},
     {"preparing", "comparison"},
-    {"train", "evaluate", "export", "prepare", "describe", "repeat", "compare", "import_checkpoint", "__main__"},
+    {
+        "train",
+        "evaluate",
+        "export",
+        "predict",
+        "prepare",
+        "describe",
+        "repeat",
+        "compare",
+        "import_checkpoint",
+        "__main__",
+    },
 ]
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
 TENSORFLOW_FREE = (

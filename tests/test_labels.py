@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_lt.classifiers import NearestClassMean
+from keras_lt.evaluation import score
+from keras_lt.features import FeatureSet
 from keras_lt.labels import MixedLabels, class_ids
-from keras_lt.losses import LOSSES, PerExampleLoss, cross_entropy
+from keras_lt.losses import LOSSES, PerExampleLoss, cross_entropy, effective_number_weights, focal, ldam
+from keras_lt.metrics import ShotAccuracy
+from keras_lt.resampling import balance
 from keras_lt.stages import OnMixedLabels
 
 COUNTS = [40, 5, 0, 12]  # one class has no image
@@ -93,3 +98,38 @@ def test_labels_of_another_shape_are_refused(shape):
 def test_a_single_class_is_refused():
     with pytest.raises(ValueError, match=r"two classes or more. Received: 1"):
         PerExampleLoss(cross_entropy)(np.zeros((5, 1)), np.zeros((5, 1)))
+
+
+IN_ANY_DOOR = {
+    "loss": lambda labels: focal(labels, np.zeros((len(labels), 3), "f"), 2.0),
+    "margins": lambda labels: ldam(labels, np.zeros((len(labels), 3), "f"), [3, 2, 1]),
+    "metric": lambda labels: ShotAccuracy([3, 2, 1]).update_state(labels, np.zeros((len(labels), 3), "f")),
+    "features": lambda labels: FeatureSet(np.zeros((len(labels), 2), "f"), labels),
+    "balance": lambda labels: balance((np.zeros(len(labels)), labels)),
+    "class means": lambda labels: NearestClassMean(3).adapt(np.zeros((len(labels), 2), "f"), labels),
+}
+
+
+@pytest.mark.parametrize("door", IN_ANY_DOOR)
+@pytest.mark.parametrize(
+    "labels",
+    [["cat", "dog", "eel"], [0.5, 1.0, 2.0], [0.0, np.nan, 1.0], [0, 1, 5_000_000_000], [[0.5, 0.5, 0]] * 3],
+    ids=["words", "halves", "nan", "huge", "shares"],
+)
+def test_what_is_no_label_is_refused_in_plain_words(door, labels):
+    with pytest.raises(ValueError, match=r"Received: "):
+        IN_ANY_DOOR[door](np.array(labels))
+
+
+def test_losses_take_one_hot_rows_as_functions_too():
+    logits = logits_of(3)
+    for loss in (lambda labels: focal(labels, logits, 2.0), lambda labels: ldam(labels, logits, [3, 2, 1])):
+        np.testing.assert_array_equal(loss(np.eye(3)[IDS]), loss(IDS))
+
+
+def test_a_label_that_no_class_has_is_named_where_it_is_scored():
+    with pytest.raises(ValueError, match=r"in 0\.\.2\. Received: 3"):
+        score([np.zeros((2, 3), "f")], [0, 3], [3, 2, 1])
+    for counts in ([3, -1], [0, 0], [np.nan, 1], 3):
+        with pytest.raises(ValueError, match="class_counts must be"):
+            effective_number_weights(counts, 0.99)

@@ -171,6 +171,14 @@ def test_scaled_weights_have_scaled_norms_and_class_means_have_none(tmp_path):
     assert (1, "classifier/weight_norms") not in values(tmp_path / "ncm" / "train")
 
 
+def test_norms_that_differ_by_rounding_alone_are_counted(tmp_path):
+    """As MaxNorm leaves them: 30 bins between two neighbours of float32."""
+    scaled = LearnableWeightScaling.from_dense(np.eye(3, dtype="float32"), np.zeros(3, "float32"))
+    scaled.scales.assign([1.0, np.nextafter(np.float32(1), np.float32(2)), 1.0])
+    write(tmp_path, keras.Sequential([keras.Input((3,)), scaled]), epochs=[0])
+    assert values(tmp_path / "train")[1, "classifier/weight_norms"].histo.num == 3
+
+
 def test_a_resumed_run_tells_tensorboard_from_which_step_to_forget(tmp_path, classifier):
     write(tmp_path, classifier, epochs=[0, 1], loss=2.0)
     write(tmp_path, classifier, epochs=[1, 2], loss=1.0)  # killed after its second epoch, before the checkpoint

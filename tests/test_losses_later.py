@@ -28,7 +28,10 @@ CASES = {
         "bce_balanced_grad",
         1,
     ),
-    "cross_entropy:label_smoothing=0.98": ("smoothing_and_bce", "los_loss_0_98", "los_grad_0_98", 1),
+    **{
+        f"los:delta={delta}": ("smoothing_and_bce", f"los_loss_{key}", f"los_grad_{key}", 1)
+        for delta, key in ((0.9, "0_9"), (0.98, "0_98"), (0.99, "0_99"))
+    },
     "lade:weight=0.1:regularizer=0.1": ("lade", "lade_loss_0_1_alpha_0_1", "lade_grad_0_1_alpha_0_1", 1),
     "lade:weight=0.05:regularizer=0.5": ("lade", "lade_loss_0_5_alpha_0_05", "lade_grad_0_5_alpha_0_05", 1),
     "lade:weight=0.1:regularizer=0.01": ("lade", "lade_loss_0_01_alpha_0_1", "lade_grad_0_01_alpha_0_1", 1),
@@ -102,6 +105,7 @@ def test_smoothing_by_hand():
         "lade:weight=-1",
         "balanced_binary_cross_entropy:label_smoothing=1",
         "class_balanced_binary:beta=1",
+        "los:delta=1",
     ],
 )
 def test_what_does_not_fit_is_refused(loss):

@@ -194,7 +194,7 @@ class Twice(OnMixedLabels):
 def scaled_hooks(*, factor=1.0):
     """A net whose features are scaled, a loss that counts twice, and batches all of whose labels are 0."""
 
-    def scaled(backbone):
+    def scaled(backbone, *, pretrained):
         return keras.Model(backbone.input, keras.layers.Rescaling(factor)(backbone.output))
 
     def of_class_0(*arguments, **stream):
@@ -202,7 +202,11 @@ def scaled_hooks(*, factor=1.0):
         return batches.map(lambda images, labels: (images, tf.zeros_like(labels)))
 
     own = functools.partial(learn_classifier, "joint")
-    return Hooks("scaled", network=scaled, training_model=Twice, batches=of_class_0, classifier=own)
+
+    def twice(model, class_counts):
+        return Twice(model)
+
+    return Hooks("scaled", network=scaled, training_model=twice, batches=of_class_0, classifier=own)
 
 
 def test_a_method_of_one_file(monkeypatch, data, tiny_backbone):

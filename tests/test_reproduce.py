@@ -14,7 +14,7 @@ from keras_lt.comparison.runs import command_of
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json, write_json
 from keras_lt.stages import Representation
-from tools.reproduce import base_config, in_epochs, overview, plan_runs, train_planned
+from tools.reproduce import base_config, in_epochs, overview, plan_runs, representations_taken, train_planned
 from tools.reproduction.outcome import Outcome, draw_grid
 from tools.reproduction.plans import GROUPS, PLANS, Plan, Row, Run
 
@@ -321,3 +321,29 @@ def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
         *(f"fig2_{plot}.{kind}" for plot in ("weight_norms", "tau_curve_tau_norm") for kind in ("png", "svg")),
     }
     assert (tmp_path / "fig2/decoupling/seed3/results.json").exists()
+
+
+def test_later_heads_share_a_representation_and_are_in_one_run():
+    plan = PLANS["later"]
+    base = base_config(plan, data="elpv", flag_values=parsed())
+    heads, *others = plan_runs(plan, base, seeds=[0], folder=pathlib.Path("w")).values()
+    assert (heads.dataset, heads.workdir) == ("elpv", "w/heads/seed0")
+    assert {"joint", "ncm", "crt", "tau_norm", "lws", "logit_adjusted", "lift", "mislas"} <= set(heads.classifiers)
+    assert {"disalign", "marc", "max_norm"} <= set(heads.classifiers)
+    assert [run.classifier_loss for run in others] == ["lade", "balanced_softmax", "balanced_binary_cross_entropy"]
+    taken = representations_taken(plan, plan_runs(plan, base, seeds=[0], folder=pathlib.Path("w")))
+    assert list(taken.values()) == [heads.folder] * 3
+
+
+def test_ranks_are_of_runs_that_have_every_row(base, tmp_path):
+    """Best first: cRT has ranks 1 and 1.5, NCM 2 and 1.5; the third seed has no NCM. Of two, 1.96 / sqrt(2 N) apart."""
+    rows = (Row("NCM", "first", "ncm"), Row("cRT", "first", "crt"))
+    plan = dataclasses.replace(TINY, runs={"first": Run()}, rows=rows, ranked_by="all")
+    runs = plan_runs(plan, base, seeds=[0, 1, 2], folder=tmp_path)
+    finish(runs["", "first", 0], crt=(0.4, 0.4, 0.4, 0.5), ncm=(0.4, 0.4, 0.4, 0.4))
+    finish(runs["", "first", 1], crt=(0.4, 0.4, 0.4, 0.4), ncm=(0.4, 0.4, 0.4, 0.4))
+    outcome = Outcome.collect(plan, runs, own_data=True)
+    ranks, number = outcome.ranks()
+    assert ([(row.name, rank) for row, rank in ranks.items()], number) == ([("cRT", 1.25), ("NCM", 1.75)], 2)
+    assert "lie 1.4 or more apart" in outcome.ranking()  # 1.96 sqrt(2 * 3 / (6 * 2)) = 1.386
+    assert dataclasses.replace(outcome, plan=TINY).ranking() == ""

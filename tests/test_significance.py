@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_lt.significance import interval, mcnemar, stratified_bootstrap
+from keras_lt.significance import average_ranks, critical_difference, interval, mcnemar, stratified_bootstrap
 
 
 def class_means(values, labels, *, resamples=2000, seed=0):
@@ -83,3 +83,17 @@ def test_what_makes_no_sense_is_refused():
         next(stratified_bootstrap(np.ones((4, 1)), np.zeros(3, int), classes=1))
     with pytest.raises(ValueError, match="at least one example"):
         next(stratified_bootstrap(np.ones((0, 1)), np.zeros(0, int), classes=1))
+
+
+def test_average_ranks_by_hand():
+    """0.9, 0.7, 0.7 are ranks 1, 2.5, 2.5; 0.1, 0.3, 0.2 are 3, 1, 2."""
+    np.testing.assert_allclose(average_ranks([[0.9, 0.7, 0.7], [0.1, 0.3, 0.2]]), [2.0, 1.75, 2.25])
+
+
+@pytest.mark.parametrize(("systems", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (10, 3.164)])
+def test_critical_differences_as_demsar_has_them(systems, q):
+    """His table 5; 14 data sets and four classifiers need 1.25 (section 3.2.2)."""
+    expected = q * (systems * (systems + 1) / (6 * 14)) ** 0.5
+    assert critical_difference(systems, 14) == pytest.approx(expected, abs=1.5e-3)
+    with pytest.raises(ValueError, match=r"two systems or more.*Received: systems=1, runs=14"):
+        critical_difference(1, 14)

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt import features as features_module
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.classifiers import (
     CLASSIFIERS,
@@ -19,7 +18,6 @@ from keras_lt.datasets import Split
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
-from keras_lt.stages import classifier as stage_two
 
 STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
@@ -186,7 +184,7 @@ def test_a_grid_scored_at_once_is_the_grid_layer_by_layer(data, representation, 
         split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
         for split in ("train", "val")
     }
-    monkeypatch.setattr(stage_two, "CHUNK", 7)  # 30 rows: 7 + 7 + 7 + 7 + 2
+    monkeypatch.setattr("keras_lt.classifiers.chunks.MOST_ROWS", 7)  # 30 rows: 7 + 7 + 7 + 7 + 2
     classifier = learn_classifier(name, representation, data, features=features)
     kernel = representation.head.kernel.numpy()
     for candidate in classifier.candidates:
@@ -222,8 +220,8 @@ class RowsOnDisk:
 
 @pytest.mark.parametrize("name", ["joint", "ncm", "tau_norm"])
 def test_neither_all_features_nor_all_logits_are_in_memory(data, representation, name, monkeypatch):
-    for module in (stage_two, ncm, features_module):
-        monkeypatch.setattr(module, "CHUNK", 7)
+    monkeypatch.setattr("keras_lt.classifiers.chunks.MOST_ROWS", 7)
+    monkeypatch.setattr(ncm, "CHUNK", 7)
     extracted = {
         split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
         for split in ("train", "val")

@@ -14,7 +14,7 @@ from tests.programs import NOISE, TWO_CPUS, lines_of
 RECIPE = Recipe(epochs=2, batch_size=12, learning_rate=0.02, weight_decay=1e-3, steps_per_epoch=3)
 
 
-def linear(data, recipe, *, folder=None, train_batches=None):
+def linear(data, recipe, *, folder=None, train_batches=None, layer=keras.layers.Dense):
     """Fits a linear model on rows of pixels; returns it and its history."""
     import tensorflow as tf  # noqa: PLC0415
 
@@ -24,7 +24,7 @@ def linear(data, recipe, *, folder=None, train_batches=None):
         return (split.images.reshape(len(split), -1) / 255).astype(np.float32)
 
     keras.utils.set_random_seed(3)
-    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(3)])
+    model = keras.Sequential([keras.Input((64,)), layer(3)])
     inputs = tf.data.Dataset.from_tensor_slices((rows(data.train), data.train.labels)).repeat()
     history = fit(
         model,
@@ -43,6 +43,19 @@ def linear(data, recipe, *, folder=None, train_batches=None):
 def difference(model, other):
     pairs = zip(model.get_weights(), other.get_weights(), strict=True)
     return max(np.abs(a - b).max() for a, b in pairs)
+
+
+def test_a_network_is_traced_once_to_train_and_once_to_validate(data):
+    """A graph of a deep net takes a minute; Keras makes two where the optimizer's variables are not there yet."""
+    traced = []
+
+    class Counted(keras.layers.Dense):
+        def call(self, inputs, training=None):
+            traced.append(training)
+            return super().call(inputs)
+
+    linear(data, RECIPE, layer=Counted)
+    assert traced.count(True) == traced.count(False) == 1
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "cosine_per_step"])

@@ -144,9 +144,12 @@ def test_a_representation_learns_from_mixed_images_and_is_saved_as_without(data,
 
 
 def test_stage_two_learns_from_mixed_images(data, tiny_backbone):
+    """Of max_norm each epoch ends with a projection, by which no class's weights are longer than the radius."""
     learned = learn_representation(data, backbone=tiny_backbone, recipe=RECIPE, mixup=0.2)
-    classifier = learn_classifier("crt", learned, data, recipe=RECIPE, stage_two="images")
-    assert classifier.val["all"] >= 0
+    recipe = dataclasses.replace(RECIPE, learning_rate=5.0)  # far beyond it without the projection
+    classifier = learn_classifier("max_norm:threshold=0", learned, data, recipe=recipe, stage_two="images")
+    shortest = np.linalg.norm(learned.head.get_weights()[0], axis=0).min()
+    np.testing.assert_allclose(np.linalg.norm(classifier.model.get_weights()[0], axis=0).max(), shortest, rtol=1e-5)
 
 
 def test_float16_scales_the_loss_of_mixed_labels(data, tiny_backbone):

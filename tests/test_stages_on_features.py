@@ -33,6 +33,17 @@ def test_stage_one_on_features_is_stage_one_on_images_that_nothing_changes(data,
         assert row["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-3)
 
 
+@pytest.mark.parametrize("stage_one", ["images", pytest.param("features", marks=pytest.mark.slow)])
+def test_a_head_begins_at_the_class_means_of_the_training_features(data, tiny_backbone, stage_one):
+    recipe = Recipe(epochs=1, steps_per_epoch=1, batch_size=16, learning_rate=0.0, jit_compile="false")
+    arguments = {"recipe": recipe, "train_parts": "classifier", "head": "class_mean_cosine", "stage_one": stage_one}
+    learned = learn_representation(data, backbone=tiny_backbone, **arguments)
+    features = np.asarray(learned.backbone(learned.preprocessing.evaluate(np.asarray(data.train.images))))
+    means = np.stack([features[data.train.labels == label].mean(0) for label in range(3)], axis=1)
+    assert learned.head.scale == 25
+    np.testing.assert_allclose(learned.head.kernel, means / np.linalg.norm(means, axis=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("views", [1, 2])
 def test_features_of_stage_one_are_found_by_all_that_comes_later(arrays_dir, tmp_path, views, monkeypatch):
     extracted = []

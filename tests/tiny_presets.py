@@ -9,7 +9,8 @@ _DINO = {**_BLOCK, "patch_size": 16, "intermediate_dim": 32, "image_shape": (32,
 
 
 def vit(**options):
-    return keras_hub.models.ViTBackbone(image_shape=(32, 32, 3), patch_size=16, mlp_dim=32, **_BLOCK, **options)
+    own = {**_BLOCK, "image_shape": (32, 32, 3), "patch_size": 16, "mlp_dim": 32}
+    return keras_hub.models.ViTBackbone(**own | options)
 
 
 def deit():

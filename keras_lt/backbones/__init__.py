@@ -8,17 +8,28 @@ import functools
 
 import keras
 
+from keras_lt.backbones.adapters import folded
 from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization, Resizing
 from keras_lt.backbones.own_models import of_model
-from keras_lt.backbones.parts import BEFORE_POOL, branched, branches, feature_map, last_block, of_features, pooled
+from keras_lt.backbones.parts import (
+    BEFORE_POOL,
+    branched,
+    branches,
+    feature_map,
+    last_block,
+    of_features,
+    pooled,
+    with_experts,
+)
 from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
 from keras_lt.backbones.resnet import resnet
 from keras_lt.backbones.torch_state import load_torch_state
+from keras_lt.backbones.trained_parts import TRAIN_PARTS
 
 __all__ = [
     "APPLICATIONS",
@@ -30,6 +41,7 @@ __all__ = [
     "NAMES",
     "SYMMETRIC",
     "TORCH",
+    "TRAIN_PARTS",
     "BackboneEntry",
     "Normalization",
     "Resizing",
@@ -39,12 +51,14 @@ __all__ = [
     "check",
     "feature_map",
     "find",
+    "folded",
     "last_block",
     "load_torch_state",
     "normalization",
     "of_features",
     "of_model",
     "pooled",
+    "with_experts",
 ]
 
 Backbone = str | keras.Model | BackboneEntry

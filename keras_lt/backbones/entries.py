@@ -36,6 +36,7 @@ class BackboneEntry(Entry):
       imagenet: whose weights pretrained="imagenet" stands for; empty where none fit.
       check_imagenet: raises ModuleNotFoundError where these weights are in a package that is not installed.
       imagenet_instead: the name of the like net that published weights fit.
+      takes_adapters: whether its blocks of tokens are known, so that adapters can come into them.
       can_branch: whether its last block can be there several times, for several branches or experts.
     """
 
@@ -48,6 +49,7 @@ class BackboneEntry(Entry):
     imagenet: str = ""
     check_imagenet: Callable[[], object] = lambda: None
     imagenet_instead: str = ""
+    takes_adapters: bool = False
     can_branch: bool = False
 
     @property
@@ -112,6 +114,14 @@ class BackboneEntry(Entry):
         if not self.last_block:
             raise ValueError(
                 "train_parts=last_block needs a backbone whose last block is known; one that is not cut, as nets of "
-                "tokens, trains by train_parts=all or classifier. Of a model of your own "
+                "tokens, trains by train_parts=all, classifier, lora or adaptformer. Of a model of your own "
                 f"backbones.of_model(model, last_block=<its first layer>) says it. Received: backbone={self.label}"
+            )
+
+    def check_takes_adapters(self) -> None:
+        """Raises ValueError where nobody knows its blocks of tokens; of a preset once it is `available`."""
+        if not self.takes_adapters:
+            raise ValueError(
+                "train_parts=lora and adaptformer need a frozen net of tokens: a ViT, DeiT, DINOv2, DINOv3, CLIP, "
+                f"MetaCLIP 2 or SigLIP of keras_hub. Received: backbone={self.label}"
             )

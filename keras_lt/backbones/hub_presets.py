@@ -24,6 +24,7 @@ class HubClass:
       one_size: whether it takes images of its preset's size alone.
       patch_size: of nets that are made for a size of images, the side of their patches, which it is a multiple of,
         where the preset's folder says no other; 0 of other nets.
+      takes_adapters: as in `BackboneEntry`.
     """
 
     part: Callable[[keras.Model], keras.Model] = lambda net: net
@@ -31,6 +32,7 @@ class HubClass:
     last_block: str | Callable[[keras.Model], keras.KerasTensor] = ""
     one_size: bool = False
     patch_size: int = 0
+    takes_adapters: bool = False
 
 
 def _last_level(net: keras.Model) -> keras.KerasTensor:
@@ -87,23 +89,25 @@ def _class_token_and_patches(net: keras.Model) -> PoolingLayer:
 _PYRAMID = HubClass(last_block=_last_level)
 _MAP = HubClass()
 _HUB: dict[str, HubClass] = {
-    "CLIPBackbone": HubClass(part=_image_tower, pooling="first", one_size=True),
+    "CLIPBackbone": HubClass(part=_image_tower, pooling="first", one_size=True, takes_adapters=True),
     "CSPNetBackbone": _PYRAMID,
-    "DINOV2Backbone": HubClass(part=_with_positions_of_its_size, pooling=_class_token_and_patches, patch_size=14),
-    "DINOV3Backbone": HubClass(pooling=_class_token_and_patches, patch_size=16),
-    "DeiTBackbone": HubClass(pooling="first", one_size=True),
+    "DINOV2Backbone": HubClass(
+        part=_with_positions_of_its_size, pooling=_class_token_and_patches, patch_size=14, takes_adapters=True
+    ),
+    "DINOV3Backbone": HubClass(pooling=_class_token_and_patches, patch_size=16, takes_adapters=True),
+    "DeiTBackbone": HubClass(pooling="first", one_size=True, takes_adapters=True),
     "DenseNetBackbone": _PYRAMID,
     "EfficientNetBackbone": _PYRAMID,
     "HGNetV2Backbone": HubClass(part=_last_stage),
-    "MetaCLIP2Backbone": HubClass(part=_normalized_image_tower, pooling="first", one_size=True),
+    "MetaCLIP2Backbone": HubClass(part=_normalized_image_tower, pooling="first", one_size=True, takes_adapters=True),
     "MiTBackbone": _MAP,  # its layers cannot be made from their own configuration, the net as a whole can
     "MobileNetBackbone": _MAP,
     "MobileNetV5Backbone": _MAP,
     "ResNetBackbone": _PYRAMID,
-    "SigLIPBackbone": HubClass(part=_image_tower, pooling="none", one_size=True),
+    "SigLIPBackbone": HubClass(part=_image_tower, pooling="none", one_size=True, takes_adapters=True),
     "SwinTransformerBackbone": HubClass(pooling="mean", one_size=True),
     "VGGBackbone": _MAP,
-    "ViTBackbone": HubClass(pooling=_class_token, one_size=True),
+    "ViTBackbone": HubClass(pooling=_class_token, one_size=True, takes_adapters=True),
     "XceptionBackbone": _MAP,
 }
 
@@ -133,6 +137,7 @@ def ask_keras_hub(preset: str) -> dict[str, Any]:
         "function": functools.partial(hub_net, preset, of=of),
         "pooling": of.pooling,
         "last_block": of.last_block,
+        "takes_adapters": of.takes_adapters,
         "image_size": _own_size(config, converter) if of.one_size else 0,
         "size_multiple": config.get("patch_size", of.patch_size) if of.patch_size else 1,
         "normalization": converter and _normalization(converter),

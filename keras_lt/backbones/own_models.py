@@ -9,6 +9,7 @@ import numpy as np
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import Normalization
 from keras_lt.backbones.parts import BEFORE_POOL, has_last_block, on_images, poolings_of
+from keras_lt.backbones.token_nets import token_net
 
 
 def of_model(
@@ -60,6 +61,7 @@ def of_model(
         normalization=normalization,
         pooling=pooling,
         last_block=last_block or (BEFORE_POOL if is_backbone else ""),
+        takes_adapters=token_net(model) is not None,
     )
 
 

@@ -129,9 +129,14 @@ def as_backbone(
 
 
 def on_images(net: keras.Model, images, **options):
-    """What a net gives of images, also where it takes them by a name, as in {"pixels": images}."""
+    """What a net gives of images."""
+    return net(as_input(net, images), **options)
+
+
+def as_input(net: keras.Model, images):
+    """Images as a net takes them, which may be by a name, as in {"pixels": images}."""
     takes = getattr(net, "input", None)
-    return net(dict.fromkeys(takes, images) if isinstance(takes, dict) else images, **options)
+    return dict.fromkeys(takes, images) if isinstance(takes, dict) else images
 
 
 def _in_two(net: keras.Model, cut: keras.KerasTensor) -> list[keras.Model]:
@@ -207,6 +212,32 @@ def branched(backbone: keras.Model) -> keras.Model:
     if len(sums) > 1:
         x = keras.Model(stage.input, cut, name=stage.name)(x)
     return pooled(images, both(x), name=backbone.name)
+
+
+def with_experts(
+    backbone: keras.Model, experts: int, *, pooling: str | PoolingLayer = "average", same_start: bool = False
+) -> keras.Model:
+    """A net whose last block is there several times, side by side on one trunk.
+
+    Args:
+      backbone: with a last block; it lends the trunk and the first expert, the others are new.
+      experts: E.
+      pooling: of the feature maps of all experts side by side, as in `pooled`.
+      same_start: whether all begin with the weights of the backbone's own block, as where these are pretrained.
+    Returns: images [B,H,W,3] -> features of all experts, one after another, [B, E D].
+    """
+    [stage] = last_block(backbone)
+    blocks = [stage]
+    for number in range(2, experts + 1):
+        block = keras.models.clone_model(stage)
+        block.name = f"{stage.name}_{number}"
+        if same_start:
+            block.set_weights(stage.get_weights())
+        blocks.append(block)
+    inputs = keras.Input(stage.input.shape[1:])
+    together = keras.Model(inputs, keras.layers.Concatenate()([block(inputs) for block in blocks]), name="experts")
+    images, x = _trunk(backbone)
+    return pooled(images, together(x), pooling=pooling, name=backbone.name)
 
 
 def branches(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:

@@ -55,6 +55,8 @@ __all__ = [
 class HeadEntry(Entry):
     """What stage one trains on the backbone: (width D, units C, *, seed, **parameters) -> built layer.
 
+    One that has `adapt` begins by the features of the training images.
+
     Attributes:
       affine: whether its logits are an affine map of the features.
     """
@@ -67,6 +69,7 @@ HEADS: dict[str, HeadEntry] = {
     "cosine": HeadEntry(
         lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale), label="Cosine"
     ),
+    "class_mean_cosine": HeadEntry(class_means.fresh, label="Class-mean cosine"),
 }
 
 
@@ -90,6 +93,7 @@ class ClassifierEntry(Entry):
         "stage_two", or "uniform" where it is made to treat classes alike.
       tau_split: whether `--tau_split` says which split its choice is made on; else it is val.
       baseline: whether tables give the others' differences to it.
+      rescales: whether its logits are those of stage one's classifier, with a scale or an offset per class.
     """
 
     starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
@@ -102,6 +106,7 @@ class ClassifierEntry(Entry):
     prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="stage_two", kw_only=True)
     tau_split: bool = dataclasses.field(default=False, kw_only=True)
     baseline: bool = dataclasses.field(default=False, kw_only=True)
+    rescales: bool = dataclasses.field(default=False, kw_only=True)
 
 
 CLASSIFIERS: dict[str, ClassifierEntry] = {
@@ -121,13 +126,20 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         trained=False,
         prior="uniform",
         tau_split=True,
+        rescales=True,
     ),
     "tau_search": ClassifierEntry(
-        tau_norm.searched, label="τ searched", starts_from="affine", trained=False, prior="uniform", tau_split=True
+        tau_norm.searched,
+        label="τ searched",
+        starts_from="affine",
+        trained=False,
+        prior="uniform",
+        tau_split=True,
+        rescales=True,
     ),
-    "tau_learned": ClassifierEntry(tau_norm.learned, label="τ learned", starts_from="affine"),
-    "lws": ClassifierEntry(lws.candidates, label="LWS", starts_from="affine"),
-    "lws_tau_norm": ClassifierEntry(lws.from_tau_norm, label="LWS from τ-norm", starts_from="affine"),
+    "tau_learned": ClassifierEntry(tau_norm.learned, label="τ learned", starts_from="affine", rescales=True),
+    "lws": ClassifierEntry(lws.candidates, label="LWS", starts_from="affine", rescales=True),
+    "lws_tau_norm": ClassifierEntry(lws.from_tau_norm, label="LWS from τ-norm", starts_from="affine", rescales=True),
     "cosine": ClassifierEntry(cosine.candidates, label="Cosine", gives="cosine:scale={scale}"),
     "logit_adjusted": ClassifierEntry(
         adjusted.candidates,
@@ -137,6 +149,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         prior="uniform",
         preferred={"tau": 1.0},
         tau_split=True,
+        rescales=True,
     ),
     "class_mean_cosine": ClassifierEntry(
         class_means.untrained, label="Class-mean cosine", trained=False, prior="uniform"
@@ -151,12 +164,14 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         alignment.disalign,
         label="DisAlign",
         starts_from="affine",
+        rescales=True,
         recipe={"class_weights": "power:rho={rho}", "sampler": "instance_balanced"},
     ),
     "marc": ClassifierEntry(
         alignment.marc,
         label="MARC",
         starts_from="affine",
+        rescales=True,
         recipe={"class_weights": "power:rho={rho}", "sampler": "instance_balanced"},
     ),
     "mislas": ClassifierEntry(

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import copied, fold
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
 PRIORS = ("counts", "effective")
-CHUNK = 4096  # rows of features in memory at once
 
 
 def adjust_logits(logits, class_counts, *, tau: float):
@@ -76,9 +76,8 @@ class LogitAdjustment(keras.layers.Layer):
         shares = np.bincount(labels, minlength=self.units).astype(np.float64)
         if self.prior == "effective":
             shares = np.zeros(self.units)
-            for start in range(0, len(features), CHUNK):
-                logits = self.head(np.asarray(features[start : start + CHUNK], np.float32))
-                shares += keras.ops.convert_to_numpy(keras.ops.softmax(logits)).sum(0, np.float64)
+            for chunk in in_chunks(self.head, features):
+                shares += keras.ops.convert_to_numpy(keras.ops.softmax(self.head(chunk))).sum(0, np.float64)
         self.log_prior.assign(_log_prior(shares))
 
     def call(self, features):

@@ -22,13 +22,18 @@ class ClassMeanCosine(CosineDense):
         self.kernel.assign(keras.ops.transpose(directions / safe_norms(directions, axis=-1)))
 
 
+def fresh(width: int, units: int, *, seed: int, scale: float = SCALE) -> ClassMeanCosine:
+    """A layer on features [B, width], to be adapted and then trained."""
+    layer = ClassMeanCosine(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
+    layer.build((None, width))
+    return layer
+
+
 def trained(
     head: keras.layers.Layer, *, seed: int, scale: float = SCALE
 ) -> list[tuple[list[dict], keras.layers.Layer]]:
     """One layer to be adapted and then trained."""
-    layer = ClassMeanCosine(head.units, scale)
-    layer.build((None, head.kernel.shape[0]))
-    return [([{"scale": scale}], layer)]
+    return [([{"scale": scale}], fresh(head.kernel.shape[0], head.units, seed=seed, scale=scale))]
 
 
 def untrained(

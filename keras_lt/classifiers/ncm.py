@@ -53,10 +53,10 @@ class NearestClassMean(keras.layers.Layer):
           ValueError: shapes or ids that do not fit, or a class without an example.
         """
         labels = np.asarray(labels)
-        if np.ndim(features) != 2 or labels.shape != (len(features),):
+        if np.ndim(features) != 2 or labels.shape != (len(features),) or labels.dtype.kind not in "iu":
             raise ValueError(
-                "features must be [N, D] and labels [N]. "
-                f"Received: features.shape={np.shape(features)}, labels.shape={labels.shape}"
+                "features must be [N, D] and labels integers [N]. "
+                f"Received: features.shape={np.shape(features)}, labels.shape={labels.shape}, dtype={labels.dtype}"
             )
         counts = self._count(labels)
         if not self.built:

@@ -12,7 +12,7 @@ from keras_lt.run import Run
 def is_finished(run: RunConfig) -> bool:
     """Whether the run's folder holds all of its results, by the same flags."""
     found = Run(run.folder)
-    if not found.is_finished or found.differences(run):
+    if not found.is_finished or found.differences(run) or found.other_weights(run):
         return False
     return set(run.systems) <= found.results["classifiers"].keys()
 

@@ -15,6 +15,7 @@ from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
 from keras_lt.report.tables import DASH, SCORES, Cell, display_name, percent, points
 
 COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test images, all is the mean
+SUMMARY_FILES = ("summary.json", "summary.md", "differences.png")
 SMALLEST_P = 0.001  # of smaller ones only that is said
 
 
@@ -125,9 +126,7 @@ def draw_differences(summary: Mapping) -> Figure:
 
 def write_summary(folder: str | os.PathLike, summary: Mapping) -> list[pathlib.Path]:
     """Writes `summary.json`, `summary.md` and, where there is something to compare, `differences.png`; their paths."""
-    json_path, markdown_path, plot_path = (
-        pathlib.Path(folder, name) for name in ("summary.json", "summary.md", "differences.png")
-    )
+    json_path, markdown_path, plot_path = (pathlib.Path(folder, name) for name in SUMMARY_FILES)
     write_json(json_path, summary)
     with atomic(markdown_path) as scratch:
         scratch.write_text(markdown(summary, plot=plot_path.name), encoding="utf-8")

@@ -2,21 +2,22 @@
 
 import dataclasses
 
-from keras_lt import backbones, datasets, files
+from keras_lt import backbones, datasets
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
-from keras_lt.datasets.own_images import SPLIT_FOLDERS
 from keras_lt.distribution import Strategy, check_replicas
+from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.registry import split
+from keras_lt.registry import member, split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import (
     NO_IMAGES,
+    check_classes,
     check_hosts,
     check_no_images,
     check_stage_one,
@@ -41,7 +42,8 @@ def check(config: RunConfig):
             raise ValueError(f"--{name} must be at least 0. Received: {getattr(config, name)}")
     datasets.check(config.dataset, **config.data_options)
     check_cuts(**config.cuts)
-    backbones.check(config.backbone, pretrained=config.pretrained)
+    begun = WorkFolder(config.folder).has_representation and not config.overwrite  # it needs no weights any more
+    backbones.check(config.backbone, pretrained="" if begun else config.pretrained)
     _check_names(config)
     _check_stage_one(config)
     _check_stage_two(config)
@@ -57,14 +59,16 @@ def check(config: RunConfig):
 
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
+    check_loadable(config.folder)
+    check_classes(data.class_names, data.name)
     if data.of_features:
         asked = {name: getattr(config, name) for name in NO_IMAGES}
         check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
-    _check_place(config)
+    datasets.check_outside(config.folder, "workdir", config.dataset, config.data_dir, **config.data_options)
     backbone = backbones.find(config.backbone).available()
-    if "last_block" in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
-        backbone.check_last_block()
+    for parts in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
+        member(backbones.TRAIN_PARTS, parts, what="train_parts").check(backbone)
     make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size
@@ -79,20 +83,6 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
             steps_per_execution=recipe.steps_per_execution,
             jit_compile=recipe.jit_compile == "true",
         )
-
-
-def _check_place(config: RunConfig):
-    """A run is not written where images are read: its plots would be the next run's examples."""
-    if not config.data_dir or not datasets.check(config.dataset, **config.data_options).reads_all:
-        return
-    root = files.expanded(config.data_dir)
-    splits = [root / name for name in SPLIT_FOLDERS if (root / name).is_dir()]
-    for place in splits or [root]:
-        if files.lies_in(config.folder, place):
-            raise ValueError(
-                "The work folder must lie outside of the images that are read. "
-                f"Received: --workdir={config.folder}, in {place} of --data_dir={config.data_dir}"
-            )
 
 
 def _check_names(config: RunConfig):
@@ -191,9 +181,4 @@ def _check_unused(config: RunConfig):
 
 def _begun_with(config: RunConfig, name: str) -> bool:
     """Whether a run lies in the work folder that has this flag with this value."""
-    path = WorkFolder(config.folder).flags_file
-    return (
-        path.exists()
-        and not config.overwrite
-        and f"--{name}={config.as_flags()[name]}" in files.read_text(path).splitlines()
-    )
+    return not config.overwrite and f"--{name}={config.as_flags()[name]}" in WorkFolder(config.folder).flag_lines

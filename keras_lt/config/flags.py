@@ -12,7 +12,8 @@ from absl import app, flags
 
 from keras_lt.command import HELP, plain_errors, with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
-from keras_lt.config.run_config import TOPICS, RunConfig
+from keras_lt.config.run_config import TOPICS, RunConfig, folder_of
+from keras_lt.work_folder import WorkFolder
 
 PARAMETERS = """Names of samplers, losses, class weights, classifiers, methods, heads and data sets take parameters,
 name:parameter=value:parameter=value, such as --sampler=power:q=0.33 or --classifiers=crt,lws:epochs=5."""
@@ -85,7 +86,9 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS, **changes) -> RunCon
         if isinstance(field.default, tuple):
             values[field.name] = _parse(field, values[field.name])
     old = {name: flag_values[name].value for name in RENAMED if flag_values[name].present}
-    return RunConfig(**translated(values, old) | changes)
+    place = {**values, **changes}
+    begun_with = WorkFolder(folder_of(place["workdir"], place["dataset"])).flag_lines
+    return RunConfig(**translated(values, old, begun_with=begun_with) | changes)
 
 
 def _parse(field: dataclasses.Field, words: list[str]) -> tuple:
@@ -103,7 +106,12 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
     """The `RunConfig` of a flag file, some flags with another value."""
     flag_values = flags.FlagValues()
     define_flags(flag_values)
-    flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
+    try:
+        _, *rest = flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
+    except flags.Error as error:
+        raise ValueError(f"{path} must hold flags of this version. Received: {error}") from error
+    if rest:
+        raise ValueError(f"{path} must hold flags, --name=value a line. Received: {rest[0]}")
     return from_flags(flag_values, **changes)
 
 

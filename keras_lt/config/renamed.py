@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Values = dict[str, object]
 
@@ -65,12 +65,21 @@ RENAMED_VALUES: dict[str, dict[str, str]] = {
 }
 
 
-def translated(values: Values, old: dict[str, str]) -> Values:
+def renamed_classifiers(lines: Sequence[str]) -> dict[str, str]:
+    """What version 0.1 called the classifiers with epochs of their own -> their names since, by its flags.cfg."""
+    flag = "--classifier_epochs_for="
+    epochs = next((line.removeprefix(flag) for line in lines if line.startswith(flag)), "")
+    names = [entry.partition(":")[0] for entry in epochs.split(",") if ":" in entry]
+    return dict(zip(names, _epochs_for({"classifiers": tuple(names)}, epochs)["classifiers"], strict=True))
+
+
+def translated(values: Values, old: dict[str, str], *, begun_with: Sequence[str] = ()) -> Values:
     """The values of all flags, with what old flags and old values say in the words of today; it is warned of.
 
     Args:
       values: flag -> value.
       old: those of `RENAMED` that were given -> value.
+      begun_with: the lines of the flags.cfg in the work folder. Version 0.1 refused no flag that did nothing.
     Raises:
       ValueError: an old flag that would do nothing.
     """
@@ -78,6 +87,8 @@ def translated(values: Values, old: dict[str, str]) -> Values:
     for flag, value in old.items():
         renamed = RENAMED[flag]
         changes = renamed.translate(values, value)
+        if not changes and f"--{flag}={value}" in begun_with:
+            continue
         if not changes and value != renamed.default:
             raise ValueError(f"--{flag} would do nothing in this run; it is {renamed.instead} now. Received: {value}")
         if value != renamed.default:

@@ -64,6 +64,11 @@ def _listed(path: str, family: str, *more: str) -> str:
     return ", ".join((*names_in(path, family), *more))
 
 
+def folder_of(workdir: str, dataset: str) -> pathlib.Path:
+    """The work folder of a run by its flags."""
+    return files.expanded(workdir or f"runs/{dataset}")
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig(_RecipeFlags):
     """One run: the resolved flags.
@@ -123,8 +128,9 @@ class RunConfig(_RecipeFlags):
     )
     train_parts: str = _network(
         "all",
-        "Parts of the network that stage one trains; the rest is frozen.",
-        choices=names_in("stages/checks.py", "TRAIN_PARTS"),
+        "Parts of the network that stage one trains beside the classifier: "
+        f"{_listed('backbones/trained_parts.py', 'TRAIN_PARTS')}; the rest is frozen. lora:rank=8 and "
+        "adaptformer:bottleneck=16 are adapters in a net of tokens; by default their size is by LIFT's rule.",
     )
     backbone_lr_multiplier: float = _network(1.0, "Learning rate of the backbone divided by that of the classifier.")
 
@@ -238,7 +244,7 @@ class RunConfig(_RecipeFlags):
     @property
     def folder(self) -> pathlib.Path:
         """The work folder."""
-        return files.expanded(self.workdir or f"runs/{self.dataset}")
+        return folder_of(self.workdir, self.dataset)
 
     @property
     def data_options(self) -> dict:
@@ -254,6 +260,13 @@ class RunConfig(_RecipeFlags):
 
         many_above, few_below = SHOT_CUTS[self.shot_cuts]
         return {"many_above": self.many_above or many_above, "few_below": self.few_below or few_below}
+
+    @property
+    def data_folder(self) -> pathlib.Path | None:
+        """The folder that the data set is read from; None without one."""
+        from keras_lt import datasets  # noqa: PLC0415 - imports Keras
+
+        return datasets.folder_of(self.dataset, self.data_dir, **self.data_options)
 
     def load_data(self):
         """The data set, a `datasets.LongTailed`, its images not looked at."""

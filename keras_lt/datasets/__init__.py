@@ -1,10 +1,13 @@
 """Data sets: a name and a folder in, `LongTailed` out. A new one is a function and a line in `DATASETS`."""
 
+import os
+import pathlib
+
 from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
 from keras_lt.datasets.feature_arrays import FEATURES_READ, features
 from keras_lt.datasets.hugging_face import hugging_face
 from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
-from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists
+from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists, split_folders
 from keras_lt.datasets.packaged import ELPV_READS, elpv
 from keras_lt.datasets.pixel_arrays import ARRAYS_READS, arrays, fashion_lt
 from keras_lt.datasets.prepared import is_prepared, read_prepared
@@ -13,7 +16,7 @@ from keras_lt.datasets.published import IMAGENET_LT, INATURALIST18, PLACES_LT, i
 from keras_lt.datasets.small_images import cifar10_lt, cifar100_lt, fashion_mnist_lt, mnist_lt
 from keras_lt.datasets.sources import SourceEntry, parse
 from keras_lt.datasets.tfds import tfds_dataset
-from keras_lt.files import expanded
+from keras_lt.files import expanded, lies_in
 
 __all__ = [
     "DATASETS",
@@ -28,6 +31,7 @@ __all__ = [
     "Split",
     "carve_validation",
     "check",
+    "check_outside",
     "load",
     "parse",
 ]
@@ -55,7 +59,11 @@ DATASETS: dict[str, SourceEntry] = {
         tfds_dataset, reads="what TensorFlow Datasets prepared there", needs_folder=False, takes_name=True
     ),
     "hf": SourceEntry(
-        hugging_face, reads="what the `datasets` library downloaded there", needs_folder=False, takes_name=True
+        hugging_face,
+        reads="what the `datasets` library downloaded there",
+        needs_folder=False,
+        takes_name=True,
+        reads_all=True,
     ),
 }
 
@@ -91,3 +99,29 @@ def check(name: str, **options) -> SourceEntry:
     """
     _, source, options = parse(DATASETS, name, **options)
     return source.with_parameters(**options)
+
+
+def folder_of(name: str, data_dir: str = "", **options) -> pathlib.Path | None:
+    """The folder that a data set is read from, whether it is given or named, as in "hf:photos"; None without one."""
+    name, source, _ = parse(DATASETS, name, **options)
+    root = expanded(name.partition(":")[2] if source.takes_name else data_dir)
+    return root if (source.takes_name or data_dir) and root.is_dir() else None
+
+
+def check_outside(place: str | os.PathLike, flag: str, name: str, data_dir: str = "", **options):
+    """Raises ValueError where what a command writes would be read as images of its data set the next time.
+
+    Args:
+      place: where it writes.
+      flag: what says so.
+      name, data_dir, options: of the data set, as of `load`.
+    """
+    root = folder_of(name, data_dir, **options)
+    if root is None or not check(name, **options).reads_all:
+        return
+    for read in [root / split for split in split_folders(root).values()] or [root]:
+        if lies_in(place, read):
+            raise ValueError(
+                "What is written must lie outside of the images that are read. "
+                f"Received: --{flag}={place}, in {read} of the data set {name}"
+            )

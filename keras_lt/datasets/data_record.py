@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -48,11 +49,11 @@ class DataRecord:
             digest.update(split.encode() + np.ascontiguousarray(images).tobytes())
         return digest.hexdigest()
 
-    def save(self, *, facts: pathlib.Path, images: pathlib.Path):
-        """Writes names and counts as JSON, and the images as npz."""
+    def save(self, *, facts: pathlib.Path, images: pathlib.Path, **beside: str):
+        """Writes names and counts as JSON, with what is to be kept beside them, and the images as npz."""
         with files.atomic(images) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, **self.images)
-        files.write_json(facts, {**{name: getattr(self, name) for name in _SAID}, "digest": self.digest})
+        files.write_json(facts, {**{name: getattr(self, name) for name in _SAID}, "digest": self.digest, **beside})
 
     @classmethod
     def load(cls, *, facts: pathlib.Path, images: pathlib.Path) -> "DataRecord":
@@ -87,9 +88,16 @@ class DataRecord:
                 found.append(f"{split}: images in another order or number")
         return found
 
+    def duplicates(self) -> dict[tuple[str, str], int]:
+        """Two splits -> the examples of the second whose content the first has too; only splits that share some."""
+        pairs = itertools.combinations(self.images, 2)
+        shared = {(one, two): np.isin(self.images[two][:, 2], self.images[one][:, 2]).sum() for one, two in pairs}
+        return {splits: int(number) for splits, number in shared.items() if number}
+
     def only_grew(self, now: "DataRecord") -> bool:
         """Whether another data set has all that this one has, and more images of the same classes."""
-        return self.class_names == now.class_names and all(
+        more = sum(map(len, now.images.values())) > sum(map(len, self.images.values()))
+        return (more and self.class_names == now.class_names) and all(
             np.isin(_rows(there), _rows(now.images.get(split, there[:0]))).all() for split, there in self.images.items()
         )
 

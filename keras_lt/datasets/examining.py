@@ -1,9 +1,10 @@
-"""One encoded image, looked at as closely as training will."""
+"""One encoded image, looked at as closely as training will; and vectors."""
 
 import hashlib
 import io
 import re
 
+import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras_lt.preprocessing import MOST_PIXELS, decode
 
 PNG, BIT_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a PNG begins, and the byte that says its bits
+CHUNK = 4096  # vectors looked at together
 DARK = 4096  # of 65536
 PREPARE = "convert it by `python -m keras_lt.prepare`"
 
@@ -91,3 +93,14 @@ def _orientation(image: PIL.Image.Image) -> int:
     except Exception:  # as broken headers
         return 1
     return orientation if orientation in range(2, 9) else 1
+
+
+def first_not_finite(features) -> int | None:
+    """The first row, of [N, ...], with a number that is none in float32; None without one. Rows are read in chunks."""
+    for start in range(0, len(features), CHUNK):
+        with np.errstate(over="ignore"):
+            chunk = np.asarray(features[start : start + CHUNK], np.float32)
+        bad = np.flatnonzero(~np.isfinite(chunk).reshape(len(chunk), -1).all(1))
+        if bad.size:
+            return start + int(bad[0])
+    return None

@@ -5,14 +5,16 @@ import zipfile
 
 import numpy as np
 
-from keras_lt.datasets.examples import FeatureVectors, first_not_finite
+from keras_lt.datasets.examining import first_not_finite
+from keras_lt.datasets.examples import FeatureVectors
 from keras_lt.datasets.image_lists import numbered_classes, read_class_names
-from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split
+from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, name_of_val
 
 FEATURES_READ = (
     "train.npz, test.npz and optionally val.npz, each with `features` [N, D] and `labels` [N], or in place of an npz "
     "<split>_features.npy and <split>_labels.npy,"
 )
+SPLIT_FILES = ("{}.npz", "{}_features.npy")
 
 
 def features(data_dir: str = "", *, seed: int = 0) -> LongTailed:
@@ -31,10 +33,11 @@ def features(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """
     folder = pathlib.Path(data_dir)
     class_names = read_class_names(folder)
+    val = name_of_val(folder, *SPLIT_FILES)
     splits = {
-        split: _read_split(folder, split, classes=len(class_names or ()))
-        for split in ("train", "val", "test", "open")
-        if split in ("train", "test") or _is_there(folder, split)
+        split: _read_split(folder, name, classes=len(class_names or ()))
+        for split, name in {"train": "train", "val": val, "test": "test", "open": "open"}.items()
+        if split in ("train", "test") or _is_there(folder, name)
     }
     width = splits["train"].examples.shape
     for split, examples in splits.items():
@@ -51,7 +54,7 @@ def features(data_dir: str = "", *, seed: int = 0) -> LongTailed:
 
 
 def _is_there(folder: pathlib.Path, split: str) -> bool:
-    return (folder / f"{split}.npz").exists() or (folder / f"{split}_features.npy").exists()
+    return any((folder / pattern.format(split)).exists() for pattern in SPLIT_FILES)
 
 
 def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import pathlib
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from keras_lt.resampling import RESAMPLING
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MOST_CLASSES = 10_000_000  # tables are made by the largest label
+VAL_NAMES = ("val", "valid", "validation")  # what others call it
 OPEN = -1  # the label of images of no class, as in the published lists
 
 
@@ -117,9 +120,7 @@ class LongTailed:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
-        unwritable = [name for name in self.class_names if name.encode("utf-8", "replace").decode() != name]
-        if unwritable:
-            raise ValueError(f"Class names must be UTF-8: rename their folders. Received: {unwritable[0]!a}")
+        _check_names(self.name, self.class_names)
         if not self.image_size:
             object.__setattr__(self, "image_size", self.train.examples.image_size)
         classes = len(self.class_names)
@@ -206,6 +207,23 @@ class LongTailed:
         return dataclasses.replace(self, train=self.train.subset(resampling(self.train.labels, seed=seed)))
 
 
+def _check_names(name: str, class_names: Sequence[str]):
+    """Raises ValueError where names of classes cannot be written, or told apart."""
+    seen: dict[str, str] = {}
+    for written in class_names:
+        if written.encode("utf-8", "replace").decode() != written:
+            raise ValueError(f"Class names must be UTF-8: rename their folders. Received: {written!a}")
+        alike = unicodedata.normalize("NFC", written).strip()
+        if not written or len(written.splitlines()) > 1:
+            raise ValueError(f"A class name must be one line of text. Received: data set '{name}' with {written!r}")
+        if alike in seen:
+            raise ValueError(
+                "Class names must differ, also without blanks around them. "
+                f"Received: data set '{name}' with {seen[alike]!a} and {written!a}"
+            )
+        seen[alike] = written
+
+
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per RGB channel of uint8 images [N, H, W, 1 or 3], scaled to [0, 1]."""
     total = np.zeros(images.shape[-1])
@@ -218,6 +236,18 @@ def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
     mean = total / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-12))
     return tuple(float(v) for v in np.resize(mean, 3)), tuple(float(v) for v in np.resize(std, 3))
+
+
+def name_of_val(folder: pathlib.Path, *patterns: str) -> str:
+    """What val is called in a folder where files are named by their split, "{}.csv" say; "val" where there is none.
+
+    Raises:
+      ValueError: it has two.
+    """
+    found = [name for name in VAL_NAMES if any((folder / pattern.format(name)).exists() for pattern in patterns)]
+    if len(found) > 1:
+        raise ValueError(f"val must be one file. Received: {folder} with {patterns[0]} of {', '.join(found)}")
+    return found[0] if found else "val"
 
 
 def carve_validation(train: Split, *, fraction: float = 0.1, seed: int = 0) -> tuple[Split, Split]:
@@ -239,10 +269,11 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])
     part = (np.searchsorted(edges, keys / 2.0**64, side="right")) % len(edges)  # 0 is what is left
-    for label in np.unique(split.labels):
-        of_class = np.flatnonzero(split.labels == label)
-        if part[of_class].all():
-            part[of_class[np.argmax(keys[of_class])]] = 0
+    gone = np.flatnonzero(
+        np.bincount(split.labels[part == 0], minlength=split.labels.max(initial=0) + 1)[split.labels] == 0
+    )
+    by_class = gone[np.lexsort((-gone, keys[gone], split.labels[gone]))]  # within each the largest key last
+    part[by_class[np.diff(split.labels[by_class], append=-1) != 0]] = 0
     for number in range(1, len(edges)):
         spare = np.flatnonzero((part == 0) & (np.bincount(split.labels[part == 0])[split.labels] > 1))
         if not (part == number).any() and spare.size:

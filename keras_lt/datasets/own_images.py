@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from csv import DictReader
 from csv import Error as CsvError
@@ -11,15 +12,16 @@ import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
-from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, divide
+from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val
 from keras_lt.files import expanded, read_text
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 # Photographs that TensorFlow does not decode: phones' own, and those of cameras and scanners.
 UNREAD_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".tif", ".tiff", ".dng", ".cr2", ".nef", ".arw")
 CONVERT = "convert them to JPEG (on a Mac `sips -s format jpeg`; HEIC anywhere by Python's pillow-heif)"
-VAL_NAMES = ("val", "valid", "validation")
-SPLIT_FOLDERS = ("train", *VAL_NAMES, "test", "open")
+SPLITS = {"train": ("train", "training"), "val": (*VAL_NAMES, "dev"), "test": ("test", "testing"), "open": ("open",)}
+# What archives and servers keep beside files, such as macOS's copies and Synology's thumbnails.
+NOT_OURS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 RUN_FLAGS = "flags.cfg"  # in the work folder of a run
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
 FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <class>/ alone,"
@@ -28,12 +30,13 @@ FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <c
 def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own images in a folder per class: `train/<class>/`, `test/<class>/` and, if there is one, `val/`.
 
-    Classes are the sorted names of train's folders; images may lie deeper inside them. Without `val/`, which may also
-    be called `valid/` or `validation/`, a tenth of train is carved off. Images at any depth in `open/`, if there is one
-    beside `train/`, are the open set, of no class. Without `train/` and `test/` the folders in `data_dir` are the
-    classes, and each is split 70 / 10 / 20 into train, val and test on average: by the names of the images, so that new
-    ones move no other. Hidden files and folders are passed over, and so are files without an image's extension and work
-    folders of runs; photographs in formats that are not read, such as HEIC, are named in the notes.
+    Classes are the sorted names of train's folders; images may lie deeper inside them. Splits may also be called
+    `training`, `valid`, `validation`, `dev` and `testing`, in capitals, with a number behind. Without `val/` a tenth of
+    train is carved off. Images at any depth in `open/`, if there is one beside `train/`, are the open set, of no class.
+    Without `train/` and `test/` the folders in `data_dir` are the classes, and each is split 70 / 10 / 20 into train,
+    val and test on average: by the names of the images, so that new ones move no other. Hidden files and folders are
+    passed over, and so are files without an image's extension and work folders of runs; photographs in formats that are
+    not read, such as HEIC, and images that lie beside the classes are named in the notes.
 
     Args:
       seed: of the split and the carving.
@@ -46,32 +49,56 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     if not root.is_dir():
         raise FileNotFoundError(f"--dataset=folder reads its images from the folder --data_dir. Not found: {root}")
     name, found = root.resolve().name, _folders(root)
-    if "train" not in found and "test" not in found:
+    places = split_folders(root)
+    notes = _beside_note(root, *(root / place for place in places.values()))
+    if not places:
         split, ignored = _read_folders(root, found)
         _check_read(split, found, ignored)
-        splits, notes = train_val_test(split, name=name, seed=seed)
-        return LongTailed(name, **splits, class_names=found, notes=(*notes, *_ignored_note(ignored)))
-    missing = [str(root / split) for split in ("train", "test") if split not in found]
+        splits, more = train_val_test(split, name=name, seed=seed)
+        return LongTailed(name, **splits, class_names=found, notes=(*more, *_ignored_note(ignored), *notes))
+    missing = [str(root / split) for split in ("train", "test") if split not in places]
     if missing:
         raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
-    class_names, splits, ignored = _folders(root / "train"), {}, []
-    of_val = [name for name in found if name in VAL_NAMES]
-    if len(of_val) > 1:
-        raise ValueError(f"val must be one folder. Received: {root} with {', '.join(of_val)}")
-    for split, place in [("train", "train"), *(("val", name) for name in of_val), ("test", "test")]:
-        unknown = sorted(set(_folders(root / place)) - set(class_names))
+    class_names, splits, ignored = _folders(root / places["train"]), {}, []
+    for split in ("train", "val", "test"):
+        if split not in places:
+            continue
+        unknown = sorted(set(_folders(root / places[split])) - set(class_names))
         if unknown:
-            raise ValueError(f"Every class needs a folder in train/. Received: {place}/ with {', '.join(unknown[:5])}")
-        splits[split], more = _read_folders(root / place, class_names)
+            raise ValueError(
+                f"Every class needs a folder in train/. Received: {places[split]}/ with {', '.join(unknown[:5])}"
+            )
+        splits[split], more = _read_folders(root / places[split], class_names)
         ignored += more
     _check_read(splits["train"], class_names, ignored)
-    if "open" in found:
-        splits["open_set"], more = _read_unlabelled(root / "open")
+    if "open" in places:
+        splits["open_set"], more = _read_unlabelled(root / places["open"])
         ignored += more
-    notes = _ignored_note(ignored)
-    if others := sorted(set(found) - {"train", "test", "open", *of_val}):
+    notes += _ignored_note(ignored)
+    if others := sorted(set(found) - set(places.values())):
         notes += (f"Folders beside train/ and test/ that are no split were ignored: {', '.join(others)}.",)
     return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
+
+
+def split_folders(root: pathlib.Path) -> dict[str, str]:
+    """Split -> its folder's name; none where the folders are classes, as they are without a train or test.
+
+    Raises:
+      ValueError: there are two folders of one split.
+    """
+    found = {}
+    for name in _folders(root):
+        plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
+        for split, names in SPLITS.items():
+            if plain in names:
+                found.setdefault(split, []).append(name)
+    names = {name for folders in found.values() for name in folders}
+    if not names & {"train", "test"} and not ("train" in found and found.keys() & {"val", "test"}):
+        return {}
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise ValueError(f"{split} must be one folder. Received: {root} with {', '.join(folders)}")
+    return {split: folders[0] for split, folders in found.items()}
 
 
 def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
@@ -158,6 +185,26 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
     return split
 
 
+def unlabelled_images(images: str) -> Split:
+    """An image, or the images at any depth of a folder, labelled `OPEN`.
+
+    Raises:
+      FileNotFoundError: there is nothing of that name.
+      ValueError: there is no image.
+    """
+    path = expanded(images)
+    if path.is_file():
+        return Split(ImageFiles(np.array([str(path)]), root=path.parent), np.array([OPEN]))
+    if not path.is_dir():
+        raise FileNotFoundError(f"--images must be a folder of images, or one image. Not found: {path}")
+    split, ignored = _read_unlabelled(path)
+    for note in _ignored_note(ignored):
+        print(note)
+    if not len(split):
+        raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {path} without any")
+    return split
+
+
 def _folders(root: pathlib.Path) -> list[str]:
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if _is_read(entry))
@@ -165,13 +212,20 @@ def _folders(root: pathlib.Path) -> list[str]:
 
 def _is_read(folder: os.DirEntry) -> bool:
     """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
-    if not folder.is_dir() or folder.name.startswith("."):
+    if not folder.is_dir() or folder.name.startswith(".") or folder.name in NOT_OURS:
         return False
-    if os.path.exists(os.path.join(folder, RUN_FLAGS)):
+    above = pathlib.Path(folder.path).parents if folder.is_symlink() else ()
+    if os.path.realpath(folder.path) in map(os.path.realpath, above):
+        return False  # a link to where it lies in has no end
+    if _is_run(folder):
         return False
-    inside = pathlib.Path(folder).iterdir()
-    first = next(inside, None)
-    return first is None or not all(path.joinpath(RUN_FLAGS).exists() for path in (first, *inside))
+    with os.scandir(folder) as inside:  # one look where the first is an image, however many there are
+        first = next(inside, None)
+        return first is None or not (_is_run(first) and all(map(_is_run, inside)))
+
+
+def _is_run(folder: os.DirEntry) -> bool:
+    return os.path.exists(os.path.join(folder, RUN_FLAGS))
 
 
 def _files(root: str | os.PathLike) -> Iterator[str]:
@@ -211,10 +265,20 @@ def _has(path: str, extensions: tuple[str, ...]) -> bool:
     return name.lower().endswith(extensions) and not name.startswith(".")
 
 
+def _beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
+    """A note of images that lie beside the folders of classes, or of splits."""
+    stray = [path for folder in folders for path in sorted(folder.iterdir()) if _has(str(path), EXTENSIONS)]
+    stray = [str(path) for path in stray if path.is_file()]
+    return (f"{len(stray)} images lie in no folder of a class and were ignored, such as {''.join(stray[:1])}.",) * bool(
+        stray
+    )
+
+
 def _check_read(train: Split, class_names: Sequence[str], ignored: Sequence[str]):
     """Raises ValueError where a class has no image to train on and photographs that are not read may be its own."""
     unread = [path for path in ignored if _has(path, UNREAD_EXTENSIONS)]
-    empty = [name for label, name in enumerate(class_names) if label not in train.labels]
+    counts = np.bincount(train.labels, minlength=len(class_names))
+    empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
     if unread and empty:
         raise ValueError(
             f"Images must be {', '.join(EXTENSIONS)}: {CONVERT}. "
@@ -249,7 +313,8 @@ def train_val_test(split: Split, *, name: str, seed: int) -> tuple[dict[str, Spl
 
 def _split_files(root: pathlib.Path, dataset: str, pattern: str) -> dict[str, pathlib.Path]:
     """The files of train, test and, where there is one, val."""
-    files = {split: root / pattern.format(split) for split in ("train", "val", "test")}
+    names = {"train": "train", "val": name_of_val(root, pattern), "test": "test"}
+    files = {split: root / pattern.format(name) for split, name in names.items()}
     missing = [str(files[split]) for split in ("train", "test") if not files[split].exists()]
     if missing:
         train, val, test = (path.name for path in files.values())

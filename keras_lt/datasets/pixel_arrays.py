@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_lt.datasets.image_lists import numbered_classes, read_class_names
-from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, image_statistics
+from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, image_statistics, name_of_val
 
 ARRAYS_READS = "train.npz, test.npz and optionally val.npz, each with `images` and `labels`,"
 FASHION_CLASSES = (
@@ -54,8 +54,9 @@ def arrays(data_dir: str, *, seed: int = 0) -> LongTailed:
     """
     folder = pathlib.Path(data_dir)
     splits = {split: _read_npz(folder / f"{split}.npz") for split in ("train", "test")}
-    if (folder / "val.npz").exists():
-        splits["val"] = _read_npz(folder / "val.npz")
+    val = folder / f"{name_of_val(folder, '{}.npz')}.npz"
+    if val.exists():
+        splits["val"] = _read_npz(val)
     class_names = read_class_names(folder) or numbered_classes(splits.values())
     path = folder / "open.npz"
     open_set = _read_npz(path, open_set=True) if path.exists() else None

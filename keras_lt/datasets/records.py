@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import os
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -67,8 +68,15 @@ class ShardedRecords(Records):
         return image
 
     def fingerprint(self) -> bytes:
-        """Changes with the files' paths, and with the images' places, names or order."""
-        digest = hashlib.sha256("\0".join(self.files).encode())
+        """Changes with the files' names, and with the images' places, names or order."""
+        return self._fingerprint(map(os.path.basename, self.files))
+
+    def placed_fingerprint(self) -> bytes:
+        """Changes also with the files' paths."""
+        return self._fingerprint(self.files)
+
+    def _fingerprint(self, files: Iterable[str]) -> bytes:
+        digest = hashlib.sha256("\0".join(files).encode())
         for array in (self.shard, self.offset, self.length, self.names):
             digest.update(np.ascontiguousarray(array).view(np.uint8))
         return digest.digest()

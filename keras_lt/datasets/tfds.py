@@ -167,7 +167,12 @@ class ArrayRecords(Records):
         return _image_and_label(self.source[self.rows[row]])[0]
 
     def fingerprint(self) -> bytes:
-        """Changes with the files' paths, and with the images' places or order."""
+        """Changes with the files' names and lengths, and with the images' places or order."""
+        files = [(os.path.basename(path), os.path.getsize(path)) for path in self.files]
+        return hashlib.sha256(repr(files).encode() + self.rows.tobytes()).digest()
+
+    def placed_fingerprint(self) -> bytes:
+        """Changes with the files' paths."""
         return hashlib.sha256("\0".join(self.files).encode() + self.rows.tobytes()).digest()
 
 

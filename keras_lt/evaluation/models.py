@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.files import expanded
+from keras_lt.files import check_loadable, expanded
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.stages import read_preprocessing
@@ -52,6 +52,7 @@ def load_model(
     """
     path = expanded(path)
     if (path / "saved_model.pb").exists():
+        check_loadable(path)
         return _saved_model(path, OF_FEATURES if on_features else OF_IMAGES)
     if path.suffix != ".keras" or not path.exists():
         raise FileNotFoundError(f"--model must be a .keras file, or a folder with saved_model.pb. Not found: {path}")

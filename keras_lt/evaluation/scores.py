@@ -9,7 +9,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_lt.features import CHUNK, FeatureSet
+from keras_lt.classifiers.chunks import in_chunks
+from keras_lt.features import FeatureSet
 from keras_lt.files import atomic
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import (
@@ -190,18 +191,20 @@ def score(
       groups: as in `evaluate_classifier`.
       open_logits: of images of no known class.
     Raises:
-      ValueError: another number of logits than of classes.
+      ValueError: another number of logits than of classes, or a label of none of them.
     """
-    groups = ShotGroups.of(groups)
+    groups, labels = ShotGroups.of(groups), np.asarray(labels)
+    if labels.size and labels.max() >= len(groups.class_counts):
+        raise ValueError(f"Labels must lie in 0..{len(groups.class_counts) - 1}. Received: {labels.max()}")
     top, confidences = _ranked(logits, len(groups.class_counts))
     _, open_confidences = _ranked(open_logits, len(groups.class_counts))
-    return Scores(np.asarray(labels), top, confidences, groups, open_confidences)
+    return Scores(labels, top, confidences, groups, open_confidences)
 
 
 def logits_in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:
     """Logits [B, C] of features [N, D], chunk by chunk."""
-    for start in range(0, len(features), CHUNK):
-        yield classifier(np.asarray(features[start : start + CHUNK], np.float32))
+    for chunk in in_chunks(classifier, features):
+        yield classifier(chunk)
 
 
 def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:

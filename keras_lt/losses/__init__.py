@@ -154,6 +154,12 @@ def _label_aware_smoothing(
     return _of_counts(label_aware_smoothing, class_counts, **settings)
 
 
+def _los(class_counts: np.ndarray, *, delta: float = 0.98) -> PerExampleLoss:
+    """Label over-smoothing (Sun et al., ICLR 2025): nearly all of the target is spread over all classes."""
+    check_numbers(delta=delta, below=1)
+    return PerExampleLoss(cross_entropy, label_smoothing=delta)
+
+
 def _balanced_binary(class_counts: np.ndarray, *, label_smoothing: float = 0.0) -> PerExampleLoss:
     check_numbers(label_smoothing=label_smoothing, below=1)
     return _of_counts(balanced_binary_cross_entropy, class_counts, label_smoothing=label_smoothing)
@@ -192,6 +198,7 @@ LOSSES: dict[str, LossEntry] = {
         _sigmoid_focal, label="Sigmoid focal", head="dense", first_bias=_logit_of_one_in, normalizes_weights=False
     ),
     "label_aware_smoothing": LossEntry(_label_aware_smoothing, label="Label-aware smoothing"),
+    "los": LossEntry(_los, label="Label over-smoothing"),
     "balanced_binary_cross_entropy": LossEntry(
         _balanced_binary, label="Balanced binary cross-entropy", prior=lambda class_counts, **_: class_counts
     ),

@@ -1,6 +1,11 @@
-"""Classification losses: labels [B] and logits [B, C] to one value per example, [B], computed in float32."""
+"""Classification losses: labels [B] and logits [B, C] to one value per example, [B], computed in float32.
+
+Labels are class ids; `class_ids` takes a column of them and one-hot rows for the same.
+"""
 
 import keras
+
+from keras_lt.labels import class_ids
 
 LDAM_SCALE = 30.0  # of the cosines; Cao et al.'s
 
@@ -16,6 +21,7 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
     Returns: loss per example in nats, [B].
     """
     logits = keras.ops.cast(logits, "float32")
+    labels = class_ids(labels, logits.shape[-1])
     loss = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     if not label_smoothing:
         return loss
@@ -83,6 +89,7 @@ def ldam(labels, cosines, class_counts, max_margin=0.5, scale=LDAM_SCALE):
     margins = _counts(class_counts) ** -0.25
     margins = max_margin * margins / keras.ops.max(margins)
     cosines = keras.ops.cast(cosines, "float32")
+    labels = class_ids(labels, cosines.shape[-1])
     own = keras.ops.one_hot(labels, cosines.shape[-1], dtype="float32")
     return cross_entropy(labels, scale * (cosines - own * margins))
 
@@ -126,6 +133,7 @@ def sigmoid_focal(labels, logits, gamma):
 def _wrongness(labels, logits):
     """Logits of every sigmoid being incorrect, [B, C]: of the example's own class with the other sign."""
     logits = keras.ops.cast(logits, "float32")
+    labels = class_ids(labels, logits.shape[-1])
     return logits * (1 - 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32"))
 
 

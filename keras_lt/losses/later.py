@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_lt.compat import of_all_replicas
+from keras_lt.labels import class_ids
 from keras_lt.losses.classification import cross_entropy
 
 SHAPES = ("concave", "linear", "convex", "power")
@@ -56,6 +57,7 @@ def label_aware_smoothing(labels, logits, class_counts, *, head, tail, shape="co
     Args: as `smoothing_by_class`; labels [B], logits [B, C].
     Returns: loss per example in nats, [B].
     """
+    labels = class_ids(labels, logits.shape[-1])
     shares = smoothing_by_class(class_counts, head=head, tail=tail, shape=shape, power=power)
     share = keras.ops.take(keras.ops.convert_to_tensor(shares, "float32"), labels)
     logits = keras.ops.cast(logits, "float32")
@@ -74,6 +76,7 @@ def balanced_binary_cross_entropy(labels, logits, class_counts, *, label_smoothi
       label_smoothing: share of the target that is spread evenly over all classes.
     Returns: loss per example in nats, the sum over the C classes, [B].
     """
+    labels = class_ids(labels, logits.shape[-1])
     prior = _prior(class_counts)
     logits = keras.ops.cast(logits, "float32") + keras.ops.log(prior) - keras.ops.log1p(-prior)
     classes = logits.shape[-1]
@@ -95,6 +98,7 @@ def lade(labels, logits, class_counts, *, weight=0.1, regularizer=0.1):
       class_counts: training images per class, [C].
     Returns: loss per example in nats, [B].
     """
+    labels = class_ids(labels, logits.shape[-1])
     logits = keras.ops.cast(logits, "float32")
     prior = _prior(class_counts)
     all_labels, all_logits = of_all_replicas(labels, logits)
@@ -117,6 +121,7 @@ def class_balanced_binary(labels, logits, class_weights):
       class_weights: of the label's class, [C].
     Returns: mean over the C classes, times the label's weight, [B].
     """
+    labels = class_ids(labels, logits.shape[-1])
     log_probabilities = keras.ops.log_softmax(keras.ops.cast(logits, "float32"), axis=-1)
     # log(1 - p), exact also where p is nearly one.
     complement = keras.ops.log(-keras.ops.expm1(keras.ops.minimum(log_probabilities, -1e-7)))

@@ -1,4 +1,4 @@
-"""The systems that the paper compares with and that are more than a loss or a head.
+"""The systems that are more than a loss or a head: those that the paper compares with, and experts that came later.
 
 `METHODS` maps a name to the entry of a function that gives its hooks into both stages. A method ends as everything here
 ends: a backbone, images -> features, and a classifier, features -> logits.
@@ -7,11 +7,11 @@ ends: a backbone, images -> features, and a classifier, features -> logits.
 import dataclasses
 from typing import Literal
 
-from keras_lt.methods import bbn, fslwf, oltr
+from keras_lt.methods import balpoe, bbn, experts, fslwf, oltr, ride, sade
 from keras_lt.registry import Entry, member
 from keras_lt.stages import DECOUPLING
 
-__all__ = ["METHODS", "MethodEntry", "bbn", "fslwf", "method_entry", "oltr"]
+__all__ = ["METHODS", "MethodEntry", "balpoe", "bbn", "experts", "fslwf", "method_entry", "oltr", "ride", "sade"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,9 @@ METHODS: dict[str, MethodEntry] = {
         oltr.hooks, label="OLTR", takes=("sampler", "loss", "class_weights", "resampling"), prior="stage_two"
     ),
     "fslwf": MethodEntry(fslwf.hooks, label="FSLwF", takes=("loss",)),
+    "balpoe": MethodEntry(balpoe.hooks, label="BalPoE", prior="stage_one", stage_one_prior="uniform"),
+    "sade": MethodEntry(sade.hooks, label="SADE", prior="stage_one", stage_one_prior="uniform"),
+    "ride": MethodEntry(ride.hooks, label="RIDE", prior="stage_one"),
 }
 
 

@@ -159,14 +159,19 @@ def check_backbone(backbone: backbones.BackboneEntry):
         raise ValueError(f"backbone of method=bbn must be one of {own}. Received: backbone={backbone.label}")
 
 
+def network(backbone: keras.Model, *, pretrained: bool) -> keras.Model:
+    """The backbone with its last block twice; pretrained ones are refused."""
+    return backbones.branched(backbone)
+
+
 def hooks() -> Hooks:
     """What BBN changes: branched backbones, trained on pairs of images; its classifier is the one trained with them."""
     return Hooks(
         name="bbn",
         check_backbone=check_backbone,
-        network=backbones.branched,
+        network=network,
         head=HEADS["dense"],
-        training_model=BilateralBranches,
+        training_model=lambda model, class_counts: BilateralBranches(model),
         batches=paired_batches,
         callbacks=lambda recipe: [CumulativeLearning(HORIZONS.get(recipe.epochs, recipe.epochs))],
         fixed=FIXED,

@@ -208,7 +208,7 @@ def check_backbone(backbone: BackboneEntry):
         )
 
 
-def with_feature_map(backbone: keras.Model) -> keras.Model:
+def with_feature_map(backbone: keras.Model, *, pretrained: bool) -> keras.Model:
     """The same backbone, once it is known to pool a feature map."""
     feature_map(backbone)
     return backbone

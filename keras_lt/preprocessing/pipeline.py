@@ -101,7 +101,8 @@ class Preprocessing:
           seed: int [2], all that the augmentation depends on.
         Returns: float32 [S, S, 3].
         """
-        image = AUGMENTATIONS[self.augmentation](self, image, seed)
+        image = tf.convert_to_tensor(image)
+        image = AUGMENTATIONS[self.augmentation](self, bounded(image) if image.dtype == tf.string else image, seed)
         if self.randaugment:
             image = randaugment(image, seed, operations=self.randaugment, magnitude=self.randaugment_magnitude)
         image = self.normalize(image)

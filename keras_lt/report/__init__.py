@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 from keras_lt import files
 from keras_lt.report import published
+from keras_lt.report.advice import advise
 from keras_lt.report.details import RunDetails
 from keras_lt.report.intervals import bootstrap_intervals
 from keras_lt.report.page import render_page
 from keras_lt.report.plots import draw_plots
+from keras_lt.report.predictions import Prediction, render_predictions
 from keras_lt.report.tables import markdown, terminal_table
 
-__all__ = ["RunDetails", "terminal_table", "write_report"]
+__all__ = ["Prediction", "RunDetails", "advise", "render_predictions", "terminal_table", "write_report"]
 
 
 def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetails) -> dict[str, pathlib.Path]:
@@ -23,8 +25,8 @@ def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetail
     Args:
       folder: made if missing; files of the same names are replaced.
       results: the content of results.json. Scores lie in [0, 1]; null or NaN is shown as a dash.
-        It may also hold "best", the classifier chosen on val, "notes", sentences for the reader, and "backbone" and
-        "method", by which published scores are found.
+        It may also hold "best", the classifier chosen on val, "notes" and "advice", sentences for the reader, and
+        "backbone" and "method", by which published scores are found.
       details: the arrays behind the plots, predictions and images.
     Returns: name within the folder, such as "plots/class_counts.svg" -> path.
     """

@@ -135,10 +135,14 @@ def _pictures(details: RunDetails, rows: Sequence[int], scored: Scored) -> list[
 def _picture(details: RunDetails, row: int, image: np.ndarray | None, scored: Scored) -> Picture:
     if image is None:
         return Picture("", "")
+    return picture(image, alt=f"Test image {row}, {details.class_names[scored.labels[row]]}")
+
+
+def picture(image: np.ndarray, *, alt: str) -> Picture:
+    """Pixels uint8 [H, W, 3] as a part of the page."""
     is_small = max(image.shape[:2]) <= PIXEL_ART
     options = {"format": "PNG", "optimize": True} if is_small else {"format": "JPEG", "quality": JPEG_QUALITY}
     content = io.BytesIO()
     PIL.Image.fromarray(np.asarray(image, np.uint8)).save(content, **options)
     encoded = base64.b64encode(content.getvalue()).decode()
-    alt = f"Test image {row}, {details.class_names[scored.labels[row]]}"
     return Picture(f"data:image/{options['format'].lower()};base64,{encoded}", alt, is_small)

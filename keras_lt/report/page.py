@@ -26,23 +26,16 @@ def render_page(
     comparison: Comparison,
 ) -> str:
     """report.html: headline, tables, plots, examples and flags; plots are inline and follow the page's dark mode."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_lt"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": tables.percent, "display_name": tables.display_name}
     shown = details.exported or tables.best_classifier(results)
     scored = details.scores.get(shown)
     group, right, wrong = examples.samples(details, scored) if scored else ("", [], [])
     measure_header, measure_rows = measures.measure_table(results)
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         dataset=results["dataset"],
         headline=tables.headline(results),
         facts=tables.facts(results),
         notes=results.get("notes", []),
+        advice=results.get("advice", []),
         header=tables.HEADER,
         numeric=tables.NUMERIC,
         rows=_rows(results, intervals, comparison),
@@ -53,13 +46,26 @@ def render_page(
         measure_rows=measure_rows,
         classifiers=list(results["classifiers"]),
         figures=[(plot, _inline(plot.svg)) for plot in plots],
-        colors=[(_variable(color), color, dark) for color, dark in DARK_COLORS.items()],
         shown=shown,
         pairs=examples.confused_pairs(details, scored) if scored else [],
         group=group,
         samples={"Correct": right, "Incorrect": wrong} if scored and details.thumbnails else {},
         flags={name: _flag(value) for name, value in details.flags.items()},
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of the package, which knows the page's colors."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_lt"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": tables.percent, "display_name": tables.display_name}
+    environment.globals["colors"] = [(_variable(color), color, dark) for color, dark in DARK_COLORS.items()]
+    return environment.get_template(name)
 
 
 def _rows(results: Mapping, intervals: Intervals, comparison: Comparison) -> list[list[tuple[tables.Cell, str, str]]]:

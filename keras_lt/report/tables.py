@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import rich.box
+import rich.markup
 import rich.table
 import rich.text
 
@@ -163,6 +164,7 @@ def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
     rule = ["---:" if column in NUMERIC else "---" for column in range(len(HEADER))]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in [HEADER, rule, *rows])
     notes = "".join(f"- {_plain(note)}\n" for note in results.get("notes", []))
+    advice = "\n".join(f"- {_plain(text)}" for text in results.get("advice", []))
     images = "\n".join(f"![{title}]({path})" for path, title in plots.items())
     parts = [
         f"# {_plain(results['dataset'])}: one representation, {len(rows)} classifiers",
@@ -171,6 +173,7 @@ def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
         notes.strip(),
         "Top-1 accuracy on test in %; best of each column in bold; Δ: points above Joint.",
         table,
+        f"What these numbers advise:\n\n{advice}" if advice else "",
         images,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -183,7 +186,7 @@ def _plain(text: str) -> str:
 def terminal_table(results: Mapping) -> rich.table.Table:
     """The same table for the terminal; the best of each column is bold and starred."""
     table = rich.table.Table(
-        title=f"{results['dataset']}: top-1 accuracy on test in %",
+        title=f"{rich.markup.escape(results['dataset'])}: top-1 accuracy on test in %",
         caption="* best of its column · Δ points above Joint",
         box=rich.box.SIMPLE_HEAD,
         padding=0,

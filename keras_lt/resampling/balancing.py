@@ -125,12 +125,10 @@ class _Arrays:
     ) -> tf.data.Dataset:
         labels, table = checked_classes(self.y.reshape(-1), table)
         with tf.device("CPU:0"):
-            by_class = plans.ExamplesByClass(labels, len(counts))
-            plan = plans.stratified_plan(by_class, table, num_samples=num_samples, seed=seed)
+            plan = plans.stratified_plan(labels, table, num_samples=num_samples, seed=seed)
             examples = tf.nest.map_structure(tf.constant, (self.x, self.y))
-        batches = epoch_ids.map(tf.autograph.experimental.do_not_convert(plan)).rebatch(
-            self.batch_size, drop_remainder=num_samples % self.batch_size == 0
-        )
+        vectors = epoch_ids.flat_map(lambda epoch: plans.indices(plan, epoch * num_samples, (epoch + 1) * num_samples))
+        batches = vectors.rebatch(self.batch_size, drop_remainder=num_samples % self.batch_size == 0)
         return batches.map(lambda index: tf.nest.map_structure(lambda array: tf.gather(array, index), examples))
 
 
@@ -176,6 +174,8 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
         x = np.asarray(x)
     if y.ndim != 1 and y.shape[1:] != (1,):
         raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
+    if y.dtype.kind not in "iu":
+        raise ValueError(f"y must be integer classes. Received: dtype={y.dtype}, such as {y.ravel()[:3]}")
     lengths = {len(array) for array in tf.nest.flatten(x)}
     if lengths != {len(y)}:
         raise ValueError(f"x and y must have the same length. Received: {sorted(lengths)} and {len(y)}")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_lt import samplers
 from keras_lt.resampling import plans
 
-PLANS_AHEAD = 2  # epochs planned at once, so that the stream does not pause between epochs
+ENDLESS = 2**62
 
 
 def sample_indices(
@@ -69,21 +69,14 @@ def sample_indices(
     if engine not in plans.ENGINES:
         raise ValueError(f"engine must be one of {sorted(plans.ENGINES)}. Received: engine={engine!r}")
 
-    first_epoch, skipped = divmod(start, num_samples)
-    epochs, length = tf.data.Dataset.counter(first_epoch), tf.data.INFINITE_CARDINALITY
+    end, length = ENDLESS, tf.data.INFINITE_CARDINALITY
     if probabilities.ndim == 2:
-        total = len(probabilities) * num_samples
-        if start > total:
-            raise ValueError(f"start must be at most {total}, the stream's length. Received: start={start}")
-        epochs, length = tf.data.Dataset.range(first_epoch, len(probabilities)), total - start
-
+        end = len(probabilities) * num_samples
+        length = end - start
+        if length < 0:
+            raise ValueError(f"start must be at most {end}, the stream's length. Received: start={start}")
     plan = _plan(labels, probabilities, num_samples=num_samples, seed=seed, engine=engine)
-
-    @tf.autograph.experimental.do_not_convert  # plans are pure TensorFlow, and converting takes longer than planning
-    def rest_of_epoch(epoch: tf.Tensor) -> tf.Tensor:
-        return plan(epoch)[tf.where(epoch == first_epoch, np.int64(skipped), 0) :]
-
-    vectors = epochs.map(rest_of_epoch, num_parallel_calls=PLANS_AHEAD, deterministic=True)
+    vectors = plans.indices(plan, start, end)
     if batch_size is None:
         stream = vectors.unbatch().apply(tf.data.experimental.assert_cardinality(length))
         return stream if workers == 1 else stream.shard(workers, worker)
@@ -100,17 +93,19 @@ def epoch_indices(
     plan = _plan(*checked_classes(labels, probabilities), num_samples=num_samples, seed=seed, engine=engine)
 
     def draws(epoch: int) -> np.ndarray:
+        begin, end = epoch * num_samples, (epoch + 1) * num_samples
+        blocks = range(begin // plan.size, -(-end // plan.size))
         with tf.device("CPU:0"):
-            return plan(tf.constant(epoch, tf.int64)).numpy()
+            drawn = np.concatenate([plan.draw(tf.constant(block, tf.int64)).numpy() for block in blocks])
+        return drawn[begin - blocks.start * plan.size :][:num_samples]
 
     return draws
 
 
 def _plan(labels: np.ndarray, probabilities: np.ndarray, *, num_samples: int, seed: int, engine: str) -> plans.Plan:
-    """What an engine draws in an epoch."""
+    """What an engine draws."""
     with tf.device("CPU:0"):  # tf.data runs there; on an accelerator its constants would be copied back and forth
-        by_class = plans.ExamplesByClass(labels, probabilities.shape[-1])
-        return plans.ENGINES[engine](by_class, probabilities, num_samples=num_samples, seed=seed)
+        return plans.ENGINES[engine](labels, probabilities, num_samples=num_samples, seed=seed)
 
 
 def _own_batches(
@@ -136,8 +131,8 @@ def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
     if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be [N] integers. Received: shape={labels.shape}, dtype={labels.dtype}")
     classes = probabilities.shape[-1]
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
-    if outside.size:
+    if labels.min() < 0 or labels.max() >= classes:
+        outside = np.flatnonzero((labels < 0) | (labels >= classes))
         raise ValueError(
             f"labels must be in [0, {classes}), the classes of the probabilities. "
             f"Received: {labels[outside[0]]} for example {outside[0]}"
@@ -148,7 +143,7 @@ def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
         raise ValueError(
             f"a class with a positive probability needs examples. Received: no label {missing[0]} among {len(labels)}"
         )
-    return labels.astype(np.int64), probabilities
+    return labels, probabilities
 
 
 def check_integers(**limits: tuple[int, int]) -> None:

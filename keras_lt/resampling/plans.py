@@ -1,20 +1,50 @@
-"""Epoch plans: which examples one epoch shows, in order.
+"""Plans: which example stands where in an endless stream, a block of positions at a time.
 
-A plan is a function from an epoch to its example indices [num_samples], built from stateless TensorFlow ops: it has no
-memory, so that a stream may start, or start again, at any epoch.
+A plan draws a block's example indices from the number of the block alone, by stateless ops: it has no memory,
+so that a stream may start, or start again, anywhere. Up to `AT_ONCE` examples an epoch is one block, and shuffles are
+sorts; beyond, blocks are `BLOCK` long and shuffles are computed place by place, so that neither the time to the first
+index nor the memory grows with the epoch.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-Plan = Callable[[tf.Tensor], tf.Tensor]  # epoch, a scalar int64 -> example indices, [num_samples] int64
+from keras_lt.resampling.shuffles import mixed, shuffled
 
+
+class Plan(NamedTuple):
+    """A stream in blocks.
+
+    Attributes:
+      size: positions of a block, S.
+      draw: number of a block, a scalar int64 -> its example indices, [S] int64.
+    """
+
+    size: int
+    draw: Callable[[tf.Tensor], tf.Tensor]
+
+
+AT_ONCE, BLOCK = 2**20, 2**17
+BLOCKS_AHEAD = 2  # drawn at once, so that the stream does not pause between blocks
 IMAGES_PER_VISIT = 4  # of a class, before the cycle moves to the next one: the reference's num_samples_cls
-# A vector of probabilities has no last epoch, so its quotas come round again. 34/55 are neighbours in Fibonacci's
-# sequence: epochs near each other round differently, and a whole period is within one example of its expectation.
+# Equal rows have no last block, so their quotas come round again. 34/55 are neighbours in Fibonacci's sequence: blocks
+# near each other round differently, and a whole period is within one example of its expectation.
 QUOTA_PERIOD, QUOTA_STEP = 55, 34
+
+
+def indices(plan: Plan, begin: int | tf.Tensor, end: int | tf.Tensor) -> tf.data.Dataset:
+    """The stream from one position up to another, as vectors of int64."""
+
+    @tf.autograph.experimental.do_not_convert  # plans are pure TensorFlow, and converting takes longer than drawing
+    def vector(block: tf.Tensor) -> tf.Tensor:
+        first = block * plan.size
+        return plan.draw(block)[tf.maximum(begin - first, 0) : tf.minimum(end - first, plan.size)]
+
+    blocks = tf.data.Dataset.range(begin // plan.size, -(-end // plan.size))
+    return blocks.map(vector, num_parallel_calls=BLOCKS_AHEAD, deterministic=True)
 
 
 class ExamplesByClass:
@@ -22,55 +52,99 @@ class ExamplesByClass:
 
     def __init__(self, labels: np.ndarray, classes: int):
         counts = np.bincount(labels, minlength=classes)
-        # NumPy sorts 16-bit integers stably in linear time, which is ten times faster at iNaturalist's size.
-        narrow = labels.astype(np.uint16) if classes <= np.iinfo(np.uint16).max else labels
-        self.order = tf.constant(np.argsort(narrow, kind="stable"), tf.int64)
+        self.order = tf.constant(_by_class(labels))
         self.first = tf.constant(np.cumsum(counts) - counts, tf.int64)
         self.counts = tf.constant(counts, tf.int64)
+        self.sorts = len(labels) <= AT_ONCE  # rather than to compute shuffles place by place
+
+    def drawn(self, label: tf.Tensor, nth: tf.Tensor, seed: np.int64) -> tf.Tensor:
+        """The nth draw of a class from its endless shuffled cycles, [n] and [n] -> example indices [n].
+
+        Cycle k of a class is a permutation of its images, the same whichever draws are asked for.
+        """
+        size = tf.gather(self.counts, label)
+        cycle = nth // size
+        place = nth - cycle * size
+        if self.sorts:
+            return _sorted_cycles(self, label, cycle, place, seed)
+        key = mixed(cycle * self.counts.shape[0] + label, seed)
+        return self.at(label, shuffled(place, size, key))
+
+    def at(self, label: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        """The example indices of classes' images, [n] and [n] -> [n] int64."""
+        return tf.cast(tf.gather(self.order, tf.gather(self.first, label) + place), tf.int64)
 
 
-def instance_plan(by_class: ExamplesByClass, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
-    """The head of a permutation of all examples, or several permutations when num_samples is larger.
+def _by_class(labels: np.ndarray) -> np.ndarray:
+    """Example indices sorted by class, stably; in one word with its class each sorts several times as fast."""
+    bits = len(labels).bit_length()
+    words = np.left_shift(labels, bits, dtype=np.int64)
+    words |= np.arange(len(labels), dtype=np.int32 if bits < 32 else np.int64)
+    words.sort()
+    words &= 2**bits - 1
+    return words.astype(np.int32) if bits < 32 else words
+
+
+def instance_plan(labels: np.ndarray, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
+    """The head of a permutation of all examples in each epoch, or several permutations when num_samples is larger.
 
     It does not look at the probabilities.
     """
-    examples = by_class.order.shape[0]
+    examples = len(labels)
     permutations = -(-num_samples // examples)
     (order_seed,) = _derived_seeds(seed, 1)
 
-    def plan(epoch: tf.Tensor) -> tf.Tensor:
+    def sorted_epoch(epoch: tf.Tensor) -> tf.Tensor:
         keys = tf.random.stateless_uniform(
             [permutations, examples], [order_seed, epoch], None, None, tf.int64, alg="philox"
         )
         return tf.reshape(tf.cast(tf.argsort(keys), tf.int64), [-1])[:num_samples]
 
-    return plan
+    def block(number: tf.Tensor) -> tf.Tensor:
+        position = number * size + tf.range(size, dtype=tf.int64)
+        place = position % num_samples
+        key = mixed(position // num_samples * permutations + place // examples, order_seed)
+        return shuffled(place % examples, tf.fill([size], np.int64(examples)), key)
+
+    if max(examples, num_samples) <= AT_ONCE:
+        return Plan(num_samples, sorted_epoch)
+    size = _block_size(num_samples)
+    return Plan(size, block)
 
 
-def weighted_plan(by_class: ExamplesByClass, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
+def weighted_plan(labels: np.ndarray, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
     """Independent draws: a class by its probability in the epoch's row, then any image of it."""
-    cumulative = np.cumsum(np.atleast_2d(probabilities), axis=1)
+    rows = _different(probabilities)
+    by_class = ExamplesByClass(labels, rows.shape[-1])
+    cumulative = np.cumsum(rows, axis=1)
     # Exactly one from the last class with a positive probability on, so that a draw in [0, 1) stays below it.
     cumulative = tf.constant(cumulative / cumulative[:, -1:])
     (draw_seed,) = _derived_seeds(seed, 1)
+    size = min(num_samples, _block_size(num_samples, rows.shape[1]))  # at most two epochs meet in a block
 
-    def plan(epoch: tf.Tensor) -> tf.Tensor:
-        row = cumulative[tf.minimum(epoch, cumulative.shape[0] - 1)]  # a vector holds for ever
-        draws = tf.random.stateless_uniform([2, num_samples], [draw_seed, epoch], dtype=tf.float64, alg="philox")
-        label = tf.searchsorted(row, draws[0], side="right")
-        image = tf.cast(draws[1] * tf.cast(tf.gather(by_class.counts, label), tf.float64), tf.int64)
-        return tf.gather(by_class.order, tf.gather(by_class.first, label) + image)
+    def classes(epoch: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        row = cumulative[tf.minimum(epoch, len(rows) - 1)]  # equal rows are one
+        return tf.searchsorted(row, draws, side="right")
 
-    return plan
+    def draw(block: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform([2, size], [draw_seed, block], dtype=tf.float64, alg="philox")
+        epoch = block * size // num_samples
+        here = (epoch + 1) * num_samples - block * size  # positions until the next epoch
+        label = tf.concat([classes(epoch, draws[0, :here]), classes(epoch + 1, draws[0, here:])], 0)
+        return by_class.at(label, tf.cast(draws[1] * tf.cast(tf.gather(by_class.counts, label), tf.float64), tf.int64))
+
+    return Plan(size, draw)
 
 
-def stratified_plan(by_class: ExamplesByClass, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
+def stratified_plan(labels: np.ndarray, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
     """Class cycles where all rows give the same classes the same probability, quotas otherwise."""
-    drawn = np.atleast_2d(probabilities) > 0
+    rows = _different(probabilities)
+    by_class = ExamplesByClass(labels, rows.shape[-1])
+    drawn = rows > 0
     equal = np.where(drawn, 1 / drawn.sum(axis=-1, keepdims=True), 0)
-    if (drawn == drawn[0]).all() and np.allclose(probabilities, equal, rtol=1e-6, atol=0):
+    if (drawn == drawn[0]).all() and np.allclose(rows, equal, rtol=1e-6, atol=0):
         return class_cycle_plan(by_class, np.flatnonzero(drawn[0]), num_samples=num_samples, seed=seed)
-    return quota_plan(by_class, probabilities, num_samples=num_samples, seed=seed)
+    return quota_plan(by_class, rows, num_samples=num_samples, seed=seed)
 
 
 def class_cycle_plan(by_class: ExamplesByClass, visited: np.ndarray, *, num_samples: int, seed: int) -> Plan:
@@ -79,58 +153,60 @@ def class_cycle_plan(by_class: ExamplesByClass, visited: np.ndarray, *, num_samp
     Class and image are functions of the position in the whole stream, so both cycles run on across epochs.
     """
     classes = len(visited)
-    per_round = IMAGES_PER_VISIT * classes
-    rounds = -(-num_samples // per_round) + 1  # an epoch may begin and end inside a round
+    size = _block_size(num_samples)
+    visits = -(-size // IMAGES_PER_VISIT) + 1  # a block may begin and end inside a visit, and inside a round
+    rounds = -(-size // (IMAGES_PER_VISIT * classes)) + 1
     class_seed, image_seed = _derived_seeds(seed, 2)
-    count = np.zeros(by_class.counts.shape[0], np.int64)
-    count[visited] = rounds * IMAGES_PER_VISIT
-    begin = tf.constant(np.cumsum(count) - count)
-    count, visited = tf.constant(count), tf.constant(visited)
+    visited = tf.constant(visited)
 
-    def plan(epoch: tf.Tensor) -> tf.Tensor:
-        position = epoch * num_samples + tf.range(num_samples, dtype=tf.int64)
-        first_round = epoch * num_samples // per_round
-        round_ids = first_round + tf.range(rounds, dtype=tf.int64)
-        order = tf.argsort(_hash(round_ids[:, None] * classes + tf.range(classes, dtype=tf.int64), class_seed))
-        visit = position // IMAGES_PER_VISIT - first_round * classes
-        label = tf.gather(visited, tf.gather(tf.reshape(order, [-1]), visit))
-        # Every class is visited once a round, so all classes share the number of images drawn before this epoch.
-        first = tf.fill([by_class.counts.shape[0]], first_round * IMAGES_PER_VISIT)
-        draws = _image_cycles(by_class, first, count, image_seed)
-        nth = visit // classes * IMAGES_PER_VISIT + position % IMAGES_PER_VISIT
-        return tf.gather(draws, tf.gather(begin, label) + nth)
+    def draw(block: tf.Tensor) -> tf.Tensor:
+        position = block * size + tf.range(size, dtype=tf.int64)
+        visit = position[0] // IMAGES_PER_VISIT + tf.range(visits, dtype=tf.int64)
+        round_id = visit // classes
+        turn = visit - round_id * classes
+        if by_class.sorts:
+            round_ids = round_id[0] + tf.range(rounds, dtype=tf.int64)
+            order = tf.argsort(mixed(round_ids[:, None] * classes + tf.range(classes, dtype=tf.int64), class_seed))
+            turn = tf.gather(tf.reshape(order, [-1]), visit - round_id[0] * classes)
+        else:
+            turn = shuffled(turn, tf.fill([visits], np.int64(classes)), mixed(round_id, class_seed))
+        nth_visit = position // IMAGES_PER_VISIT - visit[0]
+        # Of every class as many images a round.
+        nth = tf.gather(round_id, nth_visit) * IMAGES_PER_VISIT + position % IMAGES_PER_VISIT
+        return by_class.drawn(tf.gather(tf.gather(visited, turn), nth_visit), nth, image_seed)
 
-    return plan
+    return Plan(size, draw)
 
 
-def quota_plan(by_class: ExamplesByClass, probabilities: np.ndarray, *, num_samples: int, seed: int) -> Plan:
-    """Each class as often as its probability says, rounded so that it evens out, its draws spread over the epoch.
+def quota_plan(by_class: ExamplesByClass, rows: np.ndarray, *, num_samples: int, seed: int) -> Plan:
+    """Each class as often as its probability says, rounded so that it evens out, its draws spread over the block.
 
-    Every class draws from its own shuffled cycle of images, which runs on across epochs.
+    Every class draws from its own shuffled cycle of images, which runs on across blocks.
+
+    Args:
+      rows: of the epochs, [E, C]; one for all. Where there are several, a block is an epoch whatever its length.
     """
     order_seed, image_seed = _derived_seeds(seed, 2)
-    table = np.atleast_2d(probabilities)
-    if probabilities.ndim == 1:
-        table = np.repeat(table, QUOTA_PERIOD, axis=0)
-    changes = (table != table[0]).any()
-    quotas = (carried_quotas if changes else systematic_quotas)(table, num_samples, seed=seed)
-    period = len(quotas)
-    drawn_before = tf.constant(np.cumsum(quotas, axis=0) - quotas)
-    drawn_per_period = tf.constant(quotas.sum(axis=0))
-    quotas = tf.constant(quotas)
+    if len(rows) == 1:
+        size = _block_size(num_samples, rows.shape[1])
+        drawn_before = systematic_quotas(rows[0], size, seed=seed)
+    else:
+        size = num_samples
+        quotas = np.zeros((len(rows) + 1, rows.shape[1]), np.int64)
+        np.cumsum(carried_quotas(rows, num_samples, seed=seed), axis=0, out=quotas[1:])
+        drawn_before = tf.constant(quotas).__getitem__
 
-    def plan(epoch: tf.Tensor) -> tf.Tensor:
-        count = quotas[epoch % period]
-        first = drawn_before[epoch % period] + epoch // period * drawn_per_period
-        draws = _image_cycles(by_class, first, count, image_seed)
-        # Draw k of a class that has K falls in the k-th of K equal parts of the epoch.
-        nth = tf.ragged.range(count).flat_values
-        total = tf.gather(count, _run_ids(count))
-        jitter = tf.random.stateless_uniform([num_samples], [order_seed, epoch], dtype=tf.float64, alg="philox")
-        time = (tf.cast(nth, tf.float64) + jitter) / tf.cast(total, tf.float64)
-        return tf.gather(draws, tf.argsort(time))
+    def draw(block: tf.Tensor) -> tf.Tensor:
+        first = drawn_before(block)
+        count = drawn_before(block + 1) - first
+        label = _run_ids(count)
+        # Draw k of a class that has K falls in the k-th of K equal parts of the block.
+        nth = tf.range(size, dtype=tf.int64) - tf.gather(tf.cumsum(count, exclusive=True), label)
+        jitter = tf.random.stateless_uniform([size], [order_seed, block], dtype=tf.float64, alg="philox")
+        time = (tf.cast(nth, tf.float64) + jitter) / tf.cast(tf.gather(count, label), tf.float64)
+        return tf.gather(by_class.drawn(label, tf.gather(first, label) + nth, image_seed), tf.argsort(time))
 
-    return plan
+    return Plan(size, draw)
 
 
 ENGINES: dict[str, Callable[..., Plan]] = {
@@ -140,17 +216,30 @@ ENGINES: dict[str, Callable[..., Plan]] = {
 }
 
 
-def systematic_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
-    """How often each epoch shows each class, for rows that are all alike: [E, C] -> [E, C] int64.
+def systematic_quotas(row: np.ndarray, size: int, *, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """How often the blocks before one have shown each class, for blocks that are all alike: block -> [C] int64.
 
-    num_samples * p is rounded up or down by systematic sampling: the classes' shares lie end to end on a line of length
-    num_samples, and points one apart, from a start that differs by epoch, fall on them.
+    size * p is rounded up or down by systematic sampling: the classes' shares lie end to end on a line as long as the
+    block, and points one apart, from a start that differs by block, fall on them.
+
+    Args:
+      row: of class probabilities, [C].
     """
-    start = (np.random.default_rng(seed).random() + np.arange(len(table)) * QUOTA_STEP / QUOTA_PERIOD) % 1
-    edges = np.cumsum(table, axis=1)
-    edges *= num_samples / edges[:, -1:]
-    points_below = np.ceil(edges - start[:, None]).astype(np.int64)
-    return np.diff(points_below, axis=1, prepend=0)
+    starts = (np.random.default_rng(seed).random() + np.arange(QUOTA_PERIOD) * QUOTA_STEP / QUOTA_PERIOD) % 1
+    edges = np.cumsum(row)
+    edges *= size / edges[-1]
+    whole = np.floor(edges)
+    fraction, whole, starts = tf.constant(edges - whole), tf.constant(whole, tf.int64), tf.constant(starts)
+    each_period = tf.searchsorted(tf.sort(starts), fraction, out_type=tf.int64)
+
+    def drawn_before(block: tf.Tensor) -> tf.Tensor:
+        # A block has one more point below an edge than its whole number where its start is below the fraction.
+        period, number = block // QUOTA_PERIOD, block % QUOTA_PERIOD
+        more = tf.searchsorted(tf.sort(starts[:number]), fraction, out_type=tf.int64)
+        below = block * whole + period * each_period + more
+        return below - tf.concat([[0], below[:-1]], 0)
+
+    return drawn_before
 
 
 def carried_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:
@@ -177,46 +266,42 @@ def carried_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndar
     return quotas
 
 
-def _image_cycles(by_class: ExamplesByClass, first: tf.Tensor, count: tf.Tensor, seed: np.int64) -> tf.Tensor:
-    """Draws first[c] .. first[c] + count[c] - 1 of every class c from its endless shuffled cycles, class after class.
-
-    Cycle k of a class is a permutation of its images, sorted by a hash of (image, k): it is the same whichever draws
-    are asked for.
-
-    Args:
-      by_class: the examples by class.
-      first, count: number of the first draw and how many, [C] int64; count is 0 for a class without images.
-      seed: of the hash.
-
-    Returns: example indices, [sum of count] int64.
-    """
-    images = tf.maximum(by_class.counts, 1)
-    first_cycle = first // images
-    cycles = tf.where(count > 0, (first + count - 1) // images - first_cycle + 1, 0)
-    label = _run_ids(cycles)  # of every cycle, class after class
-    begin, size = tf.gather(by_class.first, label), tf.gather(images, label)
+def _sorted_cycles(
+    by_class: ExamplesByClass, label: tf.Tensor, cycle: tf.Tensor, place: tf.Tensor, seed: np.int64
+) -> tf.Tensor:
+    """The example at each place of a cycle of its class, sorted by a hash of (image, cycle), [n] each -> [n] int64."""
+    classes = by_class.counts.shape[0]
+    first_cycle = tf.math.unsorted_segment_min(cycle, label, classes)
+    last_cycle = tf.math.unsorted_segment_max(cycle, label, classes)
+    cycles = tf.where(last_cycle < first_cycle, np.int64(0), last_cycle - first_cycle + 1)  # of a class not drawn, none
+    of = _run_ids(cycles)  # the class of every cycle, class after class
+    begin, size = tf.gather(by_class.first, of), tf.gather(by_class.counts, of)
     number = tf.ragged.range(first_cycle, first_cycle + cycles).flat_values
-    cycle = _run_ids(size)  # of every image of every cycle
+    run = _run_ids(size)  # of every image of every cycle
     slot = tf.ragged.range(begin, begin + size).flat_values
-    key = _hash(tf.gather(number * by_class.order.shape[0], cycle) + slot, seed)
+    key = mixed(tf.gather(number * by_class.order.shape[0], run) + slot, seed)
     # 31 bits number the cycles, 32 bits of hash shuffle inside each.
-    shuffled = tf.gather(slot, tf.argsort(cycle * 2**32 + (key & 0xFFFFFFFF)))
-    begin = tf.cumsum(cycles * images, exclusive=True) + first % images
-    return tf.gather(by_class.order, tf.gather(shuffled, tf.ragged.range(begin, begin + count).flat_values))
+    shuffled_slots = tf.gather(slot, tf.argsort(run * 2**32 + (key & 0xFFFFFFFF)))
+    begin = tf.cumsum(cycles * by_class.counts, exclusive=True)
+    nth = (cycle - tf.gather(first_cycle, label)) * tf.gather(by_class.counts, label) + place
+    return tf.cast(tf.gather(by_class.order, tf.gather(shuffled_slots, tf.gather(begin, label) + nth)), tf.int64)
+
+
+def _different(probabilities: np.ndarray) -> np.ndarray:
+    """The rows of a table [E, C], or one where all are equal, as for a vector [C]."""
+    rows = np.atleast_2d(probabilities)
+    return rows if (rows[1:] != rows[0]).any() else rows[:1]
+
+
+def _block_size(num_samples: int, classes: int = 0) -> int:
+    """An epoch or, of a long one, positions enough to be worth the work that a block is per class."""
+    return num_samples if num_samples <= AT_ONCE else max(BLOCK, classes)
 
 
 def _run_ids(lengths: tf.Tensor) -> tf.Tensor:
     """Each element's run, [0, 0, 0, 2] for runs of [3, 0, 1]; tf.repeat would need memory runs * longest run."""
     ends = tf.cumsum(lengths)
     return tf.cumsum(tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, ends[-1] + 1)[:-1])
-
-
-def _hash(values: tf.Tensor, seed: np.int64) -> tf.Tensor:
-    """Integers to well-mixed integers, int64 to int64: one step of SplitMix64 (doi:10.1145/2660193.2660195)."""
-    z = tf.bitcast(values + seed, tf.uint64) * 0x9E3779B97F4A7C15
-    z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, 30)) * 0xBF58476D1CE4E5B9
-    z = tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, 27)) * 0x94D049BB133111EB
-    return tf.bitcast(tf.bitwise.bitwise_xor(z, tf.bitwise.right_shift(z, 31)), tf.int64)
 
 
 def _derived_seeds(seed: int, count: int) -> np.ndarray:

@@ -112,7 +112,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
       source_prior: the class probabilities that the logits take for granted, [C]; None is uniform.
     """
     logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
-    kept = slice(None, None, logits.size // FITTED_NUMBERS + 1)
+    kept = fitted_rows(*logits.shape)
     logits, labels = logits[kept], labels[kept]
     counts = np.maximum(np.bincount(labels, minlength=logits.shape[1]), 0.5)  # a class may be missing
     offset = logit_offset(counts / counts.sum(), source_prior, classes=counts.size)
@@ -130,6 +130,11 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
         left, right = high - share * (high - low), low + share * (high - low)
         low, high = (low, right) if loss(left) <= loss(right) else (left, high)
     return float(np.exp((low + high) / 2))
+
+
+def fitted_rows(examples: int, classes: int) -> slice:
+    """The rows of logits that a temperature is fitted on: all, or some of very many."""
+    return slice(None, None, examples * classes // FITTED_NUMBERS + 1)
 
 
 def check_prior(name: str, prior: npt.ArrayLike, classes: int) -> np.ndarray:

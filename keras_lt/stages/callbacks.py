@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.compat import layers_within
 from keras_lt.files import atomic
 from keras_lt.recipe import Recipe
 
@@ -34,7 +35,9 @@ class AfterEpoch(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict | None = None):
         """Keras's hook."""
-        self.model.layers[-1].after_epoch()
+        for layer in layers_within(self.model):
+            if hasattr(layer, "after_epoch"):
+                layer.after_epoch()
 
 
 class StatisticsOfAverage(keras.callbacks.Callback):

@@ -13,7 +13,6 @@ from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, member, parsed, split
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
-TRAIN_PARTS = ("all", "last_block", "classifier")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STAGE_ONE_INPUTS = ("images", "features")
 TAU_SPLITS = ("val", "test")
@@ -60,7 +59,7 @@ def check_stage_one(
 
     Args: as there.
     """
-    check_choice("train_parts", train_parts, TRAIN_PARTS)
+    check_numbers(**member(backbones.TRAIN_PARTS, train_parts, what="train_parts").parameters)
     check_choice("precision", precision, PRECISIONS)
     check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
@@ -150,6 +149,15 @@ def check_no_images(hooks: Hooks = DECOUPLING, *, classifiers: Sequence[str] = (
     for name, value in values.items():
         if value not in NO_IMAGES[name]:
             raise ValueError(f"{name} is of images, and the data set is of features alone. Received: {name}={value}")
+
+
+def check_classes(class_names: Sequence[str], name: str = "features"):
+    """Raises ValueError where there is nothing to tell apart: one class, such as a folder that holds their folders."""
+    if len(class_names) < 2:
+        raise ValueError(
+            "There must be two classes or more; of folders, --data_dir is the one that theirs lie in. "
+            f"Received: {name} with {', '.join(map(str, class_names)) or 'none'}"
+        )
 
 
 def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
@@ -294,6 +302,7 @@ def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *,
     if len(set(widths.values())) > 1:
         raise ValueError(f"features of all splits must have one width. Received: {widths}")
     classes = classes or int(features["train"].labels.max(initial=-1)) + 1
+    check_classes(range(classes))
     for name in dict.fromkeys(splits):
         labels = features[name].labels
         if not len(labels) or labels.min() < 0 or labels.max() >= classes:

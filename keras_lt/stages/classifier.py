@@ -10,18 +10,28 @@ import keras
 import numpy as np
 
 from keras_lt import compat
+from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
+from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import CHUNK, FeatureSet, classify, extract_features
+from keras_lt.features import FeatureSet, classify, extract_features
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
-from keras_lt.stages.fitting import CHOSEN_BY, fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.fitting import (
+    CHOSEN_BY,
+    ThroughFrozen,
+    fit_on_features,
+    fit_on_images,
+    frozen,
+    on_features,
+    save_model,
+)
 from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
-from keras_lt.stages.representation import Representation, train_only
+from keras_lt.stages.representation import Representation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -262,10 +272,18 @@ def _fitted(
     if hasattr(layer, "adapt"):
         layer.adapt(features["train"].features, features["train"].labels)
     if layer.trainable_weights and train_parts:
-        own = _fit_on_images(layer, representation, data, train_parts=train_parts, batch_norm=batch_norm, **options)
-        if own is not backbone:
-            return own, extract_features(own, data.val, representation.preprocessing)
-    elif layer.trainable_weights and trains_in_memory(features["train"], training["recipe"], **where):
+        if train_parts == "classifier" and batch_norm == "frozen":
+            with frozen(backbone):
+                with strategy.scope():
+                    model = ThroughFrozen(backbone, layer)
+                fit_on_images(model, data, representation.preprocessing, val=features["val"], **options)
+            return backbone, features["val"]
+        with strategy.scope():
+            backbone = _to_train(backbone, train_parts=train_parts, batch_norm=batch_norm, classes=layer.units)
+            model = join(backbone, layer)
+        fit_on_images(model, data, representation.preprocessing, **options)
+        return backbone, extract_features(backbone, data.val, representation.preprocessing)
+    if layer.trainable_weights and trains_in_memory(features["train"], training["recipe"], **where):
         fit_in_memory(layer, features, chosen_by=CHOSEN_BY, groups=groups, **training)
     elif layer.trainable_weights:
         with strategy.scope():
@@ -274,26 +292,16 @@ def _fitted(
     return backbone, features["val"]
 
 
-def _fit_on_images(
-    layer, representation: Representation, data: LongTailed, *, train_parts, batch_norm, strategy, **training
-) -> keras.Model:
-    """Fits the layer, and maybe parts of the backbone, through a copy of it; returns what then belongs to the layer.
-
-    That is the copy where its weights or statistics moved, else the representation's own.
-    """
-    with strategy.scope():
-        backbone = copy_of(representation.backbone)
-        train_only(backbone, train_parts)
-        if batch_norm == "update":
-            for part in compat.layers_within(backbone):
-                if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
-                    part.trainable = True  # by which Keras runs it in training mode
-                    for variable in part.trainable_variables:
-                        variable.trainable = False  # its statistics move, its scale and shift do not
-        model = join(backbone, layer)
-    fit_on_images(model, data, representation.preprocessing, strategy=strategy, **training)
-    moved = batch_norm == "update" or train_parts != "classifier"
-    return backbone if moved else representation.backbone
+def _to_train(backbone: keras.Model, *, train_parts: str, batch_norm: str, classes: int) -> keras.Model:
+    """A copy of the backbone, of which these parts are trained or the statistics move."""
+    copy = copy_of(backbone)
+    TRAIN_PARTS[train_parts](copy, classes=classes)
+    for part in compat.layers_within(copy) if batch_norm == "update" else ():
+        if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
+            part.trainable = True  # by which Keras runs it in training mode
+            for variable in part.trainable_variables:
+                variable.trainable = False  # its statistics move, its scale and shift do not
+    return copy
 
 
 def copy_of(backbone: keras.Model) -> keras.Model:
@@ -328,9 +336,8 @@ def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarra
     if len(choices) == 1:
         return [classify(layer, features)]
     chunks = []
-    for start in range(0, len(features), CHUNK):
-        chunk = keras.ops.convert_to_tensor(np.asarray(features[start : start + CHUNK], np.float32))
-        logits = layer.sweep(chunk, choices)  # of one choice at a time
+    for chunk in in_chunks(layer, features):
+        logits = layer.sweep(keras.ops.convert_to_tensor(chunk), choices)  # of one choice at a time
         chunks.append([keras.ops.convert_to_numpy(keras.ops.argmax(one, axis=-1)) for one in logits])
     return list(np.concatenate(chunks, axis=1))
 

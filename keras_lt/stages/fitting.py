@@ -1,8 +1,9 @@
-"""One way to train, for both stages: `model.fit` that resumes, and keeps the epoch that validates best."""
+"""One way to train, for both stages: `model.fit` that resumes, and keeps the recipe's epoch."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -45,7 +46,7 @@ def fit(
     folder: str | os.PathLike | None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
-    """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the best epoch's weights in the model.
+    """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the kept epoch's weights in the model.
 
     Args:
       train_batches: (steps already done) -> the batches after them; of several processes, this one's share.
@@ -101,8 +102,10 @@ def _fit(
             steps_per_execution=recipe.steps_per_execution,
             jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
         )
-    checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", writes=is_first(strategy))
-    with strategy.scope():  # where a checkpoint is found, the optimizer's variables are made here
+    checkpoints = EpochCheckpoints(
+        folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=is_first(strategy)
+    )
+    with strategy.scope():
         done = checkpoints.restore(model)
     hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
 
@@ -130,9 +133,9 @@ def _fit(
             shuffle=False,  # the stream is drawn as it should be
             verbose=verbosity(),
         )
-    checkpoints.restore_best(model)
+    checkpoints.restore_kept(model)
     if recipe.ema_momentum:
-        statistics(checkpoints.best_epoch)
+        statistics(checkpoints.kept_epoch)
     return checkpoints.history
 
 
@@ -144,6 +147,7 @@ def fit_on_images(
     recipe: Recipe,
     seed: int,
     batches: Callable[..., tf.data.Dataset] = training_batches,
+    val: FeatureSet | None = None,
     strategy: Strategy,
     **options,
 ) -> list[dict[str, float]]:
@@ -151,6 +155,7 @@ def fit_on_images(
 
     Args:
       batches: as `input_pipeline.training_batches`.
+      val: the features of val by the frozen backbone of a `ThroughFrozen`, which is validated on them.
       **options: of `fit`.
     """
     data = data.resampled(recipe.resampling, seed=seed)
@@ -159,10 +164,20 @@ def fit_on_images(
             model = OnMixedLabels(model)
     stream = {"class_counts": data.class_counts, "seed": seed, **hosts(strategy).share}
     share = hosts(strategy).evaluation_share
+
+    def train_batches(start_step):
+        drawn = batches(data.train, preprocessing, recipe, **stream, start_step=start_step)
+        return drawn if val is None else _named(IMAGES, drawn)
+
+    def val_batches(batch_size):
+        if val is None:
+            return evaluation_batches(data.val, preprocessing, batch_size=batch_size, **share)
+        return _named(FEATURES, val.evaluation_batches(batch_size=batch_size, **share))
+
     return fit(
         model,
-        lambda start_step: batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
-        lambda batch_size: evaluation_batches(data.val, preprocessing, batch_size=batch_size, **share),
+        train_batches,
+        val_batches,
         class_counts=data.class_counts,
         groups=data.groups,
         val_examples=len(data.val),
@@ -170,6 +185,59 @@ def fit_on_images(
         strategy=strategy,
         **options,
     )
+
+
+@contextlib.contextmanager
+def frozen(model: keras.Model) -> Iterator[None]:
+    """Inside, no weight of the model is trained; afterwards those are again that were before."""
+    trained = model.trainable_variables
+    for variable in trained:
+        variable.trainable = False
+    try:
+        yield
+    finally:
+        for variable in trained:
+            variable.trainable = True
+
+
+IMAGES, FEATURES = "images", "features"  # what a `ThroughFrozen` takes
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class ThroughFrozen(keras.Model):
+    """Trains a classifier on images through a `frozen` backbone, and is validated on features of it.
+
+    Args:
+      backbone: images [B, S, S, 3] -> features [B, D], always in inference mode.
+      classifier: a built layer, features -> logits [B, C].
+    """
+
+    def __init__(self, backbone: keras.Model, classifier: keras.layers.Layer):
+        super().__init__(autocast=False)
+        self.backbone, self.classifier = backbone, classifier
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """{IMAGES: [B, S, S, 3]} or {FEATURES: [B, D]} -> logits [B, C]."""
+        if FEATURES in inputs:
+            features = inputs[FEATURES]
+        else:
+            features = keras.ops.stop_gradient(self.backbone(inputs[IMAGES], training=False))
+        return self.classifier(features, training=training)
+
+    def get_config(self):
+        """The constructor's arguments, by which every host makes its copy."""
+        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "classifier")}
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds it around both."""
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def _named(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches whose inputs go by a name."""
+    return batches.map(lambda inputs, *rest: ({name: inputs}, *rest))
 
 
 def fit_on_features(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lt import backbones
@@ -21,10 +22,11 @@ class Hooks:
       name: the method's.
       data: the data set -> what stage one learns of it.
       check_backbone: raises ValueError for a backbone that will not do.
-      network: the backbone, images -> features -> the one that is trained in its place; it may refuse what only the
-        built net says.
+      network: (the backbone, images -> features; *, whether it is pretrained) -> the one that is trained in its place;
+        it may refuse what only the built net says.
       head: the classifier of stage one; None is the one that is asked for.
-      training_model: the model, images -> logits -> the model around it that is fitted; the first is what is kept.
+      training_model: (the model, images -> logits; class_counts [C]) -> the model around it that is fitted; the first
+        is what is kept.
       batches: of stage one's training images, as `input_pipeline.training_batches`.
       callbacks: of stage one, by its recipe.
       finished: (stage one's model, the whole data set) -> the model that is kept.
@@ -38,9 +40,9 @@ class Hooks:
     name: str = "decoupling"
     data: Callable[[LongTailed], LongTailed] = lambda data: data
     check_backbone: Callable[[backbones.BackboneEntry], None] = lambda backbone: None
-    network: Callable[[keras.Model], keras.Model] = lambda backbone: backbone
+    network: Callable[..., keras.Model] = lambda backbone, *, pretrained: backbone
     head: HeadEntry | None = None
-    training_model: Callable[[keras.Model], keras.Model] = lambda model: model
+    training_model: Callable[[keras.Model, np.ndarray], keras.Model] = lambda model, class_counts: model
     batches: Callable[..., tf.data.Dataset] = training_batches
     callbacks: Callable[[Recipe], Sequence[keras.callbacks.Callback]] = lambda recipe: ()
     finished: Callable[[keras.Model, LongTailed], keras.Model] = lambda model, data: model
@@ -60,9 +62,8 @@ class Hooks:
         for field, value in values.items():
             taken = self.fixed.get(field, (value,))
             if value not in taken:
-                raise ValueError(
-                    f"method={self.name} has {field}={taken[0]!r} and no other. Received: {field}={value!r}"
-                )
+                taken = " or ".join(map(repr, taken))
+                raise ValueError(f"method={self.name} has {field}={taken} and no other. Received: {field}={value!r}")
 
 
 DECOUPLING = Hooks()

@@ -50,10 +50,10 @@ def fit_in_memory(
     seed: int,
     multipliers: Mapping[str, float] | None = None,
 ):
-    """Trains a built classifier on the features of "train", and leaves the weights of the epoch that is best on "val".
+    """Trains a built classifier on the features of "train", and leaves the weights of the epoch that the recipe keeps.
 
     Args:
-      features: where "val" has no rows, the last epoch is the best.
+      features: where "val" has no rows, the last epoch is kept.
       chosen_by: the accuracy of `ShotGroups` by which the best is chosen, the earliest of equals.
       multipliers: path of a variable -> factor on its learning rate.
     Raises:
@@ -83,8 +83,9 @@ def fit_in_memory(
             _check_finite(losses.numpy(), epoch=epoch, rate=recipe.rate(epoch))
             if hasattr(compiled.layer, "after_epoch"):
                 compiled.layer.after_epoch()
-            predictions = classify(compiled.layer, val.features)
-            score = groups.of_predictions(predictions, val.labels)[chosen_by] if len(predictions) else epoch
+            score = epoch
+            if len(val.labels) and recipe.kept_epoch == "best":
+                score = groups.of_predictions(classify(compiled.layer, val.features), val.labels)[chosen_by]
             if score > best:
                 best, weights = score, compiled.layer.get_weights()
     layer.set_weights(weights)

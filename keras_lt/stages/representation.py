@@ -20,7 +20,8 @@ from keras_lt.inspection import screen
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
-from keras_lt.stages.checks import check_hosts, check_no_images, check_stage_one, head_entry
+from keras_lt.registry import member
+from keras_lt.stages.checks import check_classes, check_hosts, check_no_images, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -118,7 +119,8 @@ def learn_representation(
       image_size: pixels; 0 is the backbone's own where it takes one size only, else the data set's.
       augmentation: a name in `preprocessing.AUGMENTATIONS`; "auto" is the data set's own.
       pretrained: weights to begin with, "imagenet" or a file; empty is from scratch.
-      train_parts: "all", "last_block" (and the classifier) or "classifier"; the rest is frozen, batch norm included.
+      train_parts: what is trained beside the classifier, a name in `backbones.TRAIN_PARTS` such as "all", "last_block",
+        "classifier" for nothing, or "lora:rank=8"; the rest is frozen, batch norm included.
       backbone_lr_multiplier: the backbone's learning rate over the classifier's.
       precision: what the backbone computes in, a Keras dtype policy; weights, classifiers and losses are float32.
       hooks: what a method changes.
@@ -135,6 +137,7 @@ def learn_representation(
       ValueError: a name or number that does not fit, or an image that does not decode, before any training.
     """
     entry = backbones.find(backbone)
+    check_classes(data.class_names, data.name)
     if data.of_features:
         about_images = {"backbone": backbone, "image_size": image_size, "augmentation": augmentation}
         about_images |= {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
@@ -153,8 +156,8 @@ def learn_representation(
         **augmentations,
     )
     entry = entry.available()
-    if train_parts == "last_block":
-        entry.check_last_block()
+    parts = member(backbones.TRAIN_PARTS, train_parts, what="train_parts")
+    parts.check(entry)
     preprocessing = make_preprocessing(
         data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
     )
@@ -167,8 +170,9 @@ def learn_representation(
         if data.of_features:
             network = backbones.of_features(*data.train.examples.shape)
         else:
-            network = hooks.network(entry(image_size=preprocessing.image_size, pretrained=pretrained))
-        train_only(network, train_parts)
+            network = entry(image_size=preprocessing.image_size, pretrained=pretrained)
+            network = hooks.network(network, pretrained=bool(pretrained))
+        network = parts(network, classes=len(learned.class_names))
         make_head = hooks.head or head_entry(head, recipe)
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
         if first_bias := recipe.loss_entry.first_bias:
@@ -179,12 +183,17 @@ def learn_representation(
     fitting["callbacks"] = hooks.callbacks(recipe)
     if stage_one == "features":
         features = (extract or functools.partial(_in_memory, learned))(network, preprocessing)
+        if hasattr(classifier, "adapt"):
+            classifier.adapt(features["train"].features, features["train"].labels)
         with strategy.scope():
             trained = on_features(classifier, network.output_shape[-1])
         history = fit_on_features(trained, features, groups=learned.groups, **fitting)
     else:
+        if hasattr(classifier, "adapt"):
+            start = extract_features(network, learned.train, preprocessing)
+            classifier.adapt(start.features, start.labels)
         with strategy.scope():
-            trained = hooks.training_model(model)
+            trained = hooks.training_model(model, learned.class_counts)
             if added := recipe.feature_loss_entry:
                 trained = WithFeatureLoss(trained, added, weight=recipe.feature_loss_weight)
         history = fit_on_images(
@@ -231,14 +240,6 @@ def make_preprocessing(
         **augmentations,
         **statistics,
     )
-
-
-def train_only(network: keras.Model, train_parts: str):
-    """Freezes the backbone but for what `train_parts` names: "all", "last_block", or "classifier" for none of it."""
-    for stage in network.layers:
-        stage.trainable = train_parts == "all"
-    for stage in backbones.last_block(network) if train_parts == "last_block" else ():
-        stage.trainable = True
 
 
 @contextlib.contextmanager

@@ -96,16 +96,17 @@ def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: 
 
 
 def _torch_steps(name: str, images: np.ndarray, *, precision: str) -> Steps:
-    """In the layout that PyTorch is fastest with on a CPU."""
+    """In the layout that PyTorch is fastest with; on a GPU where there is one, as TensorFlow."""
     import torch  # noqa: PLC0415
 
     from tools.benchmarks.torch_resnet import NETS, ResNet  # noqa: PLC0415
 
-    net = ResNet(**NETS[name], classes=CLASSES).to(memory_format=torch.channels_last)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = ResNet(**NETS[name], classes=CLASSES).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
-    inputs = torch.from_numpy(images).permute(0, 3, 1, 2)  # channels last already
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+    inputs = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # channels last already
+    labels = torch.zeros(len(images), dtype=torch.int64, device=device)
+    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
     def training():
         net.train()
@@ -120,6 +121,6 @@ def _torch_steps(name: str, images: np.ndarray, *, precision: str) -> Steps:
     def inference():
         net.eval()
         with torch.inference_mode(), autocast:
-            return net(inputs).float().numpy()
+            return net(inputs).float().cpu().numpy()
 
     return training, inference

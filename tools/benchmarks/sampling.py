@@ -20,17 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Indices per second of every way to draw a class-balanced stream, without reading an image."""
     for classes in arguments.classes:
-        labels = _long_tail(classes, arguments.examples_per_class)
+        labels = long_tail(classes, arguments.examples_per_class)
         print(f"\nC = {classes}, N = {len(labels)}, {arguments.seconds:g} s each; M/s = million indices per second")
         print(f"{'':42}{'first index':>12}{'one by one':>13}{'of range':>10}{'batches':>13}")
         for name, streams in _sampling_rivals(labels, classes).items():
             try:
-                measured = [_measure(*stream, seconds=arguments.seconds) for stream in streams()]
+                measured = [measure(*stream, seconds=arguments.seconds) for stream in streams()]
             except ImportError as error:
                 print(f"{name:42}{error}")
                 continue
             # Beside each rival, so that both meet the same load.
-            _, baseline = _measure(_range_baseline, 4096, seconds=arguments.seconds / 2)
+            _, baseline = measure(_range_baseline, 4096, seconds=arguments.seconds / 2)
             (first, one_by_one), (_, batches) = measured[0], measured[-1]
             batched = f"{batches / 1e6:7.3f} M/s" if len(measured) > 1 else ""
             ratio = one_by_one / baseline
@@ -105,7 +105,7 @@ def _range_baseline() -> Iterable:
     return tf.data.Dataset.range(2**62).batch(4096)
 
 
-def _long_tail(classes: int, examples_per_class: float) -> np.ndarray:
+def long_tail(classes: int, examples_per_class: float) -> np.ndarray:
     """Labels [N] of a power law with at least two examples a class, as iNaturalist 2018 has them."""
     weights = 1 / np.arange(1, classes + 1)
     counts = np.maximum(2, classes * examples_per_class * weights / weights.sum()).astype(np.int64)
@@ -113,7 +113,7 @@ def _long_tail(classes: int, examples_per_class: float) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.repeat(np.arange(classes), counts))
 
 
-def _measure(build: Callable[[], Iterable], size: int, *, seconds: float) -> tuple[float, float]:
+def measure(build: Callable[[], Iterable], size: int, *, seconds: float) -> tuple[float, float]:
     """Seconds until the first element, and examples per second after it, of elements that hold `size`."""
     begin = time.perf_counter()
     elements = iter(build())

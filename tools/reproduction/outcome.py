@@ -16,8 +16,9 @@ from keras_lt.comparison.tables import Table, mark_best, markdown_table, mean_an
 from keras_lt.config import RunConfig
 from keras_lt.files import atomic, write_json
 from keras_lt.report.style import RC
-from keras_lt.report.tables import DASH, as_number, percent, points
+from keras_lt.report.tables import DASH, Cell, as_number, percent, points
 from keras_lt.run import Run
+from keras_lt.significance import average_ranks, critical_difference
 from tools.reproduction.plans import Plan, Row
 
 CELL = 0.9  # inches of a grid's cell
@@ -93,6 +94,37 @@ class Outcome:
                 )
         return entries
 
+    def ranks(self) -> tuple[dict[Row, float], int]:
+        """Each row's mean rank by the plan's score, best first, and over how many columns and seeds that every row has.
+
+        Empty where the plan ranks nothing, or there is no such run.
+        """
+        places = [(column, seed) for column in self.columns for seed in self.seeds] if self.plan.ranked_by else []
+        found = [
+            [self.scores.get((column, row.run, seed), {}).get(row.classifier) for row in self.plan.rows]
+            for column, seed in places
+        ]
+        whole = [[test[self.plan.ranked_by] for test in tests] for tests in found if all(tests)]
+        if not whole:
+            return {}, 0
+        ranks = dict(zip(self.plan.rows, average_ranks(np.array(whole)).tolist(), strict=True))
+        return dict(sorted(ranks.items(), key=lambda item: item[1])), len(whole)
+
+    def ranking(self) -> str:
+        """The ranks as a table, and in words how far apart they must lie; empty without any."""
+        ranks, runs = self.ranks()
+        if not ranks:
+            return ""
+        apart = critical_difference(len(ranks), runs)
+        first = min(ranks.values())
+        rows = [[Cell(row.name), Cell(f"{rank:.1f}", best=rank - first < apart)] for row, rank in ranks.items()]
+        table = Table("", ["System", "Mean rank"], rows)
+        return (
+            f"Ranked by {self.plan.ranked_by} in each of {runs} runs, 1 is best. Two systems differ by Nemenyi's test "
+            f"(95 %) where their mean ranks lie {apart:.1f} or more apart; in bold those that do not differ from the "
+            f"first. Seeds of one data set say nothing of others.\n\n{markdown_table(table)}"
+        )
+
     def table(self) -> Table:
         """Ours, and in brackets what was published and what lies between."""
         columns = list(zip(*map(self.entries, self.plan.rows), strict=True))
@@ -125,12 +157,13 @@ class Outcome:
                 {"system": row.name, "run": row.run, "classifier": row.classifier, "scores": self.entries(row)}
                 for row in self.plan.rows
             ],
+            "mean_ranks": {row.name: rank for row, rank in self.ranks()[0].items()},
         }
         write_json(folder / "table.json", content)
         table = self.table()
         images = [f"![{self.plan.title}]({path.name})" for path in figures if path.suffix == ".png"]
         seeds = f"Seeds {', '.join(map(str, self.seeds))}; {len(self.scores)} of {len(self.runs)} runs are finished."
-        parts = [f"# {table.title}", seeds, markdown_table(table), *images]
+        parts = [f"# {table.title}", seeds, markdown_table(table), *filter(None, [self.ranking()]), *images]
         with atomic(folder / "table.md") as scratch:
             scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         return [folder / "table.md", folder / "table.json", *figures]

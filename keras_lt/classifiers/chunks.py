@@ -1,0 +1,20 @@
+"""Features a chunk at a time, so that the logits of many classes fit in memory."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+LOGITS_BYTES = 2**25  # of a chunk's logits in float32, of which a few are alive at once; larger ones are no faster
+MOST_ROWS = 8192  # of few classes
+
+
+def in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:
+    """Features [N, D] as float32 [B, D], so many at a time that the classifier's logits [B, C] take `LOGITS_BYTES`.
+
+    Of no features there is one chunk of none.
+    """
+    classes = classifier(np.asarray(features[:1], np.float32)).shape[-1]
+    rows = min(MOST_ROWS, LOGITS_BYTES // (4 * classes) or 1)
+    for start in range(0, max(len(features), 1), rows):
+        yield np.asarray(features[start : start + rows], np.float32)

@@ -1,0 +1,155 @@
+"""What a run's own numbers advise to do next: a sentence or two each, with the reason.
+
+A piece of advice is a function of the results and the details of a run; it returns "" where the numbers do not call for
+it. What concerns the choice of a classifier goes by val, as every choice does.
+"""
+
+import math
+from collections.abc import Mapping
+
+from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry
+from keras_lt.registry import split
+from keras_lt.report.details import RunDetails
+from keras_lt.report.systems import BASELINE
+from keras_lt.report.tables import as_number, best_classifier, display_name, percent
+
+NEAR_ZERO = 0.05  # accuracy on few-shot classes
+LEARNED_BY_HEART = 0.97  # accuracy in training, mean over classes
+FAR_BELOW = 0.25  # of it lies that on val
+CONFUSED, FEWEST = 0.25, 3  # share of a class's test images, and how many these are at least
+SHOWN = 3  # pairs of classes
+CONFIDENCE = 1.96  # standard errors to either side are a 95% interval
+
+
+def advise(results: Mapping, details: RunDetails) -> list[str]:
+    """All that the numbers call for.
+
+    Args:
+      results: the content of results.json.
+    """
+    return [text for advice in ADVICE if (text := advice(results, details))]
+
+
+def on_capped_heads(results: Mapping, details: RunDetails) -> str:
+    """Joint hardly knows few-shot classes, so what only rescales its logits cannot either, unless val says it can."""
+    del details
+    few = _on_val(results, "few")
+    joint = few.get(BASELINE, math.nan)
+    if not joint <= NEAR_ZERO:
+        return ""
+    rescaled = {name: of for name, of in few.items() if _entry(name).rescales}
+    others = [of for name, of in few.items() if name not in rescaled and name != BASELINE]
+    if rescaled and others and max(rescaled.values()) >= max(others):
+        return ""
+    named = f" ({', '.join(map(display_name, rescaled))})" if rescaled else ""
+    return (
+        f"Joint reaches {percent(joint)}% on few-shot classes of val: its logits hardly tell them apart, so heads that "
+        f"only rescale or shift these{named} are capped. Take one that learns those classes from the features: "
+        "--classifiers=crt,lift."
+    )
+
+
+def on_small_val(results: Mapping, details: RunDetails) -> str:
+    """The 95% interval of an accuracy on val is as wide as the whole grid of tau spreads: val cannot choose."""
+    on_val = details.val_examples and details.flags.get("tau_split", "val") == "val"
+    for name, curve in details.curves.items() if on_val else ():
+        accuracies = [as_number(point.get("all")) for point in curve]
+        best, spread = max(accuracies), max(accuracies) - min(accuracies)
+        error = CONFIDENCE * (best * (1 - best) / details.val_examples) ** 0.5
+        if 2 * error >= spread:
+            tau = results["classifiers"][name]["chosen"]["tau"]
+            return (
+                f"val has {details.val_examples:,} examples: an accuracy on it is known to ±{percent(error)} points. "
+                f"All of {display_name(name)}'s grid spreads over {percent(spread)}, so τ = {tau:.4g} may be chance. "
+                "Take a larger val split, or a head that chooses nothing: --classifiers=crt,lift."
+            )
+    return ""
+
+
+def on_learning_by_heart(results: Mapping, details: RunDetails) -> str:
+    """Stage one is right on nearly all that it trained on, and Joint far less often on val."""
+    joint = _on_val(results, "class_mean").get(BASELINE, math.nan)
+    if not (details.train_accuracy >= LEARNED_BY_HEART and details.train_accuracy - joint >= FAR_BELOW):
+        return ""
+    return (
+        f"Stage one ended at {percent(details.train_accuracy)}% on the images that it trained on (mean over classes), "
+        f"Joint has {percent(joint)}% on val: it knows them by heart. Try a pretrained backbone with "
+        "--train_parts=classifier, more --weight_decay or augmentation, or fewer --epochs."
+    )
+
+
+def on_classes_in_two(results: Mapping, details: RunDetails) -> str:
+    """Two classes are taken for each other so often that they may be one."""
+    shown = details.exported or best_classifier(results)
+    if shown not in details.scores:
+        return ""
+    scored = details.scores[shown]
+    often = {
+        (true, predicted): share
+        for true, predicted, count, share in scored.confused_pairs(len(scored.labels))
+        if count >= FEWEST and share >= CONFUSED
+    }
+    mutual = [pair for pair in often if pair[0] < pair[1] and pair[::-1] in often]
+    if not mutual:
+        return ""
+    mutual.sort(key=lambda pair: -min(often[pair], often[pair[::-1]]))
+    told = [
+        f"{details.class_names[one]} and {details.class_names[other]} ({often[one, other]:.0%} and "
+        f"{often[other, one]:.0%} of their test examples)"
+        for one, other in mutual[:SHOWN]
+    ]
+    more = f"; and {len(mutual) - SHOWN} more pairs" if len(mutual) > SHOWN else ""
+    return (
+        f"{display_name(shown)} takes classes for each other both ways: {'; '.join(told)}{more}. Look whether they are "
+        "one class under two names, or labelled without a clear line between them."
+    )
+
+
+def on_duplicates(results: Mapping, details: RunDetails) -> str:
+    """Examples stand in two splits."""
+    del results
+    found = [f"{number:,} of {other} also in {one}" for (one, other), number in details.duplicates.items()]
+    if not found:
+        return ""
+    return (
+        f"Splits share examples, byte for byte: {', '.join(found)}. Scores count what was seen in training as "
+        "recognized; take them out of one of the two."
+    )
+
+
+def on_good_features(results: Mapping, details: RunDetails) -> str:
+    """Class means alone beat the classifier that was trained with the features, by more than chance."""
+    accuracies = _on_val(results, "class_mean")
+    of_means = {n: of for n, of in accuracies.items() if not (_entry(n).trained or _entry(n).starts_from)}
+    if BASELINE not in accuracies or not of_means or not details.val_examples:
+        return ""
+    best = max(of_means, key=of_means.get)
+    joint = accuracies[BASELINE]
+    if not of_means[best] - joint > CONFIDENCE * (joint * (1 - joint) / details.val_examples) ** 0.5:
+        return ""
+    return (
+        f"{display_name(best)}, which is nothing but the classes' means, reaches {percent(of_means[best])}% on val and "
+        f"Joint {percent(joint)}% (mean over classes): the features are better than the classifier trained with them. "
+        "A balanced classifier on them is worth more than a longer stage one: --classifiers=crt,lift."
+    )
+
+
+ADVICE = (
+    on_duplicates,
+    on_capped_heads,
+    on_good_features,
+    on_small_val,
+    on_learning_by_heart,
+    on_classes_in_two,
+)
+
+
+def _on_val(results: Mapping, score: str) -> dict[str, float]:
+    """Classifier -> its score on val, of those that have one."""
+    scores = {name: as_number((row.get("val") or {}).get(score)) for name, row in results["classifiers"].items()}
+    return {name: of for name, of in scores.items() if not math.isnan(of)}
+
+
+def _entry(name: str) -> ClassifierEntry:
+    """The facts of a classifier; those of a method's own, which trains what it likes, are the defaults."""
+    return CLASSIFIERS.get(split(name)[0]) or ClassifierEntry(lambda: None)

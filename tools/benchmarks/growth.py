@@ -1,0 +1,226 @@
+"""Seconds and memory as examples and classes double: drawing, classifiers, evaluation, report, export, folders."""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from tools.benchmarks.sampling import long_tail, measure
+
+Work = Callable[[], object]
+BATCH, SECONDS = 4096, 0.5  # of indices drawn
+SCORED, STEPS = 1024, 2  # examples validated or evaluated on, and steps trained; the time of more follows
+MB = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command line."""
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="what is measured")
+    parser.add_argument("--classes", type=int, default=12_500, help="C of the first row")
+    parser.add_argument("--examples_per_class", type=float, default=49.0, help="N / C")
+    parser.add_argument("--doublings", type=int, default=3, help="rows after the first, each twice as large")
+    parser.add_argument("--width", type=int, default=512, help="D, features per example")
+    parser.add_argument("--same_process", action="store_true", help="memory is then that of all rows so far")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """A row per task and size; each in a process of its own, so that peaks of memory are its own."""
+    print(f"D = {arguments.width}; seconds and peak memory of the work alone, without its labels, features and head")
+    print(f"{'':18}{'C':>11}{'N':>13}{'seconds':>10}{'MB':>8}  more")
+    for task in arguments.tasks:
+        for doubling in range(arguments.doublings + 1):
+            classes = arguments.classes * 2**doubling
+            size = (task, classes, round(classes * arguments.examples_per_class), arguments.width)
+            if arguments.same_process:
+                seconds, memory, more = measured(*size)
+            else:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    seconds, memory, more = pool.apply(measured, size)
+            print(f"{task:18}{classes:11,}{size[2]:13,}{seconds:10.2f}{memory:8,.0f}  {more}", flush=True)
+
+
+def measured(task: str, classes: int, examples: int, width: int) -> tuple[float, float, str]:
+    """Seconds, MB by which the peak of memory grew, and what else the task has to say."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        work = TASKS[task](classes, examples, width, pathlib.Path(folder))
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on; Linux alone can
+        before, start = _memory("VmRSS"), time.perf_counter()
+        more = work()
+        seconds = time.perf_counter() - start
+        return (
+            more.pop("seconds", seconds),
+            _memory("VmHWM") - before,
+            " ".join(f"{k} {v:,.3g}" for k, v in more.items()),
+        )
+
+
+def drawing(engine_and_q: tuple[str, float], classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
+    """The first index of a stream, and the rate of those after it."""
+    from keras_lt import resampling, samplers  # noqa: PLC0415
+
+    labels = long_tail(classes, examples / classes)
+    engine, q = engine_and_q
+    row = samplers.power_probabilities(np.bincount(labels, minlength=classes), q)
+    stream = functools.partial(resampling.sample_indices, seed=0, engine=engine)
+    next(iter(stream([0, 1], [0.5, 0.5], num_samples=2)))  # what TensorFlow loads once
+
+    def work() -> dict[str, float]:
+        def batches():
+            return stream(labels, row, num_samples=len(labels), batch_size=BATCH)
+
+        first, rate = measure(batches, BATCH, seconds=SECONDS)
+        return {"seconds": first, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
+
+    return work
+
+
+def learning(name: str, classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
+    """A classifier on features that are drawn from few, so that they take no memory, validated on `SCORED`."""
+    import keras_lt  # noqa: PLC0415
+    from keras_lt.stages.checks import STAGE_TWO  # noqa: PLC0415
+
+    features = {"train": _features(examples, classes, width), "val": _features(SCORED, classes, width)}
+    head, groups = _head(classes, width), keras_lt.ShotGroups(np.bincount(features["train"].labels))
+    recipe = dataclasses.replace(STAGE_TWO, epochs=1, batch_size=min(512, examples), steps_per_epoch=STEPS)
+
+    def work() -> dict[str, float]:
+        keras_lt.learn_classifier(name, features=features, head=head, groups=groups, recipe=recipe)
+        return {}
+
+    return work
+
+
+def evaluating(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
+    """`SCORED` examples scored by a dense layer."""
+    import keras_lt  # noqa: PLC0415
+
+    head, features = _head(classes, width), _features(SCORED, classes, width)
+
+    def work() -> dict[str, float]:
+        _ = keras_lt.evaluate_classifier(head, features, np.full(classes, 50)).summary
+        return {}
+
+    return work
+
+
+def reporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
+    """Report and plots of three classifiers; says how large the largest file is."""
+    from keras_lt import ShotGroups, report  # noqa: PLC0415
+    from keras_lt.evaluation import Scores  # noqa: PLC0415
+
+    counts = np.bincount(long_tail(classes, examples / classes), minlength=classes)
+    groups, rng = ShotGroups(counts), np.random.default_rng(0)
+    labels = np.arange(examples) % classes
+    names, scores = ("joint", "tau_norm", "lws"), {}
+    for name in names:
+        top = np.where(rng.random(examples) < 0.5, labels, rng.integers(0, classes, examples))[:, np.newaxis]
+        scores[name] = Scores(labels, top, rng.random(examples).astype(np.float32), groups)
+
+    def work() -> dict[str, float]:
+        results = {
+            "dataset": "growth",
+            "classes": classes,
+            "groups": groups.sizes,
+            "train_images": int(counts.sum()),
+            "stage_one": {"epochs": 1, "seconds": 1.0, "images_per_second": 1.0},
+            "classifiers": {n: {"val": of.summary, "test": of.summary, "seconds": 1.0} for n, of in scores.items()},
+            "best": "lws",
+        }
+        details = report.RunDetails(
+            class_names=[f"class {number}" for number in range(classes)],
+            class_counts=counts,
+            groups=groups,
+            per_class={name: of.per_class for name, of in scores.items()},
+            weight_norms={name: rng.random(classes) for name in names},
+            scores=scores,
+        )
+        report.write_report(folder, results, details)
+        return {"largest file, MB": _largest(folder)}
+
+    return work
+
+
+def exporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
+    """A SavedModel of a dense layer on feature vectors; says how large its largest file but the weights is."""
+    from keras_lt import backbones, serving, stages  # noqa: PLC0415
+
+    backbone, classifier = backbones.of_features(width), stages.on_features(_head(classes, width), width)
+    names = [f"class {number}" for number in range(classes)]
+
+    def work() -> dict[str, float]:
+        serving.export_saved_model(backbone, folder / "1", class_names=names, classifier=classifier)
+        return {"largest file but weights, MB": _largest(folder, but="variables.data*")}
+
+    return work
+
+
+def opening(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
+    """A folder of tiny images, one file many times over, opened for the second time."""
+    import PIL.Image  # noqa: PLC0415
+
+    from keras_lt import datasets, inspection  # noqa: PLC0415
+
+    images, cache = folder / "images", folder / "cache"
+    for label, count in enumerate(np.bincount(long_tail(classes, examples / classes))):
+        place = images / f"class {label}"
+        place.mkdir(parents=True)
+        PIL.Image.new("L", (2, 2)).save(place / "0.png")
+        for number in range(1, count):
+            shutil.copy(place / "0.png", place / f"{number}.png")
+
+    def work() -> dict[str, float]:
+        inspection.inspect(datasets.DATASETS["folder"](str(images)), cache_dir=cache)
+        return {}
+
+    work()
+    return work
+
+
+TASKS: dict[str, Callable[[int, int, int, pathlib.Path], Work]] = {
+    "instance": functools.partial(drawing, ("instance", 1.0)),
+    "weighted": functools.partial(drawing, ("weighted", 0.5)),
+    "stratified": functools.partial(drawing, ("stratified", 0.5)),
+    "class_balanced": functools.partial(drawing, ("stratified", 0.0)),
+    "ncm": functools.partial(learning, "ncm"),
+    "tau_norm": functools.partial(learning, "tau_norm"),
+    "lws": functools.partial(learning, "lws"),
+    "logit_adjustment": functools.partial(learning, "logit_adjusted"),
+    "evaluation": evaluating,
+    "report": reporting,
+    "export": exporting,
+    "folder": opening,
+}
+
+
+def _features(examples: int, classes: int, width: int):
+    import keras_lt  # noqa: PLC0415
+    from keras_lt.datasets.examples import ArrayRows  # noqa: PLC0415
+
+    few = np.random.default_rng(0).random((1000, width), np.float32)
+    rows = np.arange(examples)
+    return keras_lt.FeatureSet(ArrayRows(few, rows % len(few)), rows % classes)
+
+
+def _head(classes: int, width: int):
+    from keras_lt.classifiers import fresh_dense  # noqa: PLC0415
+
+    return fresh_dense(width, classes, seed=0)
+
+
+def _largest(folder: pathlib.Path, *, but: str = "") -> float:
+    return max(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not (but and p.match(but))) / MB
+
+
+def _memory(what: str) -> float:
+    """Of this process, MB: "VmRSS" is what it holds, "VmHWM" the most it held."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
