@@ -20,6 +20,7 @@ EXTRAS = {
     "keras_hub": ["keras-hub>=0.20"],
     "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.17"],
     "serving": ["requests>=2.31", "tensorflow-serving-api>=2.18", "urllib3>=2"],
+    "sklearn": ["scikit-learn>=1.6"],
     "tfds": ["tensorflow-datasets>=4.9.7", "importlib_resources>=5"],  # the second it forgets to ask for
     "torch": ["torch>=2.6"],  # to import checkpoints, without running what they hold
 }

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # also runs as a script
 
-from tools.benchmarks import backbones, control, gpu, grouped_convolution, growth, input, sampling, study
+from tools.benchmarks import backbones, control, embeddings, gpu, grouped_convolution, growth, input, sampling, study
 
 BENCHMARKS = {
     "sampling": sampling,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "control": control,
     "gpu": gpu,
     "growth": growth,
+    "embeddings": embeddings,
 }
 
 

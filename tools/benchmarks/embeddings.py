@@ -1,0 +1,81 @@
+"""Classifiers on long-tailed embeddings beside a logistic regression: seconds to fit, accuracy."""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+TEST_PER_CLASS = 10
+SPREAD = 0.9  # of an example's noise, over the distance between two class means, in each of `SHARED` directions
+SHARED = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command line."""
+    parser.add_argument("--examples", type=int, default=50_000, help="N, of the training set")
+    parser.add_argument("--width", type=int, default=768, help="D, features per example")
+    parser.add_argument(
+        "--classes", type=int, default=1_000, help="C, the largest with 100 times the smallest's examples"
+    )
+    parser.add_argument("--methods", nargs="+", default=["crt"], help="of LongTailClassifier")
+    parser.add_argument("--max_iter", type=int, default=100, help="of the logistic regression; 0 leaves it out")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """A row per classifier; the test set has as many examples of every class."""
+    X, y, X_test, y_test = embeddings(
+        arguments.examples, arguments.width, arguments.classes, np.random.default_rng(arguments.seed)
+    )
+    counts = np.bincount(y)
+    print(f"N = {len(y):,}, D = {arguments.width}, C = {arguments.classes}, {counts.max()} to {counts.min()} per class")
+    print(f"{'':40}{'fit, s':>8}{'predict, s':>12}{'all, %':>8}{'few, %':>8}")
+    few = np.isin(y_test, np.argsort(counts)[: max(1, arguments.classes // 3)])  # the third with the fewest examples
+    for name, fit in rivals(arguments):
+        start = time.perf_counter()
+        fitted = fit(X, y)
+        between = time.perf_counter()
+        right = fitted.predict(X_test) == y_test
+        seconds = between - start, time.perf_counter() - between
+        scores = 100 * right.mean(), 100 * right[few].mean()
+        print(f"{name:40}{seconds[0]:8.1f}{seconds[1]:12.2f}{scores[0]:8.1f}{scores[1]:8.1f}", flush=True)
+
+
+def rivals(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable]]:
+    """Names, and what fits X and y; the features are standardised in each."""
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    from keras_lt.estimators import LongTailClassifier  # noqa: PLC0415
+
+    warnings.simplefilter("ignore", ConvergenceWarning)  # its iterations are counted
+    for method in arguments.methods:
+        yield f"LongTailClassifier {method}", LongTailClassifier(method, random_state=arguments.seed).fit
+    if arguments.max_iter:
+        logistic = LogisticRegression(class_weight="balanced", max_iter=arguments.max_iter)
+        yield (
+            f"LogisticRegression, {arguments.max_iter} iterations",
+            make_pipeline(StandardScaler(), logistic).fit,
+        )
+
+
+def embeddings(examples: int, width: int, classes: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Training features [N, D] and labels [N] with a long tail, and test features and labels, of every class as many.
+
+    Class means lie on a sphere, and examples vary around them in directions that the classes share, as embeddings do.
+    """
+    counts = np.power(100.0, -np.arange(classes) / max(classes - 1, 1))
+    counts = np.maximum(1, np.round(counts / counts.sum() * examples)).astype(int)
+    means = rng.normal(size=(classes, width)).astype(np.float32)
+    shared = 4 * rng.normal(size=(SHARED, width)).astype(np.float32)
+
+    def of(labels: np.ndarray) -> np.ndarray:
+        noise = rng.normal(size=(len(labels), width)).astype(np.float32) * 3
+        return means[labels] + noise + rng.normal(size=(len(labels), SHARED)).astype(np.float32) @ shared * SPREAD
+
+    train, test = np.repeat(np.arange(classes), counts), np.repeat(np.arange(classes), TEST_PER_CLASS)
+    return of(train), train, of(test), test
