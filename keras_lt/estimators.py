@@ -23,6 +23,7 @@ from keras_lt.stages import chooses, classifier_entry, learn_classifier, trains_
 
 LARGEST_BATCH, SMALLEST_BATCH, STEPS = 512, 8, 16  # an epoch of few examples has about that many steps
 JOINT = "crt:sampler=instance_balanced"  # a fresh dense layer on the examples as they come, as stage one trains it
+POWER_STEPS = 10
 NUMBERS = (np.float64, np.float32)  # others become the first
 
 
@@ -43,7 +44,9 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
     Args:
       method: in `classifiers.CLASSIFIERS`, of those that train no backbone, with parameters of its own or fields of the
         recipe: "crt", "lws:epochs=5", "logit_adjusted", "ncm", "lift:scale=30".
-      epochs, learning_rate, weight_decay: of SGD with momentum 0.9, under a cosine schedule.
+      epochs, weight_decay: of SGD with momentum 0.9, under a cosine schedule.
+      learning_rate: "auto" is (1 - momentum) C / λ, with λ the largest eigenvalue of the features' second moments: the
+        step 1 / L of gradient descent, where the loss begins with a curvature of at most L = λ / C.
       batch_size: examples per step; "auto" is 512, and of few examples a sixteenth of them.
       standardize: whether each feature is brought to mean 0 and standard deviation 1 over the training examples.
       validation_fraction: share of each class, rounded up, that is held out by methods that choose; in [0, 1). Of each
@@ -64,7 +67,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         *,
         epochs: int = 10,
         batch_size: int | str = "auto",
-        learning_rate: float = 0.2,
+        learning_rate: float | str = "auto",
         weight_decay: float = 5e-4,
         standardize: bool = True,
         validation_fraction: float = 0.1,
@@ -107,7 +110,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
                     f"{len(labels)} examples of {len(self.classes_)} classes"
                 )
             train, val = _rows(train, ~held_out), _rows(train, held_out)
-        options = {"features": {"train": train, "val": val}, "recipe": self._recipe(len(train.labels)), "seed": seed}
+        options = {"features": {"train": train, "val": val}, "recipe": self._recipe(train), "seed": seed}
         head = learn_classifier(JOINT, **options).model.layers[-1] if entry.starts_from else None
         learned = learn_classifier(self.method, head=head, **options)
         self.model_, self.chosen_ = learned.model, learned.chosen
@@ -144,17 +147,21 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         """Features as the classifier takes them, float32, in memory."""
         return np.asarray((X - self.mean_.astype(X.dtype)) / self.scale_.astype(X.dtype), np.float32)
 
-    def _recipe(self, examples: int) -> Recipe:
+    def _recipe(self, train: FeatureSet) -> Recipe:
         """The recipe of the parameters; those in `method` come after it."""
-        batch_size = self.batch_size
+        batch_size, learning_rate, examples = self.batch_size, self.learning_rate, len(train.labels)
         if batch_size == "auto":
             batch_size = min(examples, max(SMALLEST_BATCH, min(LARGEST_BATCH, examples // STEPS)))
         elif not isinstance(batch_size, numbers.Integral):
             raise ValueError(f"batch_size must be a whole number or 'auto'. Received: batch_size={batch_size!r}")
+        if learning_rate == "auto":
+            learning_rate = (1 - Recipe.momentum) * len(self.classes_) / _largest_moment(train.features)
+        elif not isinstance(learning_rate, numbers.Real):
+            raise ValueError(f"learning_rate must be a number or 'auto'. Received: learning_rate={learning_rate!r}")
         return Recipe(
             epochs=self.epochs,
             batch_size=batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=learning_rate,
             weight_decay=self.weight_decay,
             sampler="class_balanced",
             kept_epoch="last",
@@ -174,6 +181,20 @@ def _moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, deviation = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
     constant = deviation <= 10 * np.finfo(X.dtype).eps * np.abs(mean)  # up to rounding
     return mean, np.where(constant, 1.0, deviation)
+
+
+def _largest_moment(X: np.ndarray) -> float:
+    """The largest eigenvalue of the second moments X'X / N, by the power method; often a few percent too small."""
+    moments = np.einsum("nd,nd->d", X, X) / len(X)
+    direction = np.sqrt(moments)
+    largest = moments.max()
+    for _ in range(POWER_STEPS):
+        norm = np.linalg.norm(direction)
+        if not norm:
+            return 1.0  # of features that are all 0
+        direction = X.T @ (X @ (direction / norm)) / len(X)
+        largest = max(largest, np.linalg.norm(direction))
+    return float(largest)
 
 
 def _held_out(labels: np.ndarray, fraction: float, rng: np.random.RandomState) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import check_estimator
 
-from keras_lt.estimators import LongTailClassifier, _held_out, _moments
+from keras_lt.estimators import LongTailClassifier, _held_out, _largest_moment, _moments
 
 COUNTS, NAMES = (200, 60, 20), np.array(["ant", "bee", "cat"])
 
@@ -86,6 +86,13 @@ def test_features_are_standardised_and_a_constant_one_is_left():
     np.testing.assert_allclose(deviation, ((8 / 3) ** 0.5, 1, 1))
 
 
+def test_the_learning_rate_goes_by_the_features_largest_moment():
+    """(9 + 9) / 4 along the first feature, and along (1, 1) of two that are equal: (2 + 2) / 2."""
+    assert _largest_moment(np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])) == pytest.approx(4.5)
+    assert _largest_moment(np.array([[1.0, 1.0], [-1.0, -1.0]])) == pytest.approx(2)
+    assert _largest_moment(np.zeros((2, 3))) == 1
+
+
 def test_it_is_searched_in_a_pipeline(train, test):
     pipeline = make_pipeline(Normalizer(), LongTailClassifier(epochs=2, random_state=0))
     grid = {"longtailclassifier__method": ["crt", "ncm"]}
@@ -102,6 +109,7 @@ def test_it_is_searched_in_a_pipeline(train, test):
         ({"method": None}, "method must be one of .* Received: method=None"),
         ({"method": "crt:colour=red"}, "colour"),
         ({"batch_size": "all"}, "batch_size must be a whole number or 'auto'. Received: batch_size='all'"),
+        ({"learning_rate": "low"}, "learning_rate must be a number or 'auto'. Received: learning_rate='low'"),
         ({"epochs": 0}, "epochs"),
         ({"validation_fraction": 1.0}, r"validation_fraction must lie in \[0, 1\). Received: validation_fraction=1.0"),
         ({"method": "ncm", "validation_fraction": 0.0}, "ncm is chosen on held-out examples: .* 280 examples of 3"),
