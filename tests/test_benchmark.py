@@ -145,3 +145,16 @@ def test_growth_prints_a_row_per_task_and_size(capfd, monkeypatch):
     output = capfd.readouterr().out
     for task in growth.TASKS:
         assert re.search(rf"^{task} +4 +20 +{NUMBER} +{NUMBER}", output, re.MULTILINE), task
+
+
+def test_embeddings_print_a_row_per_classifier(capfd, monkeypatch):
+    from tools import benchmark  # noqa: PLC0415
+
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(variable, "1")  # which the benchmark sets; here it is undone
+    sizes = ["--examples", "60", "--width", "4", "--classes", "3", "--methods", "crt", "ncm", "--max_iter", "5"]
+    benchmark.main(["embeddings", *sizes])
+    output = capfd.readouterr().out
+    assert "N = 60, D = 4, C = 3, 54 to 1 per class" in output
+    for name in ("LongTailClassifier crt", "LongTailClassifier ncm", "LogisticRegression balanced"):
+        assert re.search(rf"^{name}( +{NUMBER}){{4}}(  5 iterations)?$", output, re.MULTILINE)

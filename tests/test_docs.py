@@ -116,6 +116,14 @@ def test_the_example_on_groups_runs(capsys):
     assert "{'many': 1, 'medium': 1, 'few': 1}" in capsys.readouterr().out
 
 
+def test_the_example_on_the_estimator_runs(capsys):
+    (example,) = (block for block in examples("docs/data.md") if "LongTailClassifier" in block)
+    names = {}
+    exec(example, names)
+    assert names["search"].best_score_ > 0.7
+    assert "'method'" in capsys.readouterr().out
+
+
 @pytest.fixture
 def families():
     """The dicts that the design page adds to, as they were when the test is over."""

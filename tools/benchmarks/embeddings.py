@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
             right = classifier.predict(X_test) == y_test
             predict = clock() - start
         scores = f"{100 * right.mean():8.1f}{100 * right[few].mean():8.1f}"
-        print(f"{name:40}{fit:8.1f}{predict:12.2f}{scores}", flush=True)
+        more = f"  {classifier[-1].n_iter_[0]} iterations" if hasattr(classifier, "steps") else ""
+        print(f"{name:40}{fit:8.1f}{predict:12.2f}{scores}{more}", flush=True)
 
 
 def rivals(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
@@ -57,13 +58,12 @@ def rivals(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
 
     from keras_lt.estimators import LongTailClassifier  # noqa: PLC0415
 
-    warnings.simplefilter("ignore", ConvergenceWarning)  # its iterations are counted
+    warnings.simplefilter("ignore", ConvergenceWarning)  # its iterations are printed
     for method in arguments.methods:
         yield f"LongTailClassifier {method}", LongTailClassifier(method, random_state=arguments.seed)
     if arguments.max_iter:
         logistic = LogisticRegression(class_weight="balanced", max_iter=arguments.max_iter)
-        name = f"LogisticRegression, {arguments.max_iter} iterations"
-        yield name, make_pipeline(StandardScaler(), logistic)
+        yield "LogisticRegression balanced", make_pipeline(StandardScaler(), logistic)
 
 
 def embeddings(examples: int, width: int, classes: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
