@@ -34,7 +34,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
     >>> classifier = LongTailClassifier("crt", epochs=2, random_state=0)
     >>> classifier = classifier.fit(features["train"].features, features["train"].labels)
     >>> classifier.predict_proba(features["test"].features).shape
-    (1000, 10)
+    (5000, 10)
 
     Methods that start from stage one's classifier, such as "lws", first fit one on the examples as they come. Methods
     that choose something, such as tau, hold out a part of every class to choose it on; the others train on all. `score`
