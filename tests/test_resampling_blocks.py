@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_lt
-from keras_lt.resampling import plans, sample_indices
+from keras_lt.resampling import epoch_indices, plans, sample_indices
 from keras_lt.resampling.shuffles import mixed, shuffled
 from tests import test_resampling as whole
 
@@ -62,6 +62,15 @@ def test_a_stream_started_anywhere_equals_the_rest_of_the_whole_one(name):
     begin = whole.first(whole.stream(engine, probabilities), 400)
     tail = whole.first(whole.stream(engine, probabilities, start=161, batch_size=30), 7)
     np.testing.assert_array_equal(tail, begin[161:371])
+
+
+@pytest.mark.usefixtures("short_blocks")
+@pytest.mark.parametrize("name", ["weighted-table", "stratified-skewed", "instance-table"])
+def test_an_epoch_drawn_at_once_is_that_of_the_stream(name):
+    engine, probabilities = whole.STREAMS[name]
+    draws = epoch_indices(whole.LABELS, probabilities, num_samples=whole.EPOCH, seed=3, engine=engine)
+    together = np.concatenate([draws(epoch) for epoch in range(3)])
+    np.testing.assert_array_equal(together, whole.first(whole.stream(engine, probabilities), 3 * whole.EPOCH))
 
 
 @pytest.mark.usefixtures("short_blocks")

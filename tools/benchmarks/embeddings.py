@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", type=int, default=1_000, help="C, the largest with 100 times the smallest's examples"
     )
-    parser.add_argument("--methods", nargs="+", default=["crt"], help="of LongTailClassifier")
+    parser.add_argument("--methods", nargs="*", default=["crt"], help="of LongTailClassifier")
     parser.add_argument("--epochs", type=int, default=10, help="of LongTailClassifier")
     parser.add_argument("--tol", type=float, default=1e-4, help="of the logistic regression: by which it stops")
     parser.add_argument("--max_iter", type=int, default=100, help="of the logistic regression; 0 leaves it out")
