@@ -173,11 +173,11 @@ class WorkFolder:
         files.remove_known(self.folder, [name for name in RUN_FILES if name != self.flags_file.name])
         files.remove(self.flags_file)
 
-    def check_emptiable(self, data_dir: str | os.PathLike = ""):
-        """Raises ValueError where the folder is no run's, holds links, or is or holds the current one or `data_dir`."""
+    def check_emptiable(self, *data_dirs: str | os.PathLike):
+        """Raises ValueError where it is no run's, holds links, or is or holds the current folder or a data set's."""
         if not self.folder.exists():
             return
-        for what, place in {"the current folder": os.curdir, "the data set": data_dir}.items():
+        for what, place in (("the current folder", os.curdir), *(("the data set", place) for place in data_dirs)):
             if place and files.lies_in(place, self.folder):
                 raise ValueError(
                     f"--overwrite does not empty a folder that {what} is or lies in. Received: --workdir={self.folder}"

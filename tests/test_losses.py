@@ -154,8 +154,12 @@ def test_parameters_out_of_range_are_refused(loss):
         loss_entry(loss)([3, 1])
 
 
-# Of 200: .3 / 2 is smoothed away from the first class; each of two logits gets the logarithm of a thousand.
-LIMITS = {"label_aware_smoothing": (30, 170), "balanced_binary_cross_entropy": (0, 200 - 2 * math.log(1000))}
+# Of 200: .3 / 2 or .98 / 2 is smoothed away from the first class; each of two logits gets the logarithm of a thousand.
+LIMITS = {
+    "label_aware_smoothing": (30, 170),
+    "los": (98, 102),
+    "balanced_binary_cross_entropy": (0, 200 - 2 * math.log(1000)),
+}
 SCALED = ("lade", "class_balanced_binary")  # by a number of the batch; by the class weights of small classes
 
 

@@ -58,7 +58,7 @@ def measured(task: str, classes: int, examples: int, width: int) -> tuple[float,
         seconds = time.perf_counter() - start
         return (
             more.pop("seconds", seconds),
-            _memory("VmHWM") - before,
+            max(_memory("VmHWM") - before, 0.0),
             " ".join(f"{k} {v:,.3g}" for k, v in more.items()),
         )
 
