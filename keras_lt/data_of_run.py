@@ -10,7 +10,7 @@ from typing import Self
 from keras_lt import files
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.renamed import renamed_classifiers
-from keras_lt.datasets import LongTailed
+from keras_lt.datasets import LongTailed, folder_of
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
 from keras_lt.inspection import Inspection, inspect, screen
 from keras_lt.work_folder import WorkFolder
@@ -65,6 +65,12 @@ class DataOfRun(WorkFolder):
         data_dir = self.config.data_dir and os.path.abspath(files.expanded(self.config.data_dir))  # from anywhere
         dataclasses.replace(self.config, overwrite=False, data_dir=data_dir).save(self.flags_file)
         files.sweep(self.folder)
+
+    def check_emptiable(self, *data_dirs: str | os.PathLike):
+        """As `WorkFolder`'s, and of the run's own data set."""
+        config = self.config
+        named = folder_of(config.dataset, config.data_dir, **config.data_options)
+        super().check_emptiable(*data_dirs, config.data_dir, named or "")
 
     def differences(self, config: RunConfig) -> list[str]:
         """The flags by which a config would be another run than the one in the folder; none where there is no run."""

@@ -17,6 +17,7 @@ except ImportError as error:
 from keras_lt.classifiers import CLASSIFIERS, fold, fresh_dense
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.features import FeatureSet
+from keras_lt.metrics import softmax
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, split
 from keras_lt.stages import chooses, classifier_entry, learn_classifier, trains_on_images
@@ -123,9 +124,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: npt.ArrayLike) -> np.ndarray:
         """The softmax of the logits of embeddings [N, D], [N, C]."""
-        logits = self._logits(X)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        return softmax(self._logits(X))
 
     def predict(self, X: npt.ArrayLike) -> np.ndarray:
         """The label with the largest logit, of embeddings [N, D], [N]."""

@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.datasets import Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
@@ -204,7 +203,7 @@ def extract_features(
     if folder is not None:
         folder = expanded(folder)
         shared |= {"backbone": _backbone_hash(backbone), "examples": _examples_hash(split)}
-    extracted = functools.partial(_extract, compiled, older=_examples_hash(split, placed=True) if folder else "")
+    extracted = functools.partial(_extract, compiled, older=functools.partial(_examples_hash, split, placed=True))
     features = extracted(
         lambda start: evaluation_batches(split, preprocessing, batch_size=batch_size, start=start),
         {"shape": (len(split), width), "preprocessing": preprocessing.evaluation_settings(), **shared},
@@ -219,15 +218,6 @@ def extract_features(
         folder and folder.with_name(f"{folder.name}-views"),
     )
     return FeatureSet(features, split.labels, augmented)
-
-
-def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
-    """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
-    predictions = [
-        keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1))
-        for chunk in in_chunks(classifier, features)
-    ]
-    return np.concatenate(predictions).astype(np.int64)
 
 
 def verbosity() -> int:
@@ -252,7 +242,7 @@ def _extract(
     batches: Callable[[int], tf.data.Dataset],
     manifest: dict,
     folder: pathlib.Path | None,
-    older: str,
+    older: Callable[[], str],
 ) -> np.ndarray:
     """The array of that manifest: in memory, found in the folder, or computed and written to it.
 
@@ -260,7 +250,7 @@ def _extract(
       compiled: () -> the backbone as a function.
       batches: (images already done) -> the batches of those after them.
       manifest: all that the array depends on, its shape and dtype among it.
-      older: what version 0.1 has in the manifest for the examples.
+      older: () -> what version 0.1 has in the manifest for the examples.
     """
     shape, dtype = manifest["shape"], np.dtype(manifest["dtype"])
     if folder is None:
@@ -312,14 +302,14 @@ def _fill(array, forward, batches, *, start, save):
             saved = time.monotonic()
 
 
-def _rows_done(folder: pathlib.Path, manifest: dict, older: str) -> int:
+def _rows_done(folder: pathlib.Path, manifest: dict, older: Callable[[], str]) -> int:
     """Rows of the array in the folder, 0 where it is not the manifest's."""
     try:
         found = read_json(folder / "manifest.json")
         rows = found.pop("rows")
     except (OSError, ValueError, KeyError):  # never written, or of a machine that lost its power
         return 0
-    return rows if found in (manifest, {**manifest, "examples": older}) else 0
+    return rows if found == manifest or found == {**manifest, "examples": older()} else 0
 
 
 def _check_space(folder: pathlib.Path, needed: int):

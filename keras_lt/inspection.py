@@ -51,9 +51,10 @@ def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> 
       cache_dir: where to remember; None is `keras_lt/inspections` in Keras's home. One that cannot be written is no
         error.
     """
-    folder = _keras_home() / "keras_lt/inspections" if cache_dir is None else pathlib.Path(cache_dir)
     return {
-        name: _inspect(split.examples, folder, f"{data.name}, {name}: examining {split.examples.called}")
+        name: inspect_examples(
+            split.examples, title=f"{data.name}, {name}: examining {split.examples.called}", cache_dir=cache_dir
+        )
         for name, split in data.all_splits.items()
     }
 
@@ -130,8 +131,12 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
         )
 
 
-def _inspect(examples: Examples, folder: pathlib.Path, title: str) -> Inspection:
-    """Examines the rows that the cache has no hash of, bad ones among them, and keeps the cache up to date."""
+def inspect_examples(examples: Examples, *, title: str, cache_dir: str | os.PathLike | None = None) -> Inspection:
+    """Examines the rows that the cache has no hash of, bad ones among them, and keeps the cache up to date.
+
+    Args: as `inspect`; the title is that of the progress bar.
+    """
+    folder = _keras_home() / "keras_lt/inspections" if cache_dir is None else pathlib.Path(cache_dir)
     path = folder / f"{hash_of(examples.placed_fingerprint()).hex()}.npz"
     problems = {}
     with ThreadPool(THREADS) as pool:

@@ -10,7 +10,6 @@ import argparse
 import csv
 import pathlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from keras_lt.command import part, plain_errors, quietly
 
@@ -34,13 +33,17 @@ with quietly(__name__, lambda: parser().parse_args()):
     import numpy as np
 
     from keras_lt.datasets import Split
-    from keras_lt.datasets.own_images import RUN_FLAGS, unlabelled_images
+    from keras_lt.datasets.own_images import unlabelled_images
     from keras_lt.evaluation import ScoredModel, load_model, thumbnails
     from keras_lt.files import atomic, check_own, expanded
+    from keras_lt.inspection import inspect_examples
+    from keras_lt.metrics import softmax
     from keras_lt.report import Prediction, render_predictions
     from keras_lt.run import Run
+    from keras_lt.work_folder import WorkFolder
 
 COLUMNS = ("image", "label", "probability")
+PAGE = ".html"
 LEAST_CERTAIN = 24  # images of the page
 MOST_CLASSES = 200  # of which the page has the least likely image
 
@@ -53,7 +56,7 @@ def open_model(path: str, classifier: str) -> ScoredModel:
       ValueError: a classifier is asked for that the run did not export, or of what is no run.
     """
     folder = expanded(path)
-    if (folder / RUN_FLAGS).exists():
+    if WorkFolder(folder).flags_file.exists():
         of_run = Run(folder)
         name = classifier or of_run.config.export_classifier or of_run.results["best"]
         of_run.check_finished([name])
@@ -71,27 +74,11 @@ def open_model(path: str, classifier: str) -> ScoredModel:
     return load_model(folder)
 
 
-def problems_of(split: Split) -> dict[int, str]:
-    """Row -> what is wrong with an image that cannot be read."""
-
-    def problem(row: int) -> str:
-        try:
-            split.examples.examine(row)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor() as pool:
-        return {row: said for row, said in enumerate(pool.map(problem, range(len(split)))) if said}
-
-
 def predict(model: ScoredModel, split: Split, *, top_k: int) -> tuple[np.ndarray, np.ndarray]:
     """The most probable classes of every image, the first the surest: ids and probabilities, both [N, top_k]."""
     classes, probabilities = [], []
     for batch in model.logits(split):
-        logits = np.asarray(batch, np.float64)
-        posteriors = np.exp(logits - logits.max(-1, keepdims=True))
-        posteriors /= posteriors.sum(-1, keepdims=True)
+        posteriors = softmax(np.asarray(batch, np.float64))
         order = np.argsort(-posteriors, axis=-1, kind="stable")[:, :top_k]
         classes.append(order)
         probabilities.append(np.take_along_axis(posteriors, order, axis=-1))
@@ -128,15 +115,15 @@ def main(arguments: Sequence[str] | None = None):
     with plain_errors():
         if given.top_k < 1:
             raise ValueError(f"--top_k must be at least 1. Received: --top_k={given.top_k}")
-        output = check_own(given.output, ",".join(COLUMNS))
-        page = check_own(output.with_suffix(".html"), "<!doctype html>") if output.suffix != ".html" else None
-        if page is None:
+        if given.output.endswith(PAGE):
             raise ValueError(f"--output is a csv file, the page lies beside it. Received: --output={given.output}")
+        output = check_own(given.output, ",".join(COLUMNS))
+        page = check_own(output.with_suffix(PAGE), "<!doctype html>")
         split = unlabelled_images(given.images)
         model = open_model(given.model, given.classifier)
     top_k = min(given.top_k, len(model.class_names))
     with part(f"{len(split):,} images are looked at"), plain_errors():
-        problems = problems_of(split)
+        problems = inspect_examples(split.examples, title="examining").problems
         readable = [row for row in range(len(split)) if row not in problems]
         if not readable:
             raise ValueError(f"No image can be read. Received: {split.names[0]}: {problems[0]}, and so on")

@@ -46,7 +46,7 @@ def run(run_config: RunConfig) -> dict:
     with contextlib.ExitStack() as held:
         with plain_errors():
             if run_config.overwrite:
-                this_run.check_emptiable(run_config.data_dir, run_config.data_folder or "")
+                this_run.check_emptiable()
             strategy = make_strategy(run_config.strategy, run_config.devices)
             data = this_run.data
             check_with_data(run_config, data, strategy)

@@ -13,6 +13,12 @@ from keras_lt.recipe import SAME, Recipe
 FLAGS = pathlib.Path(__file__).parents[1] / "flags"
 
 
+@pytest.fixture(autouse=True)
+def no_runs_here(tmp_path, monkeypatch):
+    """What is refused must not depend on the runs that lie in the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def parse(*arguments):
     flag_values = flags.FlagValues()
     config.define_flags(flag_values)

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from keras_lt import features as features_module
 from keras_lt.classifiers import fresh_dense
+from keras_lt.classifiers.chunks import classify
 from keras_lt.datasets import Split
-from keras_lt.features import FeatureSet, classify, extract_features
+from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_json
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing

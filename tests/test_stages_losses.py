@@ -221,19 +221,20 @@ def test_a_tenth_of_the_learning_rate_is_a_tenth_of_the_first_step(data, represe
 # Resampled lists
 
 
-@pytest.mark.parametrize(("how", "steps"), [("undersampling", 1), ("oversampling", 22)])
-def test_both_stages_train_on_the_resampled_list(data, tiny_backbone, how, steps, capsys):
+@pytest.mark.parametrize("how", ["undersampling", "oversampling"])
+def test_both_stages_train_on_the_resampled_list(data, tiny_backbone, how, tmp_path, capsys):
     """120, 24 and 6 images: three times 6 fill one batch of 16, three times 120 fill 22."""
+    steps = {"undersampling": 1, "oversampling": 22}[how]
     recipe = dataclasses.replace(RECIPE, epochs=1, resampling=how)
     learned = learn_representation(data, backbone=tiny_backbone, recipe=recipe)
     assert f"{steps}/{steps} - " in capsys.readouterr().out
-    learn_classifier("crt", learned, data, recipe=recipe)
+    learn_classifier("crt", learned, data, recipe=recipe, folder=tmp_path)
     assert f"{steps}/{steps} - " in capsys.readouterr().out
 
 
-def test_smote_is_of_features(data, tiny_backbone, representation, capsys):
+def test_smote_is_of_features(data, tiny_backbone, representation, tmp_path, capsys):
     recipe = dataclasses.replace(RECIPE, epochs=1, resampling="smote")
     with pytest.raises(ValueError, match="what makes new features belongs to stage two"):
         learn_representation(data, backbone=tiny_backbone, recipe=recipe)
-    learn_classifier("crt", representation, data, recipe=recipe)
+    learn_classifier("crt", representation, data, recipe=recipe, folder=tmp_path)
     assert "22/22 - " in capsys.readouterr().out

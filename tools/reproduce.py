@@ -156,7 +156,6 @@ def take_representation(run_config: RunConfig, source: Run):
     run = Run.of(run_config)
     with run.locked():
         if run_config.overwrite:
-            run.check_emptiable(run_config.data_dir)
             run.empty()
         if not run.flags_file.exists():
             run.take_representation(source)

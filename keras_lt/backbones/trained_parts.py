@@ -23,22 +23,22 @@ class PartsEntry(Entry):
     check: Callable[[BackboneEntry], None] = lambda entry: None
 
 
-def _all_or_none(backbone: keras.Model, *, classes: int, trainable: bool) -> keras.Model:
+def _set(backbone: keras.Model, *, trainable: bool) -> keras.Model:
     for layer in backbone.layers:
         layer.trainable = trainable
     return backbone
 
 
 def _all(backbone: keras.Model, *, classes: int) -> keras.Model:
-    return _all_or_none(backbone, classes=classes, trainable=True)
+    return _set(backbone, trainable=True)
 
 
 def _none(backbone: keras.Model, *, classes: int) -> keras.Model:
-    return _all_or_none(backbone, classes=classes, trainable=False)
+    return _set(backbone, trainable=False)
 
 
 def _last_block(backbone: keras.Model, *, classes: int) -> keras.Model:
-    for stage in last_block(_none(backbone, classes=classes)):
+    for stage in last_block(_set(backbone, trainable=False)):
         stage.trainable = True
     return backbone
 

@@ -20,7 +20,7 @@ from keras_lt.classifiers.alignment import DisAlign, MarginCalibration
 from keras_lt.classifiers.bounded import MaxNormDense, ScaledDense, max_norm_radius, project_max_norm
 from keras_lt.classifiers.class_means import ClassMeanCosine
 from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
-from keras_lt.classifiers.dense import fold, fresh_dense
+from keras_lt.classifiers.dense import dense_of, fold, fresh_dense
 from keras_lt.classifiers.lws import LearnableWeightScaling
 from keras_lt.classifiers.ncm import NearestClassMean
 from keras_lt.classifiers.tau_norm import TauNormalizedDense, tau_normalize
@@ -42,6 +42,7 @@ __all__ = [
     "ScaledDense",
     "TauNormalizedDense",
     "adjust_logits",
+    "dense_of",
     "fold",
     "fresh_cosine",
     "fresh_dense",

@@ -18,3 +18,12 @@ def in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[
     rows = min(MOST_ROWS, LOGITS_BYTES // (4 * classes) or 1)
     for start in range(0, max(len(features), 1), rows):
         yield np.asarray(features[start : start + rows], np.float32)
+
+
+def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
+    """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
+    predictions = [
+        keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1))
+        for chunk in in_chunks(classifier, features)
+    ]
+    return np.concatenate(predictions).astype(np.int64)

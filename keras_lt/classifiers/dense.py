@@ -11,9 +11,14 @@ def fresh_dense(width: int, units: int, *, seed: int) -> keras.layers.Dense:
     """
     limit = width**-0.5
     rng = np.random.default_rng(seed)  # not a Keras initializer: the same numbers on every backend
-    layer = keras.layers.Dense(units, kernel_initializer="zeros", dtype="float32")
-    layer.build((None, width))
-    layer.set_weights([rng.uniform(-limit, limit, weight.shape) for weight in layer.weights])
+    return dense_of(*(rng.uniform(-limit, limit, shape) for shape in ((width, units), (units,))))
+
+
+def dense_of(kernel: np.ndarray, bias: np.ndarray, *, name: str | None = None) -> keras.layers.Dense:
+    """A dense layer with this kernel [D, C] and bias [C]."""
+    layer = keras.layers.Dense(len(bias), kernel_initializer="zeros", dtype="float32", name=name)
+    layer.build((None, len(kernel)))
+    layer.set_weights([kernel, bias])
     return layer
 
 

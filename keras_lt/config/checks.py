@@ -42,8 +42,8 @@ def check(config: RunConfig):
             raise ValueError(f"--{name} must be at least 0. Received: {getattr(config, name)}")
     datasets.check(config.dataset, **config.data_options)
     check_cuts(**config.cuts)
-    begun = WorkFolder(config.folder).has_representation and not config.overwrite  # it needs no weights any more
-    backbones.check(config.backbone, pretrained="" if begun else config.pretrained)
+    learned = WorkFolder(config.folder).has_representation and _begun_with(config, "pretrained")
+    backbones.check(config.backbone, pretrained="" if learned else config.pretrained)  # which are needed no more
     _check_names(config)
     _check_stage_one(config)
     _check_stage_two(config)

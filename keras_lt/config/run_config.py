@@ -261,13 +261,6 @@ class RunConfig(_RecipeFlags):
         many_above, few_below = SHOT_CUTS[self.shot_cuts]
         return {"many_above": self.many_above or many_above, "few_below": self.few_below or few_below}
 
-    @property
-    def data_folder(self) -> pathlib.Path | None:
-        """The folder that the data set is read from; None without one."""
-        from keras_lt import datasets  # noqa: PLC0415 - imports Keras
-
-        return datasets.folder_of(self.dataset, self.data_dir, **self.data_options)
-
     def load_data(self):
         """The data set, a `datasets.LongTailed`, its images not looked at."""
         from keras_lt import datasets  # noqa: PLC0415 - imports Keras

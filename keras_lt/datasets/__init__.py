@@ -32,6 +32,7 @@ __all__ = [
     "carve_validation",
     "check",
     "check_outside",
+    "folder_of",
     "load",
     "parse",
 ]

@@ -4,25 +4,19 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from csv import DictReader
 from csv import Error as CsvError
 
 import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
+from keras_lt.datasets.image_folders import CONVERT, EXTENSIONS, UNREAD_EXTENSIONS, files_in, folders_in, has_extension
 from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val
 from keras_lt.files import expanded, read_text
 
-EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
-# Photographs that TensorFlow does not decode: phones' own, and those of cameras and scanners.
-UNREAD_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".tif", ".tiff", ".dng", ".cr2", ".nef", ".arw")
-CONVERT = "convert them to JPEG (on a Mac `sips -s format jpeg`; HEIC anywhere by Python's pillow-heif)"
 SPLITS = {"train": ("train", "training"), "val": (*VAL_NAMES, "dev"), "test": ("test", "testing"), "open": ("open",)}
-# What archives and servers keep beside files, such as macOS's copies and Synology's thumbnails.
-NOT_OURS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
-RUN_FLAGS = "flags.cfg"  # in the work folder of a run
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
 FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <class>/ alone,"
 
@@ -48,7 +42,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     root = pathlib.Path(data_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"--dataset=folder reads its images from the folder --data_dir. Not found: {root}")
-    name, found = root.resolve().name, _folders(root)
+    name, found = root.resolve().name, folders_in(root)
     places = split_folders(root)
     notes = _beside_note(root, *(root / place for place in places.values()))
     if not places:
@@ -59,11 +53,11 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     missing = [str(root / split) for split in ("train", "test") if split not in places]
     if missing:
         raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
-    class_names, splits, ignored = _folders(root / places["train"]), {}, []
+    class_names, splits, ignored = folders_in(root / places["train"]), {}, []
     for split in ("train", "val", "test"):
         if split not in places:
             continue
-        unknown = sorted(set(_folders(root / places[split])) - set(class_names))
+        unknown = sorted(set(folders_in(root / places[split])) - set(class_names))
         if unknown:
             raise ValueError(
                 f"Every class needs a folder in train/. Received: {places[split]}/ with {', '.join(unknown[:5])}"
@@ -87,7 +81,7 @@ def split_folders(root: pathlib.Path) -> dict[str, str]:
       ValueError: there are two folders of one split.
     """
     found = {}
-    for name in _folders(root):
+    for name in folders_in(root):
         plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
         for split, names in SPLITS.items():
             if plain in names:
@@ -172,7 +166,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
     root = expanded(images_dir)
     if not root.is_dir():
         raise FileNotFoundError(f"--images must be a folder of images. Not found: {root}")
-    found = _folders(root)
+    found = folders_in(root)
     unknown = sorted(set(found) - set(class_names))
     if unknown:
         raise ValueError(
@@ -205,39 +199,6 @@ def unlabelled_images(images: str) -> Split:
     return split
 
 
-def _folders(root: pathlib.Path) -> list[str]:
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if _is_read(entry))
-
-
-def _is_read(folder: os.DirEntry) -> bool:
-    """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
-    if not folder.is_dir() or folder.name.startswith(".") or folder.name in NOT_OURS:
-        return False
-    above = pathlib.Path(folder.path).parents if folder.is_symlink() else ()
-    if os.path.realpath(folder.path) in map(os.path.realpath, above):
-        return False  # a link to where it lies in has no end
-    if _is_run(folder):
-        return False
-    with os.scandir(folder) as inside:  # one look where the first is an image, however many there are
-        first = next(inside, None)
-        return first is None or not (_is_run(first) and all(map(_is_run, inside)))
-
-
-def _is_run(folder: os.DirEntry) -> bool:
-    return os.path.exists(os.path.join(folder, RUN_FLAGS))
-
-
-def _files(root: str | os.PathLike) -> Iterator[str]:
-    """Paths of the files at any depth, except in hidden folders."""
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if not entry.is_dir():
-                yield entry.path
-            elif _is_read(entry):
-                yield from _files(entry.path)
-
-
 def _read_unlabelled(root: pathlib.Path) -> tuple[Split, list[str]]:
     """The images at any depth of a folder, labelled `OPEN`; and the other files that lie there."""
     split, ignored = _read_folders(root.parent, [root.name])
@@ -251,8 +212,8 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
     """
     paths, counts, ignored = [], [], []
     for name in class_names:
-        files = list(_files(root / name)) if (root / name).is_dir() else []
-        images = [path for path in files if _has(path, EXTENSIONS)]
+        files = list(files_in(root / name)) if (root / name).is_dir() else []
+        images = [path for path in files if has_extension(path, EXTENSIONS)]
         paths += sorted(images)
         counts.append(len(images))
         ignored += sorted(set(files) - set(images))
@@ -260,14 +221,9 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
     return Split(ImageFiles(np.array(paths, dtype=str), root=root), labels), ignored
 
 
-def _has(path: str, extensions: tuple[str, ...]) -> bool:
-    name = os.path.basename(path)
-    return name.lower().endswith(extensions) and not name.startswith(".")
-
-
 def _beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
     """A note of images that lie beside the folders of classes, or of splits."""
-    stray = [path for folder in folders for path in sorted(folder.iterdir()) if _has(str(path), EXTENSIONS)]
+    stray = [path for folder in folders for path in sorted(folder.iterdir()) if has_extension(str(path), EXTENSIONS)]
     stray = [str(path) for path in stray if path.is_file()]
     return (f"{len(stray)} images lie in no folder of a class and were ignored, such as {''.join(stray[:1])}.",) * bool(
         stray
@@ -276,7 +232,7 @@ def _beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
 
 def _check_read(train: Split, class_names: Sequence[str], ignored: Sequence[str]):
     """Raises ValueError where a class has no image to train on and photographs that are not read may be its own."""
-    unread = [path for path in ignored if _has(path, UNREAD_EXTENSIONS)]
+    unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
     counts = np.bincount(train.labels, minlength=len(class_names))
     empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
     if unread and empty:
@@ -287,7 +243,7 @@ def _check_read(train: Split, class_names: Sequence[str], ignored: Sequence[str]
 
 
 def _ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
-    unread = [path for path in ignored if _has(path, UNREAD_EXTENSIONS)]
+    unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
     others = len(ignored) - len(unread)
     notes = (f"{others} files among the images are hidden or have another extension; they were ignored.",) * bool(
         others

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_lt.losses import logit_adjustment
-from keras_lt.methods.experts import BALANCED, Experts, expert_hooks, mean_loss
+from keras_lt.methods.experts import BALANCED, expert_hooks, trained_by
 from keras_lt.registry import check_numbers
 from keras_lt.stages import Hooks
 
@@ -43,12 +43,8 @@ def hooks(*, experts: int = 3, taus: str = "0+1+2", cosine: bool = True) -> Hook
         raise ValueError(
             f"taus must be one number for each expert, such as taus=0+1+2. Received: taus={taus}, experts={experts}"
         )
-    train = functools.partial(_training_model, taus=numbers)
+    train = functools.partial(trained_by, loss, taus=numbers)
     return expert_hooks("balpoe", train, experts=experts, cosine=cosine, fixed=BALANCED)
-
-
-def _training_model(model, class_counts, *, taus) -> Experts:
-    return Experts(model, mean_loss(loss, class_counts, taus=taus))
 
 
 def _numbers(text: str) -> list[float]:

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_lt import backbones, stages
-from keras_lt.classifiers import HeadEntry, fold
+from keras_lt.classifiers import HeadEntry, dense_of, fold
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.losses import PerExampleLoss
@@ -185,6 +185,11 @@ def mean_loss(function: Callable, class_counts: np.ndarray, **arguments) -> Expe
     return ExpertsLoss(function, reduction="sum_over_batch_size", class_counts=counts, **arguments)
 
 
+def trained_by(function: Callable, model: keras.Model, class_counts: np.ndarray, **arguments) -> Experts:
+    """What trains a model of experts by a method's function, as `mean_loss`, and by nothing else."""
+    return Experts(model, mean_loss(function, class_counts, **arguments))
+
+
 def check_backbone(backbone: backbones.BackboneEntry, *, method: str):
     """Raises ValueError where there cannot be several last blocks."""
     backbone = backbone.available()
@@ -204,10 +209,7 @@ def with_experts(backbone: keras.Model, *, pretrained: bool, experts: int, cosin
 
 def with_dense_classifier(model: keras.Model, data: LongTailed) -> keras.Model:
     """The same model with one dense layer in the place of all heads."""
-    kernel, bias = fold(model.get_layer("classifier"))
-    dense = keras.layers.Dense(len(bias), dtype="float32", name="classifier")
-    dense.build((None, len(kernel)))
-    dense.set_weights([kernel, bias])
+    dense = dense_of(*fold(model.get_layer("classifier")), name="classifier")
     return join(model.get_layer("backbone"), dense)
 
 

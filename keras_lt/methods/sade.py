@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_lt.losses import cross_entropy, logit_adjustment
-from keras_lt.methods.experts import BALANCED, Experts, expert_hooks, mean_loss
+from keras_lt.methods.experts import BALANCED, expert_hooks, trained_by
+from keras_lt.metrics import softmax
 from keras_lt.registry import check_numbers
 from keras_lt.stages import Hooks
 
@@ -69,12 +70,8 @@ def hooks(*, experts: int = EXPERTS, tau: float = 2.0, cosine: bool = True) -> H
             "method=sade has three experts, for long-tailed, uniform and reversed data; balpoe and ride take other "
             f"numbers. Received: experts={experts}"
         )
-    train = functools.partial(_training_model, tau=tau)
+    train = functools.partial(trained_by, loss, tau=tau)
     return expert_hooks("sade", train, experts=experts, cosine=cosine, fixed=BALANCED)
-
-
-def _training_model(model, class_counts, *, tau) -> Experts:
-    return Experts(model, mean_loss(loss, class_counts, tau=tau))
 
 
 def aggregation_weights(view_logits, *, batch_size: int | None = None, epochs: int = 5) -> np.ndarray:
@@ -106,15 +103,15 @@ def aggregation_weights(view_logits, *, batch_size: int | None = None, epochs: i
             gradient = _slope(views, parameters) + WEIGHT_DECAY * parameters
             momentum = MOMENTUM * momentum + gradient
             parameters = parameters - RATE * (gradient + MOMENTUM * momentum)
-        if _softmax(parameters).min() < SMALLEST_WEIGHT:
+        if softmax(parameters).min() < SMALLEST_WEIGHT:
             break
-    return _softmax(parameters)
+    return softmax(parameters)
 
 
 def _slope(views: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     """Gradient by the parameters of minus the mean cosine similarity, [E]."""
-    weights = _softmax(parameters)
-    both = _softmax(np.einsum("e,evnc->vnc", weights, views))
+    weights = softmax(parameters)
+    both = softmax(np.einsum("e,evnc->vnc", weights, views))
     norms = np.maximum(np.linalg.norm(both, axis=-1, keepdims=True), 1e-6)
     directions = both / norms
     similarity = (directions[0] * directions[1]).sum(axis=-1, keepdims=True)
@@ -122,8 +119,3 @@ def _slope(views: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     by_logits = both * (by_probabilities - (both * by_probabilities).sum(axis=-1, keepdims=True))
     by_weights = np.einsum("evnc,vnc->e", views, by_logits)
     return weights * (by_weights - weights @ by_weights)
-
-
-def _softmax(values: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,6 +1,6 @@
 """How well a classifier does: by groups of classes, over classes, in its confidence, and on images of no class."""
 
-from keras_lt.metrics.calibration import ECE_BINS, Reliability
+from keras_lt.metrics.calibration import ECE_BINS, Reliability, softmax
 from keras_lt.metrics.class_means import class_means
 from keras_lt.metrics.distributions import accuracy_under, long_tailed_shares
 from keras_lt.metrics.open_set import OPEN_THRESHOLD, auroc, open_f_measure
@@ -30,4 +30,5 @@ __all__ = [
     "long_tailed_shares",
     "open_f_measure",
     "shot_accuracy",
+    "softmax",
 ]

@@ -7,6 +7,12 @@ import numpy as np
 ECE_BINS = 15  # of equal width, as Guo et al. (2017)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits [..., C], in their precision."""
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return odds / odds.sum(axis=-1, keepdims=True)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reliability:
     """Sums over examples in bins of confidence (0, 1/15], (1/15, 2/15], ..., (14/15, 1].

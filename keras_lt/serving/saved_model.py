@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_lt import __version__
 from keras_lt.backbones import folded as folded_adapters
-from keras_lt.classifiers import fold
+from keras_lt.classifiers import dense_of, fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, check_loadable, expanded, write_json
 from keras_lt.keras_settings import plain_settings
@@ -270,10 +270,7 @@ def _folded(classifier: keras.Model, temperature: float, offset: np.ndarray) -> 
     if weights is None:
         return _shifted(classifier, temperature, offset)
     kernel, bias = weights
-    dense = keras.layers.Dense(len(offset), dtype="float32", name="dense")
-    dense.build((None, len(kernel)))
-    dense.set_weights([kernel / temperature, bias / temperature + offset])
-    return dense
+    return dense_of(kernel / temperature, bias / temperature + offset, name="dense")
 
 
 def _shifted(model: keras.Model, temperature: float, offset: np.ndarray) -> keras.Model:

@@ -12,10 +12,10 @@ import numpy as np
 from keras_lt import compat
 from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
-from keras_lt.classifiers.chunks import in_chunks
+from keras_lt.classifiers.chunks import classify, in_chunks
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import FeatureSet, classify, extract_features
+from keras_lt.features import FeatureSet, extract_features
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
@@ -115,8 +115,8 @@ def learn_classifier(
 
     >>> crt = keras_lt.learn_classifier("crt:epochs=1", features={split: features[split] for split in ("train", "val")})
 
-    Those in memory are trained on without a word, an epoch in one call; with `folder`, or features of another kind, by
-    `model.fit`.
+    Those in memory are trained on an epoch in one call, which says little; with `folder`, or features of another kind,
+    by `model.fit`.
 
     Args:
       name: in `classifiers.CLASSIFIERS`, such as "lws", with parameters: its own, or fields of the recipe, such as
@@ -294,8 +294,7 @@ def _fitted(
 
 def _to_train(backbone: keras.Model, *, train_parts: str, batch_norm: str, classes: int) -> keras.Model:
     """A copy of the backbone, of which these parts are trained or the statistics move."""
-    copy = copy_of(backbone)
-    TRAIN_PARTS[train_parts](copy, classes=classes)
+    copy = TRAIN_PARTS[train_parts](copy_of(backbone), classes=classes)
     for part in compat.layers_within(copy) if batch_norm == "update" else ():
         if isinstance(part, keras.layers.BatchNormalization) and not part.trainable:
             part.trainable = True  # by which Keras runs it in training mode

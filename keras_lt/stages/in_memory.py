@@ -7,20 +7,23 @@ milliseconds. The draws, the updates and the epoch that is kept are the same.
 import functools
 import json
 import threading
+import time
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.classifiers.chunks import classify
 from keras_lt.distribution import Strategy, hosts
-from keras_lt.features import FeatureSet, classify
+from keras_lt.features import FeatureSet, verbosity
 from keras_lt.input_pipeline import epoch_rows
 from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import make_optimizer
 from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import no_number
 
+QUIET_SECONDS = 5  # after which the epochs are shown
 KEPT_FUNCTIONS = 32  # compiled; each holds the weights of one classifier and its optimiser
 _one_at_a_time = threading.Lock()  # the functions hold weights
 
@@ -76,6 +79,8 @@ def fit_in_memory(
         )
         compiled.start(layer)
         best, weights = -np.inf, layer.get_weights()
+        progress = keras.utils.Progbar(recipe.epochs, unit_name="epoch", verbose=verbosity())
+        begun = time.monotonic()
         for epoch in range(recipe.epochs):
             rows = rows_of(epoch)
             weighed = _weights(train.labels, rows, recipe, class_counts, epoch)
@@ -88,6 +93,8 @@ def fit_in_memory(
                 score = groups.of_predictions(classify(compiled.layer, val.features), val.labels)[chosen_by]
             if score > best:
                 best, weights = score, compiled.layer.get_weights()
+            if time.monotonic() - begun > QUIET_SECONDS:
+                progress.update(epoch + 1)
     layer.set_weights(weights)
 
 

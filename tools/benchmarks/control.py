@@ -56,7 +56,7 @@ def _write(path: pathlib.Path, rows: list[dict]):
 
 
 def _read(folder: pathlib.Path, device: str) -> dict:
-    """Split -> (images float32 [N, 3, S, S] normalised, labels [N]), on the device."""
+    """Split -> (images float32 [N, 3, S, S] normalised, labels [N]), on the device; and what "black" is then."""
     import torch  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
 
     data, mean, std = {}, 0.0, 1.0
@@ -67,8 +67,7 @@ def _read(folder: pathlib.Path, device: str) -> dict:
         if split == "train":
             mean, std = images.mean(), images.std()
         data[split] = ((images - mean) / std)[:, None].expand(-1, 3, -1, -1), labels.to(device)
-        data["black"] = -mean / std
-    return data
+    return data | {"black": -mean / std}
 
 
 def _study(data: dict, *, sampler, epochs, seed, rate, augmentation, draws) -> tuple[float, dict[str, dict]]:

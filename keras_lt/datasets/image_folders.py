@@ -1,0 +1,53 @@
+"""Folders of images, walked: what in them is an image, and what is none of theirs."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+# Photographs that TensorFlow does not decode: phones' own, and those of cameras and scanners.
+UNREAD_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".tif", ".tiff", ".dng", ".cr2", ".nef", ".arw")
+CONVERT = "convert them to JPEG (on a Mac `sips -s format jpeg`; HEIC anywhere by Python's pillow-heif)"
+# What archives and servers keep beside files, such as macOS's copies and Synology's thumbnails.
+NOT_OURS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+RUN_FLAGS = "flags.cfg"  # in the work folder of a run
+
+
+def folders_in(root: pathlib.Path) -> list[str]:
+    """The names of the folders that are read, sorted."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if _is_read(entry))
+
+
+def _is_read(folder: os.DirEntry) -> bool:
+    """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
+    if not folder.is_dir() or folder.name.startswith(".") or folder.name in NOT_OURS:
+        return False
+    above = pathlib.Path(folder.path).parents if folder.is_symlink() else ()
+    if os.path.realpath(folder.path) in map(os.path.realpath, above):
+        return False  # a link to where it lies in has no end
+    if _is_run(folder):
+        return False
+    with os.scandir(folder) as inside:  # one look where the first is an image, however many there are
+        first = next(inside, None)
+        return first is None or not (_is_run(first) and all(map(_is_run, inside)))
+
+
+def _is_run(folder: os.DirEntry) -> bool:
+    return os.path.exists(os.path.join(folder, RUN_FLAGS))
+
+
+def files_in(root: str | os.PathLike) -> Iterator[str]:
+    """Paths of the files at any depth, except in hidden folders."""
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield entry.path
+            elif _is_read(entry):
+                yield from files_in(entry.path)
+
+
+def has_extension(path: str, extensions: tuple[str, ...]) -> bool:
+    """Whether it is no hidden file, and ends so."""
+    name = os.path.basename(path)
+    return name.lower().endswith(extensions) and not name.startswith(".")
