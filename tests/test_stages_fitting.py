@@ -45,6 +45,31 @@ def difference(model, other):
     return max(np.abs(a - b).max() for a, b in pairs)
 
 
+def test_averaged_weights_have_the_statistics_of_their_own_activations(data):
+    """Batch norm's moving statistics are of the raw weights: far from those of weights averaged over a whole epoch."""
+
+    class Normalized(keras.layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.norm = keras.layers.BatchNormalization(momentum=0.9)
+            self.norm.build((None, self.units))
+
+        def call(self, inputs, training=None):
+            return self.norm(super().call(inputs), training=training)
+
+    recipe = dataclasses.replace(RECIPE, ema_momentum=0.9, learning_rate=0.5, kept_epoch="last")
+    model, history = linear(data, recipe, layer=Normalized)
+    layer = model.layers[-1]
+    last = np.resize(np.arange(len(data.train)), 72)[36:]  # the second epoch's three batches of twelve
+    pixels = (data.train.images[last].reshape(3, 12, -1) / 255).astype(np.float32)
+    activations = pixels @ layer.kernel.numpy() + layer.bias.numpy()
+    np.testing.assert_allclose(layer.norm.moving_mean, activations.mean(axis=1).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(layer.norm.moving_variance, activations.var(axis=1).mean(axis=0), rtol=1e-3)
+    val = (data.val.images.reshape(len(data.val), -1) / 255).astype(np.float32)
+    predicted = np.asarray(model(val)).argmax(axis=1)
+    assert history[-1]["val_all"] == pytest.approx(np.mean(predicted == data.val.labels))
+
+
 def test_a_network_is_traced_once_to_train_and_once_to_validate(data):
     """A graph of a deep net takes a minute; Keras makes two where the optimizer's variables are not there yet."""
     traced = []
