@@ -13,7 +13,7 @@ import rich.console
 
 from keras_lt import checkpoints, report
 from keras_lt.metrics import ShotGroups
-from keras_lt.report import plots, ranks, style, tables
+from keras_lt.report import plots, style, tables
 
 CLASS_NAMES = ["cat", "<script>alert('dog')</script>", "$5_$ up", "emu"]
 # The rows of Places-LT in the paper's table 4, with one group left empty.
@@ -177,6 +177,20 @@ def test_page_ends_with_the_flags(written):
     assert pre.split() == lines
 
 
+def terminal_text(results, width=100):
+    console = rich.console.Console(width=width, record=True, file=io.StringIO())
+    console.print(report.terminal_table(results))
+    return console.export_text()
+
+
+def test_terminal_table_fits_eighty_columns():
+    lines = terminal_text(RESULTS, width=80).splitlines()
+    words = [line.split() for line in lines]
+    assert ["Joint", "*45.7", "—", "8.2", "30.2", "30.2", *"———", "0.0", "s"] in words
+    assert ["LWS", "40.6", "—", "28.6", "37.6", "*37.9", "+20.4", "+7.4", "—", "14", "min"] in words
+    assert "…" not in "".join(lines)
+
+
 def test_inline_plots_take_every_color_from_the_page(written):
     text = written["report.html"].read_text("utf-8")
     svgs = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
@@ -200,104 +214,10 @@ def test_names_are_text_never_markup(written):
     assert "| &lt;b>\\|[red] |" in tables.markdown(results, {})
 
 
-def terminal_text(results, width=100):
-    console = rich.console.Console(width=width, record=True, file=io.StringIO())
-    console.print(report.terminal_table(results))
-    return console.export_text()
-
-
-def test_terminal_table_fits_eighty_columns():
-    lines = terminal_text(RESULTS, width=80).splitlines()
-    words = [line.split() for line in lines]
-    assert ["Joint", "*45.7", "—", "8.2", "30.2", "30.2", *"———", "0.0", "s"] in words
-    assert ["LWS", "40.6", "—", "28.6", "37.6", "*37.9", "+20.4", "+7.4", "—", "14", "min"] in words
-    assert "…" not in "".join(lines)
-
-
-def test_headline_says_what_was_chosen_on_val_and_what_it_gains():
-    assert tables.headline(RESULTS) == (
-        "τ-normalized was best on val and reaches 37.9% (31.8% on few-shot classes) on test. Joint reaches 30.2% "
-        "(8.2% on few-shot classes): a difference of +7.7 points over all images and +23.6 on few-shot classes."
-    )
-    without_best = {key: value for key, value in RESULTS.items() if key != "best"}
-    assert tables.headline(without_best) == tables.headline(RESULTS)  # 0.38 is the highest on val
-    assert tables.headline(RESULTS | {"best": "joint"}) == (
-        "Joint was best on val and reaches 30.2% (8.2% on few-shot classes) on test."
-    )
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({}, "Stage one: 30 epochs in 73 min, 412 images per second."),
-        ({"recipe": {"loss": "focal"}}, "Stage one: resnet10, focal loss, 30 epochs in"),
-        (
-            {"recipe": {"loss": "focal:gamma=1", "sampler": "power:q=0.3"}},
-            "power of the counts (q 0.3) sampling, focal (gamma 1) loss",
-        ),
-        (
-            {"recipe": {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": 160}},
-            "Stage one: resnet10, LDAM loss, class weights by effective number after epoch 160, 30 epochs in",
-        ),
-        (
-            {"recipe": {"feature_loss": "range", "sampler": "square_root"}},
-            "square-root sampling, range loss on features",
-        ),
-    ],
-)
-def test_facts_name_what_stage_one_was_trained_with(changes, words):
-    backbone = {"backbone": "resnet10"} if changes else {}
-    results = RESULTS | backbone | {"stage_one": RESULTS["stage_one"] | changes}
-    assert words in tables.facts(results)
-    assert "Stage one: resnet10, BBN, 30 epochs" in tables.facts(RESULTS | {"backbone": "resnet10", "method": "bbn"})
-
-
 def test_a_search_is_drawn_in_the_order_of_tau():
     curve = run_details().curves["tau_norm"]
     backwards = plots.draw_tau_curve("tau_norm", curve[::-1], style=style.PALETTE[0], chosen_tau=0.7)
     assert "from 0 to 0.7; many goes from 50.0 to 40.0%" in backwards.alt
-
-
-def test_headline_leaves_out_a_group_that_does_not_exist():
-    scores = {"many": 0.5, "medium": 0.5, "few": None, "class_mean": 0.5}
-    classifiers = {
-        "joint": {"val": {"all": 0.5}, "test": scores | {"all": 0.5}},
-        "crt": {"val": {"all": 0.6}, "test": scores | {"all": 0.475}},
-    }
-    assert tables.headline({"classifiers": classifiers}) == (
-        "cRT was best on val and reaches 47.5% on test. Joint reaches 50.0%: "
-        "a difference of -2.5 points over all images."
-    )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(4.24, "4.2 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (9000, "2.5 h"), (None, "—")],
-)
-def test_duration(seconds, text):
-    assert tables.duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("difference", "text"), [(0.077, "+7.7"), (-0.0251, "-2.5"), (-0.0001, "0.0"), (math.nan, "—")]
-)
-def test_points(difference, text):
-    assert tables.points(difference) == text
-
-
-def test_smooth_is_the_mean_over_neighbors_that_exist():
-    nan = np.nan
-    np.testing.assert_allclose(ranks.smooth([1, 2, 6, 4], 3), [1.5, 3, 4, 5])
-    np.testing.assert_allclose(ranks.smooth([1, nan, 6, nan, nan, nan], 3), [1, 3.5, 6, 6, nan, nan])
-    np.testing.assert_allclose(ranks.smooth([3, 5], 9), [4, 4])
-
-
-def test_ranks_sort_classes_by_training_images():
-    counts = np.array([50, 500, 50, 679])
-    sorted_classes = ranks.Ranks.sort(ShotGroups(counts), class_counts=counts, class_names=["a", "b", "c", "d"])
-    assert sorted_classes.order.tolist() == [3, 1, 0, 2]  # equal counts keep their order
-    assert sorted_classes.counts.tolist() == [679, 500, 50, 50]
-    assert sorted_classes.names == ["d", "b", "a", "c"]
 
 
 def test_every_classifier_differs_from_every_other_by_more_than_color():
@@ -369,11 +289,3 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
         report.write_report(tmp_path, RESULTS, run_details(weight_norms={"lsw": np.ones(4)}))
     with pytest.raises(ValueError, match=r"groups must have one value per class.*Received: 9 values, 4 class counts"):
         run_details(groups=ShotGroups(range(9)))
-
-
-def test_classes_are_ranked_by_the_list_that_groups_go_by():
-    groups = ShotGroups([102, 101, 19])
-    ranked = ranks.Ranks.sort(groups, class_counts=np.array([90, 91, 17]), class_names=["a", "b", "c"])
-    assert ranked.names == ["a", "b", "c"]
-    assert ranked.counts.tolist() == [90, 91, 17]
-    assert ranked.groups == {"many": 2, "medium": 0, "few": 1}

@@ -5,7 +5,6 @@ import csv
 import http.server
 import json
 import pathlib
-import re
 import socket
 import subprocess
 import sys
@@ -17,12 +16,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2
 
-from keras_lt.run import Run
 from keras_lt.serving import export_saved_model
-from tools.serving import client, models_config
+from tools.serving import client
 from tools.serving.client import Model, find_images
 
 KIT = pathlib.Path(client.__file__).parent
@@ -333,64 +329,3 @@ def test_the_client_is_one_file(server, tmp_path):
     command = [sys.executable, KIT / "client.py", f"--url={server.url}", "--model=lws", "--images", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "a.png" in done.stdout
-
-
-def parsed_models_config(export):
-    return text_format.Parse((export / models_config.NAME).read_text(), model_server_config_pb2.ModelServerConfig())
-
-
-def test_models_config_names_what_is_exported(exported, capsys):
-    run = exported.parents[2]
-    (run / "export/lws/.3.part").mkdir(exist_ok=True)  # while an export is being written
-    (run / "export/ncm").mkdir(exist_ok=True)
-    models_config.main([f"--workdir={run}"])
-    (model,) = parsed_models_config(run / "export").model_config_list.config
-    assert (model.name, model.model_platform) == ("lws", "tensorflow")
-    base_path = run / "export" / pathlib.Path(model.base_path).relative_to(models_config.MOUNTED_AT)
-    assert base_path == Run(run).latest_export(model.name).parent
-    assert not model.HasField("model_version_policy")  # the newest, which is the default
-    assert capsys.readouterr().out == f"{run}/export/models.config: lws\n"
-
-
-def test_models_config_of_several(tmp_path):
-    for name in ("tau_norm", "joint"):
-        (tmp_path / f"export/{name}/10").mkdir(parents=True)
-        (tmp_path / f"export/{name}/10/saved_model.pb").touch()
-    models_config.main([f"--workdir={tmp_path}"])
-    models = parsed_models_config(tmp_path / "export").model_config_list.config
-    assert {model.name: model.base_path for model in models} == {
-        "joint": "/models/joint",
-        "tau_norm": "/models/tau_norm",
-    }
-
-
-def test_models_config_of_nothing_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match=r"holds no SavedModel; python -m keras_lt.export --workdir"):
-        models_config.main([f"--workdir={tmp_path}"])
-
-
-@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.batching.yml"])
-def test_the_server_reads_the_list_where_the_export_folder_is_mounted(name):
-    compose = (KIT / name).read_text()
-    assert f"- --model_config_file={models_config.MOUNTED_AT}/{models_config.NAME}\n" in compose
-    if name == "docker-compose.yml":
-        assert f"target: {models_config.MOUNTED_AT}\n" in compose
-        assert "source: ${EXPORT:?" in compose
-    else:
-        assert "- --batching_parameters_file=/serving/batching.config\n" in compose
-        assert "- ./batching.config:/serving/batching.config:ro\n" in compose
-
-
-def test_the_server_takes_what_the_client_sends_unless_told_otherwise():
-    sent = client.parse(["--model=lws", "--images", "x"])
-    compose = (KIT / "docker-compose.yml").read_text()
-    assert f"${{REST_PORT:-{sent.url.rpartition(':')[2]}}}:8501" in compose
-    merged = re.search(r"max_batch_size { value: (\d+) }", (KIT / "batching.config").read_text())
-    assert sent.batch_size <= int(merged[1])
-
-
-def test_the_commands_of_the_readme_are_understood():
-    commands = re.findall(r"^python -m tools\.serving\.client (.+)$", (KIT / "README.md").read_text(), re.M)
-    assert commands
-    for command in commands:
-        client.parse(command.partition("  #")[0].split())
