@@ -70,3 +70,18 @@ def tiny_backbone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "tiny", TINY)
         yield "tiny"
+
+
+@pytest.fixture
+def benchmark(capfd, monkeypatch):
+    """What a benchmark prints: (the words of its command) -> text."""
+    from tools import benchmark  # noqa: PLC0415
+
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(variable, "1")  # which some set; here it is undone
+
+    def printed(arguments):
+        benchmark.main(arguments.split())
+        return capfd.readouterr().out
+
+    return printed

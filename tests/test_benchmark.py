@@ -1,6 +1,5 @@
 import argparse
 import csv
-import os
 import pathlib
 import re
 import subprocess
@@ -17,17 +16,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
 
 
-def printed(arguments):
-    """What the command prints, run as a process of its own: it holds the frameworks to one thread."""
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "tools.benchmark", *arguments.split()]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def test_sampling_prints_a_row_per_sampler():
-    output = printed("sampling --classes 10 --examples_per_class 2000 --seconds 0.01")
+def test_sampling_prints_a_row_per_sampler(benchmark):
+    output = benchmark("sampling --classes 10 --examples_per_class 2000 --seconds 0.01")
     assert "C = 10, N = 20000" in output
     for rival in (
         "keras_lt weighted",
@@ -40,14 +30,19 @@ def test_sampling_prints_a_row_per_sampler():
 
 
 def test_backbones_print_a_row_per_rival():
-    output = printed("backbones --backbones resnet8 --precisions bfloat16 --image_size 8 --batch_size 2 --seconds 0.01")
+    """In a process of its own: training of PyTorch's may end one that has loaded TensorFlow before."""
+    sizes = "--backbones resnet8 --precisions bfloat16 --image_size 8 --batch_size 2 --seconds 0.01"
+    command = [sys.executable, "-m", "tools.benchmark", "backbones", *sizes.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    output = done.stdout
     assert "resnet8, 8x8, batch 2, one thread" in output
     for rival in ("ours bfloat16", "ours bfloat16 XLA", "PyTorch bfloat16"):
         assert re.search(rf"^{rival} +{NUMBER} s( +{NUMBER}){{4}}$", output, re.MULTILINE)
 
 
-def test_input_prints_a_row_per_reader_and_how_long_training_waits():
-    output = printed("input --images 4 --batch_size 2 --image_size 16 --seconds 0.01 --rounds 1")
+def test_input_prints_a_row_per_reader_and_how_long_training_waits(benchmark):
+    output = benchmark("input --images 4 --batch_size 2 --image_size 16 --seconds 0.01 --rounds 1")
     assert len(re.findall(r"^(?:500x375|256x256), \d+ kB -> 16 pixels", output, re.MULTILINE)) == 2
     for augmentation in ("resized_crop_flip", "imagenet"):
         for rival in ("ours, files", "ours, records", "Pillow and NumPy"):
@@ -97,9 +92,9 @@ def test_the_control_is_a_row_per_sampler_and_a_file(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_gpus_benchmark_runs_where_there_is_none(tmp_path):
+def test_the_gpus_benchmark_runs_where_there_is_none(benchmark, tmp_path):
     sizes = "--backbones resnet8 --image_size 16 --batch_size 2 --images 4 --seconds 0.01 --epochs 1"
-    output = printed(f"gpu {sizes} --output {tmp_path}/gpu.md")
+    output = benchmark(f"gpu {sizes} --output {tmp_path}/gpu.md")
     written = (tmp_path / "gpu.md").read_text()
     assert written.startswith("# no GPU, ")
     rows = re.findall(rf"^\| (CPU alone|one device)( \| {NUMBER} \({NUMBER}\)){{5}} \| \d+ \|$", written, re.M)
@@ -136,25 +131,16 @@ def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():
     assert times == {"first": 5.0, "second": 7.0}
 
 
-def test_growth_prints_a_row_per_task_and_size(capfd, monkeypatch):
-    from tools import benchmark  # noqa: PLC0415
-
+def test_growth_prints_a_row_per_task_and_size(benchmark, monkeypatch):
     monkeypatch.setattr(growth, "SECONDS", 0.01)
-    sizes = ["--classes", "4", "--examples_per_class", "5", "--doublings", "0", "--width", "3"]
-    benchmark.main(["growth", "--same_process", *sizes])
-    output = capfd.readouterr().out
+    output = benchmark("growth --same_process --classes 4 --examples_per_class 5 --doublings 0 --width 3")
     for task in growth.TASKS:
         assert re.search(rf"^{task} +4 +20 +{NUMBER} +{NUMBER}", output, re.MULTILINE), task
 
 
-def test_embeddings_print_a_row_per_classifier(capfd, monkeypatch):
-    from tools import benchmark  # noqa: PLC0415
-
-    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        monkeypatch.setenv(variable, "1")  # which the benchmark sets; here it is undone
-    sizes = ["--examples", "60", "--width", "4", "--classes", "3", "--methods", "crt", "ncm", "--max_iter", "5"]
-    benchmark.main(["embeddings", *sizes])
-    output = capfd.readouterr().out
+def test_embeddings_print_a_row_per_classifier(benchmark):
+    sizes = "--examples 60 --width 4 --classes 3 --methods crt ncm --max_iter 5"
+    output = benchmark(f"embeddings {sizes}")
     assert "N = 60, D = 4, C = 3, 54 to 1 per class" in output
     for name in ("LongTailClassifier crt", "LongTailClassifier ncm", "LogisticRegression balanced"):
         assert re.search(rf"^{name}( +{NUMBER}){{4}}(  5 iterations)?$", output, re.MULTILINE)

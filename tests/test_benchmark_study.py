@@ -1,25 +1,22 @@
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
 
 
-def rows(arguments):
-    """What `tools.benchmark study` prints: row -> its numbers."""
-    command = [sys.executable, "-m", "tools.benchmark", "study", *arguments.split()]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
-    found = re.findall(rf"^([^\d\n]+?)((?: +{NUMBER})+)$", output, re.MULTILINE)
-    return {name: [float(number) for number in numbers.split()] for name, numbers in found}
+@pytest.fixture
+def rows(benchmark):
+    """What `tools.benchmark study` prints: (its flags) -> row -> its numbers."""
+
+    def printed(arguments):
+        found = re.findall(rf"^([^\d\n]+?)((?: +{NUMBER})+)$", benchmark(f"study {arguments}"), re.MULTILINE)
+        return {name: [float(number) for number in numbers.split()] for name, numbers in found}
+
+    return printed
 
 
-def test_features_extracted_once_give_the_reference_s_accuracies():
+def test_features_extracted_once_give_the_reference_s_accuracies(rows):
     table = rows("--backbone resnet8 --image_size 8 --fraction 0.1 --stage_one_epochs 1 --crt_epochs 1 --lws_epochs 1")
     for name in ("joint", "ncm", "crt", "tau_norm", "lws"):
         (_, _, *theirs), (_, _, *ours) = table[f"reference, {name}"], table[f"ours, {name}"]
@@ -29,7 +26,7 @@ def test_features_extracted_once_give_the_reference_s_accuracies():
         assert table["ours, all of it"][place] == pytest.approx(sum(parts), abs=0.4)
 
 
-def test_the_study_on_features_prints_a_row_per_classifier():
+def test_the_study_on_features_prints_a_row_per_classifier(rows):
     table = rows("--features --fraction 0.01 --crt_epochs 1 --lws_epochs 1")
     for name in ("joint", "ncm", "tau_norm", "tau_learned", "crt", "lws"):
         _, _, overall, class_mean, _ = table[name]
