@@ -163,7 +163,8 @@ def test_a_refusal_is_one_line_that_says_what_was_given(refusals):
     assert len(accepted) > len(refusals) / 2
     taken = {choice for pair in accepted for choice in pair}
     # What nothing takes here: another data set's options, weights that do not fit, texts without a tower that reads
-    # them, devices without --strategy=mirrored, and what asks for a third flag, a decay's factor for its epochs, LDAM for stage two's head.
+    # them, devices without --strategy=mirrored, and what asks for a third flag, a decay's factor for its epochs, LDAM
+    # for stage two's head.
     never = {
         "imbalance_ratio",
         "allow_modified_lists",

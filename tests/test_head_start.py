@@ -124,14 +124,16 @@ def test_adapters_begin_under_a_text_start(clip, data):
         ("vit", {"head_start": "class_means", "classifiers": ("zero_shot",)}, "needs a net with a text tower"),
     ],
 )
-def test_what_has_no_texts_is_refused_before_any_work(preset, changes, message, clip, arrays_dir, tmp_path):
+def test_what_has_no_texts_is_refused_before_any_work(preset, changes, message, clip, arrays_dir):
+    folder = arrays_dir.parent
     name, net = clip
     if preset != "spelled":
-        (net if preset == "clip" else tiny_presets.vit()).save_to_preset(tmp_path / preset)
-        name = f"keras_hub/{tmp_path / preset}"
-    (arrays_dir / "classes.txt").write_text(changes.pop("names", "\n".join(NAMES)))
+        (net if preset == "clip" else tiny_presets.vit()).save_to_preset(folder / preset)
+        name = f"keras_hub/{folder / preset}"
+    changes = {"names": "\n".join(NAMES), **changes}
+    (arrays_dir / "classes.txt").write_text(changes.pop("names"))
     base = {"backbone": name, "pretrained": "imagenet", "train_parts": "classifier", "head_start": "text"}
-    base |= {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(tmp_path / "run"), "batch_size": 16}
+    base |= {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(folder / "run"), "batch_size": 16}
     config = RunConfig(**base | changes)
     with pytest.raises(ValueError, match=message) as refused:
         check_with_data(config, config.load_data(), make_strategy("none"))
