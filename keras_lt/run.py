@@ -119,7 +119,7 @@ class Run(DataOfRun):
 
     @functools.cached_property
     def _texts(self) -> FeatureSet:
-        folder, names = self.features_folder / "text", list(self.data.class_names)
+        folder, names = self.features_folder / "text", list(self.about_data.class_names)
         made_of = {"backbone": self.config.backbone, "class_names": names}
         manifest = folder / "manifest.json"
         if not manifest.exists() or files.read_json(manifest) != made_of:
