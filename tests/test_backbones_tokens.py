@@ -46,9 +46,10 @@ def moved(model):
 
 
 def gradients_of(model):
-    """Of the sum of all squared outputs, by the trainable weights."""
+    """Of a weighted sum of the outputs, by the trainable weights; behind a layer norm that of squares is constant."""
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model(IMAGES, training=True) ** 2)
+        given = model(IMAGES, training=True)
+        loss = tf.reduce_sum(given * tf.cos(tf.range(given.shape[-1], dtype=tf.float32)))
     return [np.asarray(gradient) for gradient in tape.gradient(loss, model.trainable_weights)]
 
 
@@ -76,8 +77,15 @@ def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("policy", "eps"), [("mixed_float16", 2**-11), ("mixed_bfloat16", 2**-8)])
-@pytest.mark.parametrize("parts", ["lora:rank=4", "adaptformer:bottleneck=4"])
+@pytest.mark.parametrize(
+    ("parts", "policy", "eps"),
+    [
+        ("lora:rank=4", "mixed_float16", 2**-11),
+        ("adaptformer:bottleneck=4", "mixed_bfloat16", 2**-8),
+        pytest.param("lora:rank=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.slow),
+        pytest.param("adaptformer:bottleneck=4", "mixed_float16", 2**-11, marks=pytest.mark.slow),
+    ],
+)
 def test_adapters_of_half_precision_are_float32_weights_that_compute_in_it(parts, policy, eps, tmp_path):
     """Half a unit in the last place is `eps`; a twin in float32 has the same weights."""
     twin = with_parts(backbone_of("vit", tmp_path), parts)
@@ -85,8 +93,9 @@ def test_adapters_of_half_precision_are_float32_weights_that_compute_in_it(parts
         plain = backbones.build(f"keras_hub/{tmp_path}", image_size=32, pretrained="imagenet")
     adapted = with_parts(plain, parts)
     np.testing.assert_array_equal(outputs(adapted), outputs(plain))
-    for model in (adapted, twin):
-        moved(model)
+    moved(adapted)
+    for weight, theirs in zip(twin.trainable_weights, adapted.trainable_weights, strict=True):
+        weight.assign(theirs)
     assert {weight.dtype for weight in adapted.trainable_weights} == {"float32"}
     assert adapted.layers[1](IMAGES).dtype == policy.removeprefix("mixed_")
     np.testing.assert_allclose(outputs(adapted), outputs(twin), atol=32 * eps)
@@ -94,7 +103,7 @@ def test_adapters_of_half_precision_are_float32_weights_that_compute_in_it(parts
     for ours, theirs in zip(gradients, expected, strict=True):
         assert ours.dtype == "float32"
         np.testing.assert_allclose(ours, theirs, atol=64 * eps * np.abs(theirs).max())
-    np.testing.assert_allclose(outputs(backbones.folded(adapted)), outputs(adapted), atol=8 * eps)
+    np.testing.assert_allclose(outputs(backbones.folded(adapted)), outputs(adapted), atol=2 * eps)
 
 
 def test_lora_adds_its_product_over_the_rank_to_queries_and_values(tmp_path):

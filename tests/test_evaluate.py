@@ -11,6 +11,7 @@ from absl import flags
 
 from keras_lt import config, evaluate, predict, train
 from keras_lt.config import RunConfig
+from keras_lt.distribution import make_strategy
 from keras_lt.evaluation import logits_in_chunks
 from keras_lt.files import read_json
 from keras_lt.methods import experts, sade
@@ -279,10 +280,13 @@ def test_a_model_needs_something_to_be_scored_on(workdir, photos):
 
 def test_experts_are_weighed_by_two_views_of_the_images(workdir, data_dir, tmp_path, capsys):
     """Of a run of SADE, beside their plain mean; by hand from each one's logits. Other runs have none to weigh."""
-    experts_run = {"method": "sade", "classifiers": (), "augmentation": "crop_flip", "seed": 3}
     folder = tmp_path / "sade"
-    train.run(RunConfig(dataset="arrays", data_dir=str(data_dir), workdir=str(folder), **SMALL | experts_run))
-    run = Run(folder)
+    own = {"method": "sade", "classifiers": (), "augmentation": "crop_flip", "seed": 3, "workdir": str(folder)}
+    run = Run.of(RunConfig(dataset="arrays", data_dir=str(data_dir), **SMALL | own | {"epochs": 1}))
+    run.save_config()
+    train.stage_one(run, make_strategy("none"))
+    train.stage_two("sade", run, {split: run.features(split) for split in ("train", "val")}, make_strategy("none"))
+    run.save_results({"classifiers": {"sade": {}}})
     capsys.readouterr()
     scores = evaluate.run(asked(f"--workdir={folder}", "--aggregate"))
     of_views = run.extract(run.representation.backbone, run.data.test, views=2, seed=3)
