@@ -278,8 +278,9 @@ def test_a_model_needs_something_to_be_scored_on(workdir, photos):
         evaluate.run(asked(f"--model={workdir}/representation/model.keras", f"--images={photos}"))
 
 
-def test_experts_are_weighed_by_two_views_of_the_images(workdir, data_dir, tmp_path, capsys):
-    """Of a run of SADE, beside their plain mean; by hand from each one's logits. Other runs have none to weigh."""
+@pytest.mark.slow
+def test_experts_are_weighed_by_two_views_of_the_images(data_dir, tmp_path, capsys):
+    """Of a run of SADE, beside their plain mean; by hand from each one's logits."""
     folder = tmp_path / "sade"
     own = {"method": "sade", "classifiers": (), "augmentation": "crop_flip", "seed": 3, "workdir": str(folder)}
     run = Run.of(RunConfig(dataset="arrays", data_dir=str(data_dir), **SMALL | own | {"epochs": 1}))
@@ -306,7 +307,9 @@ def test_experts_are_weighed_by_two_views_of_the_images(workdir, data_dir, tmp_p
     assert f"Weights of the experts by two views of each image: {weights[0]:.3f}, {weights[1]:.3f}" in said
     assert re.search(r"SADE +SADE, aggregated", said)
 
+
+def test_what_has_no_experts_to_weigh_is_refused(workdir):
     with pytest.raises(SystemExit, match=r"--aggregate weighs the experts of --method=sade.*--method=decoupling"):
         evaluate.run(asked(f"--workdir={workdir}", "--aggregate"))
     with pytest.raises(ValueError, match=r"--aggregate finds out by itself.*Received: .*--target_prior=em"):
-        asked(f"--workdir={folder}", "--aggregate", "--target_prior=em")
+        asked(f"--workdir={workdir}", "--aggregate", "--target_prior=em")

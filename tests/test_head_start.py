@@ -9,6 +9,7 @@ from keras_lt.backbones.text_towers import TextTower
 from keras_lt.classifiers import class_means
 from keras_lt.config import RunConfig
 from keras_lt.config.checks import check_with_data
+from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
 from keras_lt.features import FeatureSet
 from keras_lt.recipe import Recipe
@@ -65,26 +66,40 @@ def test_zero_shot_cosines_are_the_net_s_own(family, tmp_path):
     np.testing.assert_allclose(cosines, images @ texts.T, rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_with_a_text_start(clip, arrays_dir, tmp_path, monkeypatch):
+def text_run(name, arrays_dir, **changes):
+    (arrays_dir / "classes.txt").write_text("\n".join(NAMES))
+    base = {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(arrays_dir.parent / "run")}
+    base |= {"backbone": name, "pretrained": "imagenet", "train_parts": "classifier", "head_start": "text"}
+    return RunConfig(**base | {"batch_size": 16} | changes)
+
+
+def test_what_the_tower_said_lies_in_the_run(clip, arrays_dir, monkeypatch):
+    name, _ = clip
+    config = text_run(name, arrays_dir, classifiers=("joint", "lift:head_start=class_means"))
+    assert config.systems == ["joint", "lift:head_start=class_means", "zero_shot"]
+    check_with_data(config, config.load_data(), make_strategy("none"))
+    texts = Run.of(config).features("text")
+    np.testing.assert_allclose(texts.features, backbones.find(name).available().text_tower(NAMES), atol=1e-6)
+    np.testing.assert_array_equal(texts.labels, range(3))
+    monkeypatch.setattr(TextTower, "__call__", lambda *arguments: pytest.fail("it was asked again"))
+    np.testing.assert_array_equal(Run.of(config).features("text").features, texts.features)
+    assert not files.unknown_in(config.folder, RUN_FILES)  # so that --overwrite removes them too
+
+
+@pytest.mark.slow
+def test_a_run_with_a_text_start(clip, arrays_dir, monkeypatch):
     """At learning rate 0 heads stay where they begin; the tower is asked once, what it said is in the run."""
     name, _ = clip
-    (arrays_dir / "classes.txt").write_text("\n".join(NAMES))
-    config = RunConfig(
-        dataset="arrays",
-        data_dir=str(arrays_dir),
-        workdir=str(tmp_path / "run"),
-        backbone=name,
-        pretrained="imagenet",
+    config = text_run(
+        name,
+        arrays_dir,
         stage_one="features",
-        train_parts="classifier",
         head="class_mean_cosine",
         loss="logit_adjustment",
-        head_start="text",
         classifiers=("joint", "lift", "class_mean_cosine"),
         epochs=1,
         classifier_epochs=1,
         steps_per_epoch=1,
-        batch_size=16,
         learning_rate=0.0,
         kept_epoch="last",
     )
@@ -101,7 +116,6 @@ def test_a_run_with_a_text_start(clip, arrays_dir, tmp_path, monkeypatch):
     for by_text in ("joint", "lift", "zero_shot"):
         np.testing.assert_allclose(kernels[by_text], directions, rtol=1e-5, atol=1e-6)
     assert np.abs(kernels["class_mean_cosine"] - directions).max() > 0.1
-    assert not files.unknown_in(config.folder, RUN_FILES)  # so that --overwrite removes the texts too
 
 
 @pytest.mark.slow
@@ -136,10 +150,9 @@ def test_what_has_no_texts_is_refused_before_any_work(preset, changes, message, 
         (net if preset == "clip" else tiny_presets.vit()).save_to_preset(folder / preset)
         name = f"keras_hub/{folder / preset}"
     changes = {"names": "\n".join(NAMES), **changes}
-    (arrays_dir / "classes.txt").write_text(changes.pop("names"))
-    base = {"backbone": name, "pretrained": "imagenet", "train_parts": "classifier", "head_start": "text"}
-    base |= {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(folder / "run"), "batch_size": 16}
-    config = RunConfig(**base | changes)
+    names = changes.pop("names")
+    config = text_run(name, arrays_dir, **changes)
+    (arrays_dir / "classes.txt").write_text(names)
     with pytest.raises(ValueError, match=message) as refused:
         check_with_data(config, config.load_data(), make_strategy("none"))
     assert "\n" not in str(refused.value)
@@ -163,10 +176,18 @@ def test_a_text_start_that_nothing_takes_is_refused(changes, message):
 
 
 def test_features_of_ones_own_may_have_texts_too():
+    """Two short stages: the head of the first begins by text as well, and stays there at learning rate 0."""
     rng = np.random.default_rng(0)
-    features = {split: FeatureSet(rng.normal(size=(6, 4)), np.arange(6) % 3) for split in ("train", "val")}
+    features = {split: FeatureSet(rng.normal(size=(6, 4)), np.arange(6) % 3) for split in ("train", "val", "test")}
+    data = LongTailed(
+        "own", **{split: Split(of.features, of.labels) for split, of in features.items()}, class_names=NAMES
+    )
+    del features["test"]
     with pytest.raises(ValueError, match=r"features must be of train, val, text\. Received: train, val"):
         learn_classifier("zero_shot", features=features)
     features["text"] = FeatureSet(np.diag([2.0, 3.0, 4.0, 5.0])[:3], np.arange(3))
     learned = learn_classifier("zero_shot", features=features)
     np.testing.assert_allclose(learned.model.layers[-1].kernel, np.eye(4)[:, :3], atol=1e-6)
+    recipe = Recipe(epochs=1, batch_size=6, learning_rate=0.0, head_start="text", jit_compile="false")
+    first = learn_representation(data, head="class_mean_cosine", recipe=recipe, text=features["text"])
+    np.testing.assert_allclose(first.head.kernel, np.eye(4)[:, :3], atol=1e-6)
