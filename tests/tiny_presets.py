@@ -4,7 +4,6 @@ import io
 import string
 
 import keras_hub
-import sentencepiece
 
 _BLOCK = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16}
 _TEXT = {**_BLOCK, "vocabulary_size": 64, "embedding_dim": 16, "intermediate_dim": 32, "max_sequence_length": 32}
@@ -138,6 +137,8 @@ def spelled(net, folder):
         tokens = [*LETTERS, *ends, "qq", "<|startoftext|>", "<|endoftext|>"]  # TensorFlow takes no empty list of pairs
         made = models.CLIPPreprocessor(models.CLIPTokenizer({token: i for i, token in enumerate(tokens)}, ["q q"]))
     else:
+        import sentencepiece  # noqa: PLC0415 - which comes with keras_hub of late
+
         proto = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(LETTERS), model_writer=proto, model_type="char", vocab_size=len(LETTERS) + 4
