@@ -20,7 +20,7 @@ from keras_lt.features import FeatureSet
 from keras_lt.metrics import softmax
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, split
-from keras_lt.stages import chooses, classifier_entry, learn_classifier, trains_on_images
+from keras_lt.stages import begins_by, chooses, classifier_entry, learn_classifier, trains_on_images
 
 LARGEST_BATCH, SMALLEST_BATCH, STEPS = 512, 8, 16  # an epoch of few examples has about that many steps
 JOINT = "crt:sampler=instance_balanced"  # a fresh dense layer on the examples as they come, as stage one trains it
@@ -169,7 +169,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
 
 def _check_method(method: str):
     """Raises ValueError, with those that there are, for a classifier that does not exist or needs images."""
-    methods = [name for name, entry in CLASSIFIERS.items() if not trains_on_images(entry, "features")]
+    methods = [
+        name
+        for name, entry in CLASSIFIERS.items()
+        if not trains_on_images(entry, "features") and begins_by(*classifier_entry(name)) == "train"
+    ]
     if not isinstance(method, str) or split(method)[0] not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}, with parameters. Received: method={method!r}")
     classifier_entry(method)

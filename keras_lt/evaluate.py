@@ -3,6 +3,7 @@
     python -m keras_lt.evaluate --workdir=runs/fashion_lt
     python -m keras_lt.evaluate --workdir=runs/fashion_lt --classifiers=lws --split=val --predictions=val.csv
     python -m keras_lt.evaluate --workdir=runs/fashion_lt --test_distribution=backward:ratio=25 --target_prior=em
+    python -m keras_lt.evaluate --workdir=runs/sade --aggregate
     python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --dataset=fashion_lt
     python -m keras_lt.evaluate --model=runs/fashion_lt/export/lws/1 --images=photos --predictions=photos.csv
 
@@ -32,6 +33,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     import rich.text
     import tensorflow as tf
 
+    from keras_lt.classifiers import dense_of, fold
     from keras_lt.config import EvaluateOptions
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.data_record import DataRecord
@@ -70,6 +72,8 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
         groups = ShotGroups(np.full(len(class_names), np.nan)) if data is None else data.groups
         tested = tested_distribution(options.test_distribution, groups, labelled=labelled)
         moved = mover(options, of_run, split, tested=tested)
+        if options.aggregate:
+            models.append(aggregated(of_run, split))
     scores = {}
     for model in models:
         with part(display_name(model.name)), plain_errors():
@@ -118,6 +122,32 @@ def run_models(of_run: Run, names: Sequence[str]) -> list[ScoredModel]:
 
     of_run.check_finished(names)
     return [ScoredModel(name, functools.partial(logits, name)) for name in names]
+
+
+def aggregated(of_run: Run, split: Split) -> ScoredModel:
+    """The classifier of the run's method, its experts weighed by two augmented views of the images of a split.
+
+    Raises:
+      ValueError: the method has no such thing, or its training images were not augmented.
+    """
+    name, entry = of_run.config.method, of_run.config.method_entry
+    if entry.aggregated is None or not of_run.preprocessing.augments:
+        raise ValueError(
+            "--aggregate weighs the experts of --method=sade by images that are augmented as those of its training. "
+            f"Received: a run of --method={name}, --augmentation={of_run.config.augmentation}"
+        )
+    classifier = of_run.classifier(name)
+    kernel, bias = fold(classifier.model.layers[-1])
+    features = of_run.extract(classifier.backbone, split, views=2, seed=of_run.config.seed)
+    kernel, weights = entry.aggregated(kernel, features.views)
+    print(f"Weights of the experts by two views of each image: {', '.join(f'{weight:.3f}' for weight in weights)}")
+    weighed = dense_of(kernel, bias)
+
+    def logits(examples: Split) -> Iterator[np.ndarray]:
+        of = features if examples is split else of_run.extract(classifier.backbone, examples)
+        return logits_in_chunks(weighed, of.features)
+
+    return ScoredModel(f"{name}:aggregated", logits)
 
 
 def open_data(options: EvaluateOptions, of_run: Run | None) -> LongTailed | DataRecord | None:

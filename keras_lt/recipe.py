@@ -16,9 +16,11 @@ from keras_lt.samplers import SamplerEntry, sampler_entry
 
 JIT_COMPILE = ("auto", "true", "false")
 KEPT_EPOCHS = ("best", "last")
+HEAD_STARTS = ("class_means", "text")
 SAME = "same"  # stage two takes what stage one has
 # Topics of --help.
 SAMPLING, LOSSES, STEPS, MACHINE = "Sampling", "Losses and class weights", "Optimisation", "Precision and devices"
+SYSTEM = "The system"
 
 
 def _field(
@@ -152,6 +154,13 @@ class Recipe:
     class_weights_from: int = _field(
         LOSSES, 0, "Epochs before the class weights of stage one set in: deferred re-weighting (DRW).", stage_two=None
     )
+    head_start: str = _field(
+        SYSTEM,
+        "class_means",
+        "Directions that the heads class_mean_cosine and lift begin as: {choices}; text is of the class names by the "
+        "text tower of a CLIP or SigLIP of keras_hub, and with a frozen net adds the classifier zero_shot.",
+        choices=HEAD_STARTS,
+    )
     steps_per_execution: int = _field(
         MACHINE, 1, "Micro-batches that TensorFlow trains on per call from Python, as in Keras's compile."
     )
@@ -173,14 +182,10 @@ class Recipe:
         names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "class_weights_from", "warmup_epochs")
         check_numbers(**{name: getattr(self, name) for name in (*names, "steps_per_epoch", "feature_loss_weight")})
         check_numbers(momentum=self.momentum, ema_momentum=self.ema_momentum, below=1)
-        if self.jit_compile not in JIT_COMPILE:
-            raise ValueError(
-                f"jit_compile must be one of {', '.join(JIT_COMPILE)}. Received: jit_compile={self.jit_compile!r}"
-            )
-        if self.kept_epoch not in KEPT_EPOCHS:
-            raise ValueError(
-                f"kept_epoch must be one of {', '.join(KEPT_EPOCHS)}. Received: kept_epoch={self.kept_epoch!r}"
-            )
+        words = {"jit_compile": JIT_COMPILE, "kept_epoch": KEPT_EPOCHS, "head_start": HEAD_STARTS}
+        for name, choices in words.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {name}={value!r}")
         two = np.ones(2)  # parameters are refused by what they are for
         _ = self.resampling_entry, self.feature_loss_entry
         self.loss_entry(two)

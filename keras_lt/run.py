@@ -37,7 +37,9 @@ from keras_lt.stages import (
     classifier_entry,
     load_classifier,
     read_preprocessing,
+    text_features,
 )
+from keras_lt.work_folder import FEATURE_FILES
 
 
 class Run(DataOfRun):
@@ -102,15 +104,31 @@ class Run(DataOfRun):
         """Features of a split of the data set, which stay on disk where they are by stage one's backbone.
 
         Args:
-          split: "train", "val", "test", or "open_set" where the data set has one.
+          split: "train", "val", "test", or "open_set" where the data set has one; "text" is of the class names, by the
+            text tower of the run's backbone, which is asked once.
           classifier: whose backbone makes them; empty is stage one's.
         """
+        if split == "text":
+            return self._texts
         backbone = self.classifier(classifier).backbone if classifier else self.representation.backbone
         if backbone is not self.representation.backbone:
             return self.extract(backbone, self.data.all_splits[split])
         if split not in self._features:
             self._features[split] = self._kept(split, backbone, self.representation.preprocessing)
         return self._features[split]
+
+    @functools.cached_property
+    def _texts(self) -> FeatureSet:
+        folder, names = self.features_folder / "text", list(self.about_data.class_names)
+        made_of = {"backbone": self.config.backbone, "class_names": names}
+        manifest = folder / "manifest.json"
+        if not manifest.exists() or files.read_json(manifest) != made_of:
+            texts = text_features(self.config.backbone, names, pretrained=self.config.pretrained)
+            with files.atomic(folder, replaces=FEATURE_FILES) as scratch:
+                scratch.mkdir()
+                np.save(scratch / "features.npy", texts.features)
+                files.write_json(scratch / "manifest.json", made_of)
+        return FeatureSet(np.load(folder / "features.npy"), np.arange(len(names)))
 
     def features_of(self, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
         """Features of "train" and "val" by the backbone that stage one is about to put its classifier on."""

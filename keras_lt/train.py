@@ -67,7 +67,8 @@ def do_parts(run: Run, strategy: Strategy) -> dict:
     with part("Stage one: the representation"):
         stage_one(run, strategy)
     with part("Features of every split"), first_ahead(strategy):
-        features = {split: run.features(split) for split in run.data.all_splits}
+        texts = ["text"] * run.config.begins_by_text
+        features = {split: run.features(split) for split in [*run.data.all_splits, *texts]}
     for name in run.config.systems:
         with part(f"Stage two: {name}"):
             stage_two(name, run, features, strategy)
@@ -183,6 +184,8 @@ def stage_one(run: Run, strategy: Strategy):
     parts = f" in {recipe.accumulate_steps} micro-batches" if recipe.accumulate_steps > 1 else ""
     drawn = f"{recipe.batch_size} {run.data.train.examples.called} per step{parts}"
     print(f"{drawn}, peak learning rate {recipe.learning_rate:g}", flush=True)
+    with first_ahead(strategy):
+        text = run.features("text") if recipe.head_start == "text" else None
     representation = learn_representation(
         run.data,
         backbone=config.backbone,
@@ -197,6 +200,7 @@ def stage_one(run: Run, strategy: Strategy):
         hooks=config.method_entry(),
         stage_one=config.stage_one,
         extract=run.features_of,
+        text=text,
         seed=config.seed,
         strategy=strategy,
         folder=run.representation_folder,

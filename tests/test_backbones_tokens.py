@@ -13,9 +13,10 @@ from keras_lt.backbones.adapters import Bottleneck, BottleneckNet, LowRankNet
 from keras_lt.backbones.trained_parts import power_of_two
 from keras_lt.config import RunConfig
 from keras_lt.config.checks import check
+from keras_lt.distribution import make_strategy
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
-from keras_lt.stages import copy_of, learn_representation
+from keras_lt.stages import building, copy_of, learn_representation
 from keras_lt.stages.fitting import save_model
 from tests import tiny_presets
 
@@ -44,6 +45,14 @@ def moved(model):
         weight.assign(weight + 0.3 * rng.standard_normal(weight.shape))
 
 
+def gradients_of(model):
+    """Of a weighted sum of the outputs, by the trainable weights; behind a layer norm that of squares is constant."""
+    with tf.GradientTape() as tape:
+        given = model(IMAGES, training=True)
+        loss = tf.reduce_sum(given * tf.cos(tf.range(given.shape[-1], dtype=tf.float32)))
+    return [np.asarray(gradient) for gradient in tape.gradient(loss, model.trainable_weights)]
+
+
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CLASSES]
 )
@@ -56,9 +65,7 @@ def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded
         trained = [weight.path for weight in adapted.trainable_weights]
         assert len(set(trained)) == len(trained) == tensors
         moved(adapted)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(adapted(IMAGES, training=True) ** 2)
-        assert all(np.abs(g).max() > 0 for g in tape.gradient(loss, adapted.trainable_weights))
+        assert all(np.abs(gradient).max() > 0 for gradient in gradients_of(adapted))
         after = outputs(adapted)
         assert np.abs(after - before).max() > 0.01
         save_model(adapted, tmp_path / "model.keras")
@@ -68,6 +75,36 @@ def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded
         np.testing.assert_allclose(outputs(backbones.folded(adapted)), after, atol=1e-5)
     for ours, theirs in zip(backbone.get_weights(), frozen, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("parts", "policy", "eps"),
+    [
+        ("lora:rank=4", "mixed_float16", 2**-11),
+        ("adaptformer:bottleneck=4", "mixed_bfloat16", 2**-8),
+        pytest.param("lora:rank=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.slow),
+        pytest.param("adaptformer:bottleneck=4", "mixed_float16", 2**-11, marks=pytest.mark.slow),
+    ],
+)
+def test_adapters_of_half_precision_are_float32_weights_that_compute_in_it(parts, policy, eps, tmp_path):
+    """Half a unit in the last place is `eps`; a twin in float32 has the same weights."""
+    twin = with_parts(backbone_of("vit", tmp_path), parts)
+    with building(make_strategy("none"), seed=0, precision=policy):
+        plain = backbones.build(f"keras_hub/{tmp_path}", image_size=32, pretrained="imagenet")
+    adapted = with_parts(plain, parts)
+    np.testing.assert_array_equal(outputs(adapted), outputs(plain))
+    moved(adapted)
+    for weight, theirs in zip(twin.trainable_weights, adapted.trainable_weights, strict=True):
+        weight.assign(theirs)
+    assert {weight.dtype for weight in adapted.trainable_weights} == {"float32"}
+    assert adapted.layers[1](IMAGES).dtype == policy.removeprefix("mixed_")
+    np.testing.assert_allclose(outputs(adapted), outputs(twin), atol=32 * eps)
+    gradients, expected = (gradients_of(model) for model in (adapted, twin))
+    largest = max(np.abs(gradient).max() for gradient in expected)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert ours.dtype == "float32"
+        np.testing.assert_allclose(ours, theirs, atol=32 * eps * largest)
+    np.testing.assert_allclose(outputs(backbones.folded(adapted)), outputs(adapted), atol=2 * eps)
 
 
 def test_lora_adds_its_product_over_the_rank_to_queries_and_values(tmp_path):

@@ -209,6 +209,16 @@ def joint(embeddings):
 NAMES = ("logit_adjusted", "class_mean_cosine", "lift", "disalign", "marc", "mislas", "max_norm")
 
 
+def test_a_head_that_began_at_class_means_stays_where_training_has_left_it(embeddings):
+    head = ClassMeanCosine(3, scale=10.0)
+    head.build((None, embeddings["train"].width))
+    learned = np.random.default_rng(0).normal(size=head.kernel.shape)
+    head.kernel.assign(learned)
+    kept = learn_classifier("joint", features=embeddings, head=head).model.layers[-1]
+    np.testing.assert_allclose(kept.kernel, learned, rtol=1e-6)
+    np.testing.assert_allclose(kept(embeddings["val"].features), head(embeddings["val"].features), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_one_finds_more_of_the_rarest_class_than_joint(embeddings, joint, name, tmp_path):
     recipe = Recipe(epochs=10, batch_size=23, learning_rate=0.1, sampler="class_balanced")

@@ -57,6 +57,8 @@ def test_imagenet_lt_names_classes_by_their_wordnet_folder(tmp_path):
     write_lists(tmp_path, "ImageNet_LT_{}.txt", "train/n0144076{name}")
     data = modified("imagenet_lt", tmp_path)
     assert data.class_names[:2] == ("n0144076class0", "n0144076class1")
+    (tmp_path / "classes.txt").write_text("tench\ngoldfish\nwhite shark\n")
+    assert modified("imagenet_lt", tmp_path).class_names == ("tench", "goldfish", "white shark")
     assert [len(split) for split in data.splits.values()] == [11, 3, 6]
     assert data.mean == (0.485, 0.456, 0.406)
 

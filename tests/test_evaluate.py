@@ -11,8 +11,10 @@ from absl import flags
 
 from keras_lt import config, evaluate, predict, train
 from keras_lt.config import RunConfig
+from keras_lt.distribution import make_strategy
 from keras_lt.evaluation import logits_in_chunks
 from keras_lt.files import read_json
+from keras_lt.methods import experts, sade
 from keras_lt.run import Run
 from tests.conftest import squares
 
@@ -274,3 +276,40 @@ def test_a_model_needs_something_to_be_scored_on(workdir, photos):
         asked(f"--model={workdir}/export/crt/1")
     with pytest.raises(SystemExit, match=r"A .keras file does not name its classes"):
         evaluate.run(asked(f"--model={workdir}/representation/model.keras", f"--images={photos}"))
+
+
+@pytest.mark.slow
+def test_experts_are_weighed_by_two_views_of_the_images(data_dir, tmp_path, capsys):
+    """Of a run of SADE, beside their plain mean; by hand from each one's logits."""
+    folder = tmp_path / "sade"
+    own = {"method": "sade", "classifiers": (), "augmentation": "crop_flip", "seed": 3, "workdir": str(folder)}
+    run = Run.of(RunConfig(dataset="arrays", data_dir=str(data_dir), **SMALL | own | {"epochs": 1}))
+    run.save_config()
+    train.stage_one(run, make_strategy("none"))
+    train.stage_two("sade", run, {split: run.features(split) for split in ("train", "val")}, make_strategy("none"))
+    run.save_results({"classifiers": {"sade": {}}})
+    capsys.readouterr()
+    scores = evaluate.run(asked(f"--workdir={folder}", "--aggregate"))
+    of_views = run.extract(run.representation.backbone, run.data.test, views=2, seed=3)
+    kernel = run.representation.head.kernel.numpy()
+    plain, *views = (
+        experts.expert_logits(features, kernel, experts=3)
+        for features in (of_views.features, of_views.views[:, 0], of_views.views[:, 1])
+    )
+    assert np.abs(views[0] - views[1]).max() > 0.01
+    weights = sade.aggregation_weights(np.stack(views, axis=1), batch_size=21)  # all of them, as 128 are
+    np.testing.assert_array_equal(scores["sade"].predictions, plain.mean(axis=0).argmax(1))
+    weighed = np.einsum("e,enc->nc", weights, plain)
+    np.testing.assert_array_equal(scores["sade:aggregated"].predictions, weighed.argmax(1))
+    confidences = np.exp(weighed - np.log(np.exp(weighed).sum(1, keepdims=True))).max(1)
+    np.testing.assert_allclose(scores["sade:aggregated"].confidences, confidences, rtol=1e-3)
+    said = capsys.readouterr().out
+    assert f"Weights of the experts by two views of each image: {weights[0]:.3f}, {weights[1]:.3f}" in said
+    assert re.search(r"SADE +SADE, aggregated", said)
+
+
+def test_what_has_no_experts_to_weigh_is_refused(workdir):
+    with pytest.raises(SystemExit, match=r"--aggregate weighs the experts of --method=sade.*--method=decoupling"):
+        evaluate.run(asked(f"--workdir={workdir}", "--aggregate"))
+    with pytest.raises(ValueError, match=r"--aggregate finds out by itself.*Received: .*--target_prior=em"):
+        asked(f"--workdir={workdir}", "--aggregate", "--target_prior=em")

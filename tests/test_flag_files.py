@@ -55,8 +55,8 @@ def run_miniature(path, tmp_path, **changes):
     data_dir.mkdir()
     LAYOUTS[run_config.dataset](data_dir)
     if "clip" in run_config.backbone:
-        tiny_presets.clip().save_to_preset(tmp_path / "clip")
-        changes["backbone"] = f"keras_hub/{tmp_path / 'clip'}"
+        changes["backbone"] = tiny_presets.spelled(tiny_presets.clip(), tmp_path / "clip")
+        changes["pretrained"] = "imagenet"  # the tiny preset's own
     changes |= {"imbalance_ratio": 4.0} if run_config.imbalance_ratio else {}
     changes |= (
         {"allow_modified_lists": True} if run_config.dataset in ("places_lt", "imagenet_lt", "inaturalist18") else {}
@@ -66,7 +66,7 @@ def run_miniature(path, tmp_path, **changes):
             run_config,
             data_dir=str(data_dir),
             workdir=str(tmp_path / "run"),
-            pretrained="",  # nothing is downloaded
+            pretrained=changes.pop("pretrained", ""),  # nothing is downloaded
             image_size=changes.pop("image_size", 32),
             batch_size=8,
             base_batch_size=run_config.batch_size,  # a rate for 512 images throws eight out of all bounds

@@ -38,6 +38,7 @@ OTHER_VALUES = {
     "cutmix": [0.3],
     "method": ["bbn", "oltr", "fslwf", "balpoe:experts=2:taus=0+2", "sade", "ride:experts=2"],
     "head": ["cosine:scale=20", "dense"],
+    "head_start": ["text"],
     "stage_one": ["features"],
     "base_batch_size": [8],
     "epochs": [1],
@@ -161,9 +162,18 @@ def test_a_refusal_is_one_line_that_says_what_was_given(refusals):
     accepted = [pair for pair, reason in refusals.items() if not reason]
     assert len(accepted) > len(refusals) / 2
     taken = {choice for pair in accepted for choice in pair}
-    # What nothing takes here: another data set's options, weights that do not fit, devices without --strategy=mirrored,
-    # and what asks for a third flag, a decay's factor for its epochs, LDAM for stage two's head.
-    never = {"imbalance_ratio", "allow_modified_lists", "profile", "pretrained", "devices", "decay_factor"}
+    # What nothing takes here: another data set's options, weights that do not fit, texts without a tower that reads
+    # them, devices without --strategy=mirrored, and what asks for a third flag, a decay's factor for its epochs, LDAM
+    # for stage two's head.
+    never = {
+        "imbalance_ratio",
+        "allow_modified_lists",
+        "profile",
+        "pretrained",
+        "head_start",
+        "devices",
+        "decay_factor",
+    }
     some = {("resampling", "smote"), ("method", "fslwf"), ("classifier_loss", "ldam:scale=30")}
     assert {choice for choice in set(CHOICES) - taken if choice[0] not in never} == some
 

@@ -99,6 +99,17 @@ def test_the_experts_are_weighed_as_the_authors_do():
     np.testing.assert_array_equal(weights, sade.aggregation_weights(golden["view_logits"], batch_size=16))
 
 
+def test_the_weighed_mean_of_experts_is_one_dense_layer_too():
+    """Of three experts with four features each, which two views of seven images see."""
+    rng = np.random.default_rng(0)
+    kernel, views = rng.normal(size=(12, 5)), rng.normal(size=(7, 2, 12))
+    weighed, weights = sade.aggregated(kernel, views)
+    of_two = np.stack([experts.expert_logits(views[:, view], kernel, experts=3) for view in (0, 1)], axis=1)
+    np.testing.assert_array_equal(weights, sade.aggregation_weights(of_two, batch_size=7))
+    assert np.ptp(weights) > 0.01
+    np.testing.assert_allclose(views[:, 0] @ weighed, np.einsum("e,enc->nc", weights, of_two[:, 0]), rtol=1e-9)
+
+
 def test_an_expert_that_both_views_agree_by_gains():
     """The second expert sees noise; at the end it is at its least, which ends the search."""
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 from keras_lt import config, train
-from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, fresh_cosine, fresh_dense
+from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, HeadEntry, fresh_cosine, fresh_dense
 from keras_lt.datasets import DATASETS, LongTailed, SourceEntry, Split
 from keras_lt.features import FeatureSet
 from keras_lt.files import read_history
@@ -130,7 +130,7 @@ def test_everything_that_a_recipe_names(monkeypatch, data, tiny_backbone):
     monkeypatch.setitem(FEATURE_LOSSES, "mine", Entry(near))
     monkeypatch.setitem(OPTIMIZERS, "mine", OptimizerEntry(rmsprop))
     monkeypatch.setitem(SCHEDULES, "mine", ScheduleEntry(halved))
-    monkeypatch.setitem(HEADS, "mine", Entry(steep))
+    monkeypatch.setitem(HEADS, "mine", HeadEntry(steep))
     monkeypatch.setitem(RESAMPLING, "mine", Resampling(heads_of, size=lambda counts: 6))
     members = {
         "class_weights": "first=2.0",

@@ -20,6 +20,7 @@ from keras_lt.recipe import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
 
 STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
+SEEN = ("train", "val")
 STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
 
 
@@ -126,7 +127,11 @@ def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(two_classes, 
     data, representation = two_classes, of_two_classes
     recipe = dataclasses.replace(STAGE_TWO, epochs=2, steps_per_epoch=2)
     before = weights(representation.backbone)
-    classifier = learn_classifier(name, representation, data, recipe=recipe)
+    features = {
+        s: extract_features(representation.backbone, data.splits[s], representation.preprocessing) for s in SEEN
+    }
+    features["text"] = FeatureSet(np.eye(2, features["train"].width), np.arange(2))
+    classifier = learn_classifier(name, representation, data, features=features, recipe=recipe)
     assert_same(weights(representation.backbone), before)
     assert (classifier.backbone is representation.backbone) == (CLASSIFIERS[name].train_parts == "classifier")
     assert classifier.model.output_shape == (None, 2)

@@ -1,9 +1,12 @@
 """One tiny net of random weights per class of keras_hub that can be a backbone and has no feature pyramid."""
 
+import io
+import string
+
 import keras_hub
 
 _BLOCK = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16}
-_TEXT = {**_BLOCK, "vocabulary_size": 20, "embedding_dim": 16, "intermediate_dim": 32, "max_sequence_length": 8}
+_TEXT = {**_BLOCK, "vocabulary_size": 64, "embedding_dim": 16, "intermediate_dim": 32, "max_sequence_length": 32}
 _VISION = {**_BLOCK, "patch_size": 16, "intermediate_dim": 32, "image_shape": (32, 32, 3)}
 _DINO = {**_BLOCK, "patch_size": 16, "intermediate_dim": 32, "image_shape": (32, 32, 3)}
 
@@ -120,3 +123,29 @@ def xception():
 
 def vgg():
     return keras_hub.models.VGGBackbone(stackwise_num_repeats=[1, 1], stackwise_num_filters=[4, 8])
+
+
+# Net of images and text -> ids of its letters, by which a sentence is spelled; CLIP marks the end of each word.
+LETTERS = string.ascii_lowercase + "."
+
+
+def spelled(net, folder):
+    """Saves a net of images and text as a preset, with a tokenizer that knows letters alone."""
+    models, family = keras_hub.models, type(net).__name__.removesuffix("Backbone")
+    if family == "CLIP":
+        ends = (f"{letter}</w>" for letter in LETTERS)
+        tokens = [*LETTERS, *ends, "qq", "<|startoftext|>", "<|endoftext|>"]  # TensorFlow takes no empty list of pairs
+        made = models.CLIPPreprocessor(models.CLIPTokenizer({token: i for i, token in enumerate(tokens)}, ["q q"]))
+    else:
+        import sentencepiece  # noqa: PLC0415 - which comes with keras_hub of late
+
+        proto = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(LETTERS), model_writer=proto, model_type="char", vocab_size=len(LETTERS) + 4
+        )
+        preprocessors = {"SigLIP": models.SigLIPPreprocessor, "MetaCLIP2": models.MetaCLIP2CausalLMPreprocessor}
+        tokenizer = getattr(models, f"{family}Tokenizer")(proto.getvalue())
+        made = preprocessors[family](tokenizer)
+    net.save_to_preset(folder)
+    made.save_to_preset(folder)
+    return f"keras_hub/{folder}"

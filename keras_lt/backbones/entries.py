@@ -1,13 +1,14 @@
 """A backbone as an entry: how it is built, and all that has to be known before that."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
 from keras_lt.backbones import parts
 from keras_lt.backbones.local_weights import load_weights
 from keras_lt.backbones.normalizations import CENTRE, Normalization, Resizing
+from keras_lt.backbones.text_towers import TextTower
 from keras_lt.files import expanded
 from keras_lt.keras_settings import plain_settings
 from keras_lt.registry import Entry
@@ -38,6 +39,7 @@ class BackboneEntry(Entry):
       imagenet_instead: the name of the like net that published weights fit.
       takes_adapters: whether its blocks of tokens are known, so that adapters can come into them.
       can_branch: whether its last block can be there several times, for several branches or experts.
+      text_tower: names of classes -> directions of its features; None without one.
     """
 
     normalization: Normalization | None = None
@@ -51,6 +53,7 @@ class BackboneEntry(Entry):
     imagenet_instead: str = ""
     takes_adapters: bool = False
     can_branch: bool = False
+    text_tower: TextTower | None = None
 
     @property
     def pools_map(self) -> bool:
@@ -125,3 +128,17 @@ class BackboneEntry(Entry):
                 "train_parts=lora and adaptformer need a frozen net of tokens: a ViT, DeiT, DINOv2, DINOv3, CLIP, "
                 f"MetaCLIP 2 or SigLIP of keras_hub. Received: backbone={self.label}"
             )
+
+    def check_text_start(self, class_names: Sequence[str], pretrained: str) -> None:
+        """Raises ValueError where no texts can say where a head begins; of a preset once it is `available`."""
+        if self.text_tower is None:
+            raise ValueError(
+                "head_start=text needs a net with a text tower: a CLIP, MetaCLIP 2 or SigLIP of keras_hub. "
+                f"Received: backbone={self.label}"
+            )
+        if pretrained != "imagenet":
+            raise ValueError(
+                "head_start=text needs both towers as they were trained together: pretrained=imagenet, which is the "
+                f"preset's weights. Received: pretrained={pretrained or 'none'}"
+            )
+        self.text_tower.check(class_names)

@@ -12,6 +12,7 @@ import numpy as np
 from keras_lt.backbones.normalizations import CENTRE, Normalization, Resizing
 from keras_lt.backbones.parts import ClassTokenAndMean, FirstToken, PoolingLayer, on_images
 from keras_lt.backbones.preset_names import folder_config, import_library, last_but_one, not_known, owned
+from keras_lt.backbones.text_towers import TextTower, as_they_are, projected_back
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class HubClass:
       patch_size: of nets that are made for a size of images, the side of their patches, which it is a multiple of,
         where the preset's folder says no other; 0 of other nets.
       takes_adapters: as in `BackboneEntry`.
+      text: (net, token ids [B, T]) -> directions of features [B, D], as in `TextTower`; None without a text tower.
     """
 
     part: Callable[[keras.Model], keras.Model] = lambda net: net
@@ -33,6 +35,7 @@ class HubClass:
     one_size: bool = False
     patch_size: int = 0
     takes_adapters: bool = False
+    text: Callable[[keras.Model, Any], Any] | None = None
 
 
 def _last_level(net: keras.Model) -> keras.KerasTensor:
@@ -89,7 +92,9 @@ def _class_token_and_patches(net: keras.Model) -> PoolingLayer:
 _PYRAMID = HubClass(last_block=_last_level)
 _MAP = HubClass()
 _HUB: dict[str, HubClass] = {
-    "CLIPBackbone": HubClass(part=_image_tower, pooling="first", one_size=True, takes_adapters=True),
+    "CLIPBackbone": HubClass(
+        part=_image_tower, pooling="first", one_size=True, takes_adapters=True, text=projected_back
+    ),
     "CSPNetBackbone": _PYRAMID,
     "DINOV2Backbone": HubClass(
         part=_with_positions_of_its_size, pooling=_class_token_and_patches, patch_size=14, takes_adapters=True
@@ -99,12 +104,14 @@ _HUB: dict[str, HubClass] = {
     "DenseNetBackbone": _PYRAMID,
     "EfficientNetBackbone": _PYRAMID,
     "HGNetV2Backbone": HubClass(part=_last_stage),
-    "MetaCLIP2Backbone": HubClass(part=_normalized_image_tower, pooling="first", one_size=True, takes_adapters=True),
+    "MetaCLIP2Backbone": HubClass(
+        part=_normalized_image_tower, pooling="first", one_size=True, takes_adapters=True, text=projected_back
+    ),
     "MiTBackbone": _MAP,  # its layers cannot be made from their own configuration, the net as a whole can
     "MobileNetBackbone": _MAP,
     "MobileNetV5Backbone": _MAP,
     "ResNetBackbone": _PYRAMID,
-    "SigLIPBackbone": HubClass(part=_image_tower, pooling="none", one_size=True, takes_adapters=True),
+    "SigLIPBackbone": HubClass(part=_image_tower, pooling="none", one_size=True, takes_adapters=True, text=as_they_are),
     "SwinTransformerBackbone": HubClass(pooling="mean", one_size=True),
     "VGGBackbone": _MAP,
     "ViTBackbone": HubClass(pooling=_class_token, one_size=True, takes_adapters=True),
@@ -138,6 +145,7 @@ def ask_keras_hub(preset: str) -> dict[str, Any]:
         "pooling": of.pooling,
         "last_block": of.last_block,
         "takes_adapters": of.takes_adapters,
+        "text_tower": of.text and TextTower(preset, of.text),
         "image_size": _own_size(config, converter) if of.one_size else 0,
         "size_multiple": config.get("patch_size", of.patch_size) if of.patch_size else 1,
         "normalization": converter and _normalization(converter),

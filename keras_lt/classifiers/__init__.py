@@ -60,9 +60,11 @@ class HeadEntry(Entry):
 
     Attributes:
       affine: whether its logits are an affine map of the features.
+      class_start: whether it begins as directions of the classes, those that the recipe's head_start says.
     """
 
     affine: bool = dataclasses.field(default=False, kw_only=True)
+    class_start: bool = dataclasses.field(default=False, kw_only=True)
 
 
 HEADS: dict[str, HeadEntry] = {
@@ -70,7 +72,7 @@ HEADS: dict[str, HeadEntry] = {
     "cosine": HeadEntry(
         lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale), label="Cosine"
     ),
-    "class_mean_cosine": HeadEntry(class_means.fresh, label="Class-mean cosine"),
+    "class_mean_cosine": HeadEntry(class_means.fresh, label="Class-mean cosine", class_start=True),
 }
 
 
@@ -95,6 +97,7 @@ class ClassifierEntry(Entry):
       tau_split: whether `--tau_split` says which split its choice is made on; else it is val.
       baseline: whether tables give the others' differences to it.
       rescales: whether its logits are those of stage one's classifier, with a scale or an offset per class.
+      class_start: as in `HeadEntry`.
     """
 
     starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
@@ -108,6 +111,7 @@ class ClassifierEntry(Entry):
     tau_split: bool = dataclasses.field(default=False, kw_only=True)
     baseline: bool = dataclasses.field(default=False, kw_only=True)
     rescales: bool = dataclasses.field(default=False, kw_only=True)
+    class_start: bool = dataclasses.field(default=False, kw_only=True)
 
 
 CLASSIFIERS: dict[str, ClassifierEntry] = {
@@ -155,10 +159,19 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "class_mean_cosine": ClassifierEntry(
         class_means.untrained, label="Class-mean cosine", trained=False, prior="uniform"
     ),
+    "zero_shot": ClassifierEntry(
+        class_means.untrained,
+        label="Zero-shot",
+        trained=False,
+        prior="uniform",
+        class_start=True,
+        recipe={"head_start": "text"},
+    ),
     "lift": ClassifierEntry(
         class_means.trained,
         label="LIFT's head",
         gives="cosine:scale={scale}",
+        class_start=True,
         recipe={"loss": "logit_adjustment", "sampler": "instance_balanced"},
     ),
     "disalign": ClassifierEntry(

@@ -14,6 +14,8 @@ SCALE = 25.0  # LIFT's
 class ClassMeanCosine(CosineDense):
     """`CosineDense` whose class weights begin as the directions of the mean training features; `adapt` sets them."""
 
+    once_learned = CosineDense
+
     def adapt(self, features: np.ndarray, labels: np.ndarray):
         """Sets the kernel from training features [N, D] and their labels [N]; features are averaged as they are."""
         means = NearestClassMean(self.units, transform="un")

@@ -38,8 +38,9 @@ def fine_tuned(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict],
 
 
 def copied(head: keras.layers.Layer, *, trainable: bool) -> keras.layers.Layer:
-    """A built layer with the same weights."""
-    layer = type(head).from_config({**head.get_config(), "trainable": trainable})
+    """A built layer with the same weights, which nothing adapts to the training features once more."""
+    kind = getattr(head, "once_learned", type(head))
+    layer = kind.from_config({**head.get_config(), "trainable": trainable})
     layer.build((None, head.kernel.shape[0]))
     layer.set_weights(head.get_weights())
     return layer

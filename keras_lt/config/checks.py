@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_lt import backbones, datasets
-from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.classifiers import CLASSIFIERS, HeadEntry
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas
@@ -70,6 +70,8 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     for parts in (config.train_parts, *(classifier_entry(name)[0].train_parts for name in config.classifiers)):
         member(backbones.TRAIN_PARTS, parts, what="train_parts").check(backbone)
     make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
+    if config.begins_by_text:
+        backbone.check_text_start(data.class_names, config.pretrained)
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size
     check_hosts(strategy, config.stage_one_recipe, hooks)
@@ -115,9 +117,20 @@ def _check_stage_one(config: RunConfig):
         **config.augmentations,
     )
     Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
-    head = hooks.head or head_entry(config.head, config.stage_one_recipe)
+    head = stage_one_head(config)
     for name in config.classifiers:
-        check_start(name, classifier_entry(name)[0], head)
+        entry = classifier_entry(name)[0]
+        check_start(name, entry, head)
+        if entry.class_start and not entry.trained and config.train_parts != "classifier":
+            raise ValueError(
+                f"{name} is of the net as it is trained with its texts: --train_parts=classifier. "
+                f"Received: --classifiers={name}, --train_parts={config.train_parts}"
+            )
+
+
+def stage_one_head(config: RunConfig) -> HeadEntry:
+    """The entry of stage one's classifier, the method's own or that of `head`."""
+    return config.method_entry().head or head_entry(config.head, config.stage_one_recipe)
 
 
 def _check_stage_two(config: RunConfig):
@@ -145,13 +158,18 @@ def _check_unused(config: RunConfig):
 
     A run that was begun with such a flag keeps it: what is added later need not take it, and 0.1 refused none.
     """
-    entries = [classifier_entry(name)[0] for name in config.classifiers]
+    entries = [classifier_entry(name)[0] for name in config.systems if name != config.method]
     trained = [entry for entry in entries if entry.trained]
     on_features = [entry for entry in trained if not trains_on_images(entry, config.stage_two)]
     own = config.method_entry.takes
     makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
     views = config.feature_views > 1
     for name, used, why in (
+        (
+            "head_start",
+            any(entry.class_start for entry in (*entries, stage_one_head(config))),
+            "no head of it begins as directions of classes",
+        ),
         ("classifier_sampler", trained or "sampler" in own, "no classifier of it is trained on batches so drawn"),
         ("classifier_class_weights", trained or "class_weights" in own, "no classifier of it is trained with them"),
         ("classifier_resampling", trained or "resampling" in own, "no classifier of it is trained on such a list"),

@@ -63,6 +63,7 @@ class EvaluateOptions:
       test_distribution: the class distribution that accuracy is given for too; empty is the split's own.
       target_prior: the class distribution that logits are moved to, or "em"; empty leaves them.
       calibrate: whether logits are divided by the temperature of val.
+      aggregate: whether the experts of the run are also weighed by the images.
       run: what opens the run in --workdir, as arguments of `Run`; None where there is none beside a model.
       data: says the data set; None where the run does, or where nothing does beside a model and images.
     """
@@ -75,6 +76,7 @@ class EvaluateOptions:
     test_distribution: str
     target_prior: str
     calibrate: bool
+    aggregate: bool
     run: Mapping[str, object] | None
     data: RunConfig | None
 
@@ -93,7 +95,12 @@ def define_evaluate_flags(flag_values: flags.FlagValues = flags.FLAGS):
     for name, text in texts.items():
         flags.DEFINE_string(name, "", text, flag_values=flag_values)
     flags.DEFINE_enum("split", "test", ["test", "val", "train"], "Split to score on.", flag_values=flag_values)
-    _define_own(flag_values, *texts, "split")
+    text = (
+        "Also score a run of --method=sade with its experts weighed for these images: so that two augmented views of "
+        "each are predicted alike; their labels play no part."
+    )
+    flags.DEFINE_bool("aggregate", False, text, flag_values=flag_values)
+    _define_own(flag_values, *texts, "split", "aggregate")
 
 
 def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOptions:
@@ -102,7 +109,7 @@ def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOpt
     Raises:
       ValueError: a model without a data set, a run or images; or one whose logits are to be moved.
     """
-    names = ("model", "images", "split", "predictions", "test_distribution")
+    names = ("model", "images", "split", "predictions", "test_distribution", "aggregate")
     own = {name: flag_values[name].value for name in names}
     run = of_a_run(flag_values) if flag_values["workdir"].present or not own["model"] else None
     data = from_flags(flag_values) if flag_values["dataset"].present else None
@@ -116,6 +123,12 @@ def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOpt
         raise ValueError(
             "--target_prior and --calibrate belong to the classifiers of a run, of which val and the training's class "
             f"distribution are known; a model is exported with them. Received: --model={own['model']}"
+        )
+    if own["aggregate"] and (own["model"] or any(moved.values())):
+        raise ValueError(
+            "--aggregate finds out by itself how the classes of a run's images are distributed: no --model, "
+            f"--target_prior or --calibrate. Received: --aggregate, --model={own['model']}, "
+            f"{', '.join(f'--{name}={value}' for name, value in moved.items())}"
         )
     moved["calibrate"] = moved["calibrate"] == "temperature"
     chosen = from_flags(flag_values).classifiers if flag_values["classifiers"].present else ()

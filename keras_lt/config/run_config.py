@@ -10,11 +10,11 @@ import pathlib
 from collections.abc import Iterable
 
 from keras_lt import files
-from keras_lt.recipe import LOSSES, MACHINE, SAME, SAMPLING, STEPS, Recipe
+from keras_lt.recipe import LOSSES, MACHINE, SAME, SAMPLING, STEPS, SYSTEM, Recipe
 from keras_lt.registry import names_in
 
 DATA, RUN, NETWORK, AUGMENTATION = "Data", "The run", "Network", "Augmentation"
-SYSTEM, STAGE_TWO, EXPORT = "The system", "Stage two", "Export"
+STAGE_TWO, EXPORT = "Stage two", "Export"
 TOPICS = (DATA, RUN, NETWORK, AUGMENTATION, SYSTEM, SAMPLING, LOSSES, STEPS, STAGE_TWO, MACHINE, EXPORT)
 STAGE_TWO_PREFIX = "classifier_"  # of stage two's own flags of the recipe
 
@@ -318,8 +318,14 @@ class RunConfig(_RecipeFlags):
 
     @property
     def systems(self) -> list[str]:
-        """What the run's table has a row for: the method's own classifier, where it has one, and `classifiers`."""
-        return [self.method] * self.method_entry.own_row + list(self.classifiers)
+        """The rows of its table: the method's own classifier, `classifiers`, and what a text start gives untrained."""
+        untrained = ["zero_shot"] * (self.head_start == "text" and self.train_parts == "classifier")
+        return list(dict.fromkeys([*[self.method] * self.method_entry.own_row, *self.classifiers, *untrained]))
+
+    @property
+    def begins_by_text(self) -> bool:
+        """Whether a head of the run begins by texts of the class names."""
+        return any(recipe.head_start == "text" for recipe in self.recipes)
 
     def save(self, path: pathlib.Path):
         """Writes the resolved flags as a flag file that replays the run."""

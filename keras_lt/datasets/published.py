@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
-from keras_lt.datasets.image_lists import names_from_folders, read_list, read_open_list
+from keras_lt.datasets.image_lists import names_from_folders, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.metrics import ShotGroups
 
@@ -84,8 +84,9 @@ def places_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> Long
     """Places-LT (Liu et al., 2019): 62,500 / 7,300 / 36,500 images of 365 scenes, 4,980 down to 5 per class.
 
     `data_dir` holds `Places_LT_{train,val,test}.txt` and the images they name. Both published path layouts are read
-    (`train/airfield/x.jpg` and `data_256/a/airfield/x.jpg`). Where it also holds `Places_LT_open.txt`, the images that
-    this names in `Places_LT_open/`, of scenes of Places-Extra69, are the open set.
+    (`train/airfield/x.jpg` and `data_256/a/airfield/x.jpg`). Classes are called as their folders, or as the lines of a
+    `classes.txt` beside the lists. Where there is a `Places_LT_open.txt`, the images that this names in
+    `Places_LT_open/`, of scenes of Places-Extra69, are the open set.
 
     Args:
       allow_modified_lists: warn, rather than raise, where the lists are not those published.
@@ -211,7 +212,7 @@ def _checked(
             split: Split(ImageFiles(np.char.add(f"{pathlib.Path(data_dir)}/", paths), root=data_dir), labels)
             for split, (paths, labels) in lists.items()
         },
-        class_names=class_names or names_from_folders(*lists["train"]),
+        class_names=class_names or read_class_names(pathlib.Path(data_dir)) or names_from_folders(*lists["train"]),
         source=published.source,
         notes=notes,
         **options,

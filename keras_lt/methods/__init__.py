@@ -5,7 +5,10 @@ ends: a backbone, images -> features, and a classifier, features -> logits.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
+
+import numpy as np
 
 from keras_lt.methods import balpoe, bbn, experts, fslwf, oltr, ride, sade
 from keras_lt.registry import Entry, member
@@ -23,12 +26,17 @@ class MethodEntry(Entry):
       takes: what of stage two's recipe that is trained by, beside epochs and learning rate.
       prior: the class distribution that its own classifier's logits take for granted, as `ClassifierEntry.prior`.
       stage_one_prior: the one that stage one's classifier does: that which its "recipe" leaves, or "uniform".
+      aggregated: (kernel [E D, C] of its classifier, features of two views of test images [N, 2, E D]) -> the kernel
+        for these images, and the weights of its experts [E]; None of a method that has no such thing.
     """
 
     own_row: bool = dataclasses.field(default=True, kw_only=True)
     takes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
     prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="uniform", kw_only=True)
     stage_one_prior: Literal["recipe", "uniform"] = dataclasses.field(default="recipe", kw_only=True)
+    aggregated: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = dataclasses.field(
+        default=None, kw_only=True
+    )
 
 
 METHODS: dict[str, MethodEntry] = {
@@ -39,7 +47,9 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "fslwf": MethodEntry(fslwf.hooks, label="FSLwF", takes=("loss",)),
     "balpoe": MethodEntry(balpoe.hooks, label="BalPoE", prior="stage_one", stage_one_prior="uniform"),
-    "sade": MethodEntry(sade.hooks, label="SADE", prior="stage_one", stage_one_prior="uniform"),
+    "sade": MethodEntry(
+        sade.hooks, label="SADE", prior="stage_one", stage_one_prior="uniform", aggregated=sade.aggregated
+    ),
     "ride": MethodEntry(ride.hooks, label="RIDE", prior="stage_one"),
 }
 

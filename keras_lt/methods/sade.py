@@ -11,14 +11,14 @@ import numpy as np
 from keras import ops
 
 from keras_lt.losses import cross_entropy, logit_adjustment
-from keras_lt.methods.experts import BALANCED, expert_hooks, trained_by
+from keras_lt.methods.experts import BALANCED, expert_hooks, expert_logits, trained_by
 from keras_lt.metrics import softmax
 from keras_lt.registry import check_numbers
 from keras_lt.stages import Hooks
 
 EXPERTS = 3  # for long-tailed, uniform and reversed data
 # How the weights of the experts are found; the authors'.
-RATE, MOMENTUM, WEIGHT_DECAY, SMALLEST_WEIGHT = 0.1, 0.9, 5e-4, 0.05
+RATE, MOMENTUM, WEIGHT_DECAY, SMALLEST_WEIGHT, BATCH_SIZE = 0.1, 0.9, 5e-4, 0.05, 128
 
 
 def inverse_prior(class_counts) -> np.ndarray:
@@ -74,16 +74,24 @@ def hooks(*, experts: int = EXPERTS, tau: float = 2.0, cosine: bool = True) -> H
     return expert_hooks("sade", train, experts=experts, cosine=cosine, fixed=BALANCED)
 
 
+def aggregated(kernel: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classifier of a run, each of its experts with the weight that `aggregation_weights` finds.
+
+    Args:
+      kernel: of the dense layer that is the mean of all experts, [E D, C].
+      views: features of two augmented views of each test image, [N, 2, E D].
+    Returns: the kernel [E D, C] of the weighed mean, and the weights [E].
+    """
+    of_two = [expert_logits(views[:, view], kernel, experts=EXPERTS) for view in range(2)]
+    weights = aggregation_weights(np.stack(of_two, axis=1), batch_size=BATCH_SIZE)
+    return np.repeat(EXPERTS * weights, len(kernel) // EXPERTS)[:, np.newaxis] * kernel, weights
+
+
 def aggregation_weights(view_logits, *, batch_size: int | None = None, epochs: int = 5) -> np.ndarray:
     """Weights of the experts by which two views of each image are predicted most alike.
 
     The mean cosine similarity of the two views' probabilities is raised by steps of SGD with Nesterov momentum on the
     softmax's parameters; after an epoch that leaves an expert less than .05 it ends.
-
-    With the features of two views of the test images, of a SADE run, these are the logits to give and to weigh:
-
-        of_two = [experts.expert_logits(view, run.representation.head.kernel, experts=3) for view in views]
-        weights = sade.aggregation_weights(np.stack(of_two, axis=1), batch_size=128)
 
     Args:
       view_logits: of every expert for two augmented views of the test images, [E, 2, N, C]; a memory map will do.

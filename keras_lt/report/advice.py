@@ -120,7 +120,8 @@ def on_duplicates(results: Mapping, details: RunDetails) -> str:
 def on_good_features(results: Mapping, details: RunDetails) -> str:
     """Class means alone beat the classifier that was trained with the features, by more than chance."""
     accuracies = _on_val(results, "class_mean")
-    of_means = {n: of for n, of in accuracies.items() if not (_entry(n).trained or _entry(n).starts_from)}
+    entries = {name: _entry(name) for name in accuracies}
+    of_means = {n: accuracies[n] for n, e in entries.items() if not (e.trained or e.starts_from or e.class_start)}
     if BASELINE not in accuracies or not of_means or not details.val_examples:
         return ""
     best = max(of_means, key=of_means.get)

@@ -8,6 +8,7 @@ from keras_lt.stages.checks import (
     STAGE_ONE_INPUTS,
     STAGE_TWO_INPUTS,
     TAU_SPLITS,
+    begins_by,
     check_classes,
     check_hosts,
     check_no_images,
@@ -19,7 +20,8 @@ from keras_lt.stages.checks import (
     head_entry,
     trains_on_images,
 )
-from keras_lt.stages.classifier import Classifier, chooses, copy_of, join, learn_classifier, load_classifier
+from keras_lt.stages.choosing import chooses
+from keras_lt.stages.classifier import Classifier, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -30,6 +32,7 @@ from keras_lt.stages.representation import (
     learn_representation,
     make_preprocessing,
     read_preprocessing,
+    text_features,
 )
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "OnMixedLabels",
     "Representation",
     "WithFeatureLoss",
+    "begins_by",
     "building",
     "check_classes",
     "check_hosts",
@@ -69,5 +73,6 @@ __all__ = [
     "make_preprocessing",
     "on_features",
     "read_preprocessing",
+    "text_features",
     "trains_on_images",
 ]

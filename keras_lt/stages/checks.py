@@ -117,6 +117,7 @@ NO_IMAGES: dict[str, tuple] = {
     "train_parts": ("all", "classifier"),
     "backbone_lr_multiplier": (1.0,),
     "precision": ("float32",),
+    "head_start": ("class_means",),
     "augmentation": ("auto", "none"),
     "randaugment": (0,),
     "randaugment_magnitude": (9.0,),
@@ -191,6 +192,8 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         for field in dataclasses.fields(Recipe)
         if field.metadata["stage_two"] is not None and isinstance(field.default, bool | int | float | str)
     }
+    if not entry.class_start:
+        fields.pop("head_start")  # it would do nothing
     others = parsed(
         {key: value for key, value in given.items() if key not in own},
         {**entry.parameters, **(fields if entry.trained else {})},
@@ -204,6 +207,11 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
     }
     changes = {**own_recipe, **others}
     return entry, dataclasses.replace(recipe, **changes) if changes else recipe
+
+
+def begins_by(entry: ClassifierEntry | HeadEntry, recipe: Recipe) -> str:
+    """Whose features a classifier that has `adapt` begins by: those of "train", or the "text" of the class names."""
+    return "text" if entry.class_start and recipe.head_start == "text" else "train"
 
 
 def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from keras_lt import compat
 from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
-from keras_lt.classifiers.chunks import classify, in_chunks
+from keras_lt.classifiers.chunks import classify
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
@@ -20,7 +20,15 @@ from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import AfterEpoch
-from keras_lt.stages.checks import STAGE_TWO, check_features, check_stage_two, classifier_entry, trains_on_images
+from keras_lt.stages.checks import (
+    STAGE_TWO,
+    begins_by,
+    check_features,
+    check_stage_two,
+    classifier_entry,
+    trains_on_images,
+)
+from keras_lt.stages.choosing import as_chosen, best_of, chooses, each_judged, scores_of
 from keras_lt.stages.fitting import (
     CHOSEN_BY,
     ThroughFrozen,
@@ -125,6 +133,7 @@ def learn_classifier(
       data: the data set that the representation was learned on.
       features: of "train", "val" and `tau_split`; with a representation they are extracted here where None. In memory,
         those of "train" will do where nothing is to be chosen: the last epoch is then kept, and the accuracies are NaN.
+        Where the classifier begins by text also of "text", one row per class: what a backbone's `text_tower` gives.
       head: stage one's classifier, for those that start from it, features [B, D] -> logits [B, C]; None is the
         representation's.
       groups: the classes' groups, by which accuracies are reported; None is the data set's, or that of the training
@@ -159,11 +168,12 @@ def learn_classifier(
     alone = alone and trains_in_memory(features["train"], recipe, strategy=strategy, folder=folder)
     if alone:
         features = {**features, "val": FeatureSet(features["train"].features[:0], features["train"].labels[:0])}
+    begins = begins_by(entry, recipe)
     head, groups = _start(
         name,
         entry,
         features,
-        splits=("train",) if alone else ("train", "val", tau_split if entry.tau_split else "val"),
+        splits=("train", begins) if alone else ("train", "val", tau_split if entry.tau_split else "val", begins),
         head=head,
         representation=representation,
         groups=groups if groups is not None or data is None else data.groups,
@@ -179,6 +189,7 @@ def learn_classifier(
             representation,
             data,
             features=features,
+            start=features[begins],
             groups=groups,
             train_parts=entry.train_parts if on_images else "",
             batch_norm=batch_norm,
@@ -190,35 +201,15 @@ def learn_classifier(
         )
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
         judged = features[tau_split] if entry.tau_split else val
-        for choice, scores in _judged(choices, functools.partial(_scores, layer, judged, groups)):
+        for choice, scores in each_judged(choices, functools.partial(scores_of, layer, judged, groups)):
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
             tried.append((chosen, layer, backbone, val, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
-    chosen, layer, backbone, val, scores = _best(tried, entry.preferred, len(judged.labels))
-    layer = _settled(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
+    chosen, layer, backbone, val, scores = best_of(tried, entry.preferred, len(judged.labels))
+    layer = as_chosen(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
-
-
-def chooses(options: list[tuple[list[dict] | Generator, keras.layers.Layer]]) -> bool:
-    """Whether one of several is to be chosen, of what a classifier's entry gives."""
-    return len(options) > 1 or not isinstance(options[0][0], list) or len(options[0][0]) > 1
-
-
-def _best(tried: list[tuple], preferred: Mapping[str, object] | None, examples: int) -> tuple:
-    """The first of the best options, or the preferred one where the best is no better by more than a standard error.
-
-    Args:
-      examples: that the options were scored on, by which the error of an accuracy p is sqrt(p (1 - p) / examples).
-    """
-    best = max(tried, key=lambda option: option[-1][CHOSEN_BY])
-    for option in tried if preferred else ():
-        accuracy = option[-1][CHOSEN_BY]
-        error = (accuracy * (1 - accuracy) / examples) ** 0.5
-        if option[0] == preferred and best[-1][CHOSEN_BY] - accuracy <= error:
-            return option
-    return best
 
 
 def _start(
@@ -253,6 +244,7 @@ def _fitted(
     data: LongTailed | None,
     *,
     features: Mapping[str, FeatureSet],
+    start: FeatureSet,
     groups: ShotGroups,
     train_parts: str,
     batch_norm: str,
@@ -263,6 +255,7 @@ def _fitted(
     """Fits what is to be fitted of a layer; returns the backbone that then belongs to it, and its features of val.
 
     Args:
+      start: what a layer that has `adapt` begins by.
       train_parts: what is trained on images; "" trains the layer on features.
     """
     backbone = None if representation is None else representation.backbone
@@ -270,7 +263,7 @@ def _fitted(
     where = {"strategy": strategy, "folder": folder}
     options = {"callbacks": [AfterEpoch()] if hasattr(layer, "after_epoch") else [], **training, **where}
     if hasattr(layer, "adapt"):
-        layer.adapt(features["train"].features, features["train"].labels)
+        layer.adapt(start.features, start.labels)
     if layer.trainable_weights and train_parts:
         if train_parts == "classifier" and batch_norm == "frozen":
             with frozen(backbone):
@@ -308,42 +301,3 @@ def copy_of(backbone: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(backbone)
     copy.set_weights(backbone.get_weights())
     return copy
-
-
-def _judged(
-    choices: list[dict] | Generator, judge: Callable[[list[dict]], list[dict]]
-) -> Iterator[tuple[dict, dict[str, float]]]:
-    """Every choice with its scores, of a list or of all that a search asks for."""
-    asked = choices if isinstance(choices, list) else next(choices, None)
-    while asked:
-        scores = judge(asked)
-        yield from zip(asked, scores, strict=True)
-        try:
-            asked = None if isinstance(choices, list) else choices.send([one[CHOSEN_BY] for one in scores])
-        except StopIteration:
-            return
-
-
-def _scores(layer, judged: FeatureSet, groups: ShotGroups, choices: list[dict]) -> list[dict[str, float]]:
-    """The accuracies of each choice."""
-    predictions = _predict(layer, choices, judged.features)
-    return [groups.of_predictions(predicted, judged.labels) for predicted in predictions]
-
-
-def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:
-    """Predicted classes [N] under each choice, in chunks: neither all features nor all logits are ever in memory."""
-    if len(choices) == 1:
-        return [classify(layer, features)]
-    chunks = []
-    for chunk in in_chunks(layer, features):
-        logits = layer.sweep(keras.ops.convert_to_tensor(chunk), choices)  # of one choice at a time
-        chunks.append([keras.ops.convert_to_numpy(keras.ops.argmax(one, axis=-1)) for one in logits])
-    return list(np.concatenate(chunks, axis=1))
-
-
-def _settled(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layers.Layer:
-    """A layer that stood for several choices, as the one with these arguments of its constructor."""
-    settled = type(layer).from_config({**layer.get_config(), **chosen})
-    settled.build((None, width))
-    settled.set_weights(layer.get_weights())
-    return settled

@@ -6,7 +6,7 @@ import functools
 import os
 import pathlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
-from keras_lt.stages.checks import check_classes, check_hosts, check_no_images, check_stage_one, head_entry
+from keras_lt.stages.checks import begins_by, check_classes, check_hosts, check_no_images, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -93,6 +93,7 @@ def learn_representation(
     hooks: Hooks = DECOUPLING,
     stage_one: str = "images",
     extract: Callable[[keras.Model, Preprocessing], Mapping[str, FeatureSet]] | None = None,
+    text: FeatureSet | None = None,
     seed: int = 0,
     strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
@@ -128,6 +129,7 @@ def learn_representation(
         train_parts="classifier".
       extract: (backbone, preprocessing) -> features of "train" and "val", for stage_one="features"; None extracts them
         into memory, without augmentation.
+      text: of the class names, one row each, for a head that begins by them; None is made by the backbone's text tower.
       seed: of initial weights, draws and augmentations.
       strategy: from `distribution.make_strategy`; default one device, or all GPUs where there are several.
       folder: for checkpoints and history; a run that was stopped goes on from there. None keeps nothing on disk.
@@ -158,11 +160,14 @@ def learn_representation(
     entry = entry.available()
     parts = member(backbones.TRAIN_PARTS, train_parts, what="train_parts")
     parts.check(entry)
+    make_head = hooks.head or head_entry(head, recipe)
     preprocessing = make_preprocessing(
         data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
     )
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
+    by_text = begins_by(make_head, recipe) == "text"
+    start = (text or text_features(entry, data.class_names, pretrained=pretrained)) if by_text else None
     if check_images:
         screen(data)
     learned = hooks.data(data)
@@ -173,7 +178,6 @@ def learn_representation(
             network = entry(image_size=preprocessing.image_size, pretrained=pretrained)
             network = hooks.network(network, pretrained=bool(pretrained))
         network = parts(network, classes=len(learned.class_names))
-        make_head = hooks.head or head_entry(head, recipe)
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
         if first_bias := recipe.loss_entry.first_bias:
             classifier.bias.assign(np.full(classifier.bias.shape, first_bias(len(learned.class_names))))
@@ -181,17 +185,16 @@ def learn_representation(
         model = keras.Model(network.input, classifier(network(network.input)), name="representation")
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
     fitting["callbacks"] = hooks.callbacks(recipe)
+    in_memory = functools.partial(_in_memory, learned)
+    features = (extract or in_memory)(network, preprocessing) if stage_one == "features" else {}
+    if hasattr(classifier, "adapt"):
+        start = start or features.get("train") or extract_features(network, learned.train, preprocessing)
+        classifier.adapt(start.features, start.labels)
     if stage_one == "features":
-        features = (extract or functools.partial(_in_memory, learned))(network, preprocessing)
-        if hasattr(classifier, "adapt"):
-            classifier.adapt(features["train"].features, features["train"].labels)
         with strategy.scope():
             trained = on_features(classifier, network.output_shape[-1])
         history = fit_on_features(trained, features, groups=learned.groups, **fitting)
     else:
-        if hasattr(classifier, "adapt"):
-            start = extract_features(network, learned.train, preprocessing)
-            classifier.adapt(start.features, start.labels)
         with strategy.scope():
             trained = hooks.training_model(model, learned.class_counts)
             if added := recipe.feature_loss_entry:
@@ -205,6 +208,19 @@ def learn_representation(
             **fitting,
         )
     return Representation(hooks.finished(model, data), preprocessing, history)
+
+
+def text_features(backbone: backbones.Backbone, class_names: Sequence[str], *, pretrained: str) -> FeatureSet:
+    """What a backbone's text tower says of the class names, a row each.
+
+    Args:
+      pretrained: as in `learn_representation`.
+    Raises:
+      ValueError: it has none, its weights are others, or the classes have no names.
+    """
+    entry = backbones.find(backbone).available()
+    entry.check_text_start(class_names, pretrained)
+    return FeatureSet(entry.text_tower(class_names), np.arange(len(class_names)))
 
 
 def _in_memory(data: LongTailed, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
