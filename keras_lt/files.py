@@ -23,6 +23,28 @@ ABANDONED_AFTER = 24 * 3600  # seconds without a change to another host's
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a full quota, a limit on file sizes
 
 
+class DamagedError(OSError, ValueError):
+    """A file that was written by keras_lt cannot be read."""
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, *, instead: str = "put back a copy, or remove it") -> Iterator[None]:
+    """Names the file that a library cannot read, and the way out, whatever the library says.
+
+    Args:
+      instead: what to do about it.
+    Raises:
+      DamagedError: the body raised anything but a refusal of memory or permission.
+    """
+    try:
+        yield
+    except (MemoryError, PermissionError, DamagedError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DamagedError(f"{path} is damaged: {instead}. {reason}") from error
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = ()):
     """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
@@ -258,12 +280,12 @@ def read_json(path: str | os.PathLike):
     """Reads what `write_json` wrote.
 
     Raises:
-      ValueError: it is damaged.
+      FileNotFoundError: it is not there.
+      DamagedError: it is no JSON.
     """
-    try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: put back a copy, or remove it. It is no JSON: {error}") from error
+    content = pathlib.Path(path).read_bytes()
+    with reading(path):
+        return json.loads(content.decode("utf-8"))
 
 
 def write_history(path: str | os.PathLike, history: list[dict[str, float]]):
