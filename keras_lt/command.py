@@ -50,6 +50,7 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
         except KeyboardInterrupt:
             if module != "__main__":
                 raise
+            os.dup2(terminal, 2)
             stop()
         except (ImportError, ValueError) as error:  # Keras's, of a backend that there is not
             if module != "__main__":

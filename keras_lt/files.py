@@ -38,11 +38,12 @@ def reading(path: str | os.PathLike, *, instead: str = "put back a copy, or remo
     """
     try:
         yield
-    except (MemoryError, PermissionError, DamagedError):
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise DamagedError(f"{path} is damaged: {instead}. {reason}") from error
+        cause = error.__cause__ if isinstance(error, DamagedError) else error  # who reads it knows the way out better
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        raise DamagedError(f"{path} is damaged: {instead}. {reason}") from cause
 
 
 @contextlib.contextmanager
@@ -71,6 +72,8 @@ def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = 
     except OSError as error:
         if error.errno in NO_ROOM:
             raise OSError(_no_room(path, scratch, size, error)) from error
+        if SCRATCH in str(error.filename):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the caller knows
         raise
     finally:
         remove(scratch)
@@ -188,6 +191,8 @@ def check_own(path: str | os.PathLike, begins: str, *, beside: Sequence[str] = (
     above = next((place for place in path.parents if place.exists()), None)
     if path.is_dir() or (above and not above.is_dir()):
         raise ValueError(f"A file is to be written. Received: {path}, which is no place for one")
+    if above and not os.access(above, os.W_OK):
+        raise ValueError(f"A file is to be written. Received: {path}, and {above.absolute()} may not be written to")
     ours = False
     if path.is_file():
         with path.open("rb") as file:

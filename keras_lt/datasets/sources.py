@@ -38,7 +38,8 @@ class SourceEntry(Entry):
                 f"{self.label or 'The data set'} reads {self.reads} from --data_dir. Received: no --data_dir"
             )
         if data_dir and expanded(data_dir).is_file():
-            raise ValueError(f"--data_dir must be a folder, with {self.reads}. Received: the file {data_dir}")
+            what = f"{self.label or 'The data set'} reads {self.reads}"
+            raise ValueError(f"{what} from the folder --data_dir. Received: the file {data_dir}")
         return self.function(data_dir, **options)
 
     @property
