@@ -174,6 +174,8 @@ def describe(data: LongTailed):
     )
     for note in data.notes:
         print(note)
+    if absent := sorted(set(range(len(counts))) - set(data.test.labels.tolist())):
+        print(f"{len(absent)} classes have no test image, such as {data.class_names[absent[0]]}: no score is of them.")
 
 
 def describe_repeats(record: DataRecord):

@@ -277,7 +277,7 @@ runpy.run_module("keras_lt.{command}", run_name="__main__", alter_sys=True)
 def test_a_refusal_leaves_nothing_behind(arrays_dir, tmp_path):
     """Neither of flags, nor of what the data or a method say of them."""
     without_base_classes = {"method": "fslwf", "classifiers": ("ncm",), "many_above": 1000}
-    not_learned = {"export_classifier": "lws"}
+    not_learned = {"export_classifier": "oltr"}
     for changes in ({"batch_size": 500}, {"target_prior": "no such file"}, without_base_classes, not_learned):
         arguments = {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(tmp_path / "run"), **changes}
         with pytest.raises(SystemExit, match="Error: "):

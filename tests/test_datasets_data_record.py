@@ -8,7 +8,7 @@ import pytest
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.datasets.data_record import DataRecord, record_of
 from keras_lt.datasets.examples import ImageFiles
-from keras_lt.train import describe_repeats
+from keras_lt.train import describe, describe_repeats
 
 LABELS = np.array([0, 0, 0, 1, 1])
 
@@ -85,3 +85,8 @@ def test_contents_under_two_labels_are_counted_and_what_repeats_is_said(capsys):
     )
     describe_repeats(apart)
     assert capsys.readouterr().out == ""
+
+
+def test_classes_without_a_test_image_are_said(two_classes, capsys):
+    describe(two_classes)
+    assert capsys.readouterr().out.endswith("\n1 classes have no test image, such as dark: no score is of them.\n")
