@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_lt.files import atomic, write_history
+from keras_lt.files import atomic, reading, write_history
 
 LATEST = 2  # checkpoints on disk, beside the kept epoch's
 
@@ -77,8 +77,10 @@ class EpochCheckpoints(keras.callbacks.Callback):
             _restore(model, self._kept_state)
         else:
             path = self._path(self.kept_epoch)
-            with np.load(path) as state:
-                _restore(model, state, of=path)
+            again = f"remove {path.parent}, and this training starts over"
+            with reading(path, instead=again), np.load(path) as file:
+                state = dict(file)
+            _restore(model, state, of=path)
         model.optimizer.finalize_variable_values(model.trainable_variables)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):

@@ -32,6 +32,7 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
     """
     if module == "__main__":
         open_streams()
+        begin_in_utf8()
     if answer and module == "__main__":
         answer()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -46,7 +47,12 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
                 sys.exit(f"Error: commands run on KERAS_BACKEND={' or '.join(BACKENDS)}. Received: {backend}")
         except SystemExit:
             raise
-        except ImportError as error:
+        except KeyboardInterrupt:
+            if module != "__main__":
+                raise
+            os.dup2(terminal, 2)
+            stop()
+        except (ImportError, ValueError) as error:  # Keras's, of a backend that there is not
             if module != "__main__":
                 raise
             sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND too: {error}")
@@ -68,6 +74,12 @@ def open_streams():
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def begin_in_utf8():
+    """Begins the program again in UTF-8 where the locale is of another encoding: TensorFlow names files in UTF-8."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 @contextlib.contextmanager
@@ -124,6 +136,12 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
     return read
 
 
+def stop():
+    """Ends the program as Ctrl-C does, with a line and the exit code that shells give it."""
+    print("\nStopped. The same command resumes from the last finished part or epoch.", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
+
+
 def launch(main: Callable[[], None]):
     """Runs `main` with the flags that were read; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
 
@@ -138,6 +156,6 @@ def launch(main: Callable[[], None]):
         except (OSError, FloatingPointError) as error:
             sys.exit(f"Error: {error}")
         except KeyboardInterrupt:
-            sys.exit("\nStopped. The same command resumes from the last finished part or epoch.")
+            stop()
 
     app.run(run, argv=sys.argv[:1])  # absl's own start; the flags are as `config.answer` has read them

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_lt.command import plain_errors, quietly
+from keras_lt.command import launch, plain_errors, quietly
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,4 +137,4 @@ def main(arguments: Sequence[str] | None = None):
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

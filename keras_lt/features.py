@@ -307,7 +307,8 @@ def _rows_done(folder: pathlib.Path, manifest: dict, older: Callable[[], str]) -
     try:
         found = read_json(folder / "manifest.json")
         rows = found.pop("rows")
-    except (OSError, ValueError, KeyError):  # never written, or of a machine that lost its power
+        np.load(folder / "features.npy", mmap_mode="r")  # refuses a file that was cut short
+    except (OSError, ValueError, KeyError, EOFError):  # never written, or of a machine that lost its power
         return 0
     return rows if found == manifest or found == {**manifest, "examples": older()} else 0
 

@@ -23,6 +23,29 @@ ABANDONED_AFTER = 24 * 3600  # seconds without a change to another host's
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a full quota, a limit on file sizes
 
 
+class DamagedError(OSError, ValueError):
+    """A file that was written by keras_lt cannot be read."""
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, *, instead: str = "put back a copy, or remove it") -> Iterator[None]:
+    """Names the file that a library cannot read, and the way out, whatever the library says.
+
+    Args:
+      instead: what to do about it.
+    Raises:
+      DamagedError: the body raised anything but a refusal of memory or permission.
+    """
+    try:
+        yield
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, DamagedError) else error  # who reads it knows the way out better
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        raise DamagedError(f"{path} is damaged: {instead}. {reason}") from cause
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = ()):
     """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
@@ -49,6 +72,8 @@ def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = 
     except OSError as error:
         if error.errno in NO_ROOM:
             raise OSError(_no_room(path, scratch, size, error)) from error
+        if SCRATCH in str(error.filename):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the caller knows
         raise
     finally:
         remove(scratch)
@@ -166,6 +191,8 @@ def check_own(path: str | os.PathLike, begins: str, *, beside: Sequence[str] = (
     above = next((place for place in path.parents if place.exists()), None)
     if path.is_dir() or (above and not above.is_dir()):
         raise ValueError(f"A file is to be written. Received: {path}, which is no place for one")
+    if above and not os.access(above, os.W_OK):
+        raise ValueError(f"A file is to be written. Received: {path}, and {above.absolute()} may not be written to")
     ours = False
     if path.is_file():
         with path.open("rb") as file:
@@ -258,12 +285,12 @@ def read_json(path: str | os.PathLike):
     """Reads what `write_json` wrote.
 
     Raises:
-      ValueError: it is damaged.
+      FileNotFoundError: it is not there.
+      DamagedError: it is no JSON.
     """
-    try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: put back a copy, or remove it. It is no JSON: {error}") from error
+    content = pathlib.Path(path).read_bytes()
+    with reading(path):
+        return json.loads(content.decode("utf-8"))
 
 
 def write_history(path: str | os.PathLike, history: list[dict[str, float]]):

@@ -12,7 +12,7 @@ import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_lt.command import part, plain_errors, quietly
+from keras_lt.command import launch, part, plain_errors, quietly
 from keras_lt.files import expanded
 from keras_lt.registry import names_in
 
@@ -186,4 +186,4 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -11,7 +11,7 @@ import csv
 import pathlib
 from collections.abc import Sequence
 
-from keras_lt.command import part, plain_errors, quietly
+from keras_lt.command import launch, part, plain_errors, quietly
 
 
 def parser() -> argparse.ArgumentParser:
@@ -152,4 +152,4 @@ def main(arguments: Sequence[str] | None = None):
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from keras_lt.command import plain_errors, quietly
+from keras_lt.command import launch, plain_errors, quietly
 from keras_lt.registry import names_in
 
 
@@ -305,4 +305,4 @@ def main(arguments: Sequence[str] | None = None):
 
 
 if __name__ == "__main__":
-    main()
+    launch(main)

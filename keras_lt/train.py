@@ -27,13 +27,14 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
     from keras_lt.datasets import LongTailed
+    from keras_lt.datasets.data_record import DataRecord
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
     from keras_lt.evaluation import thumbnails
     from keras_lt.features import FeatureSet
     from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
-    from keras_lt.report import RunDetails, advise, terminal_table, write_report
+    from keras_lt.report import RunDetails, advise, shared_examples, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
@@ -62,6 +63,7 @@ def run(run_config: RunConfig) -> dict:
 def do_parts(run: Run, strategy: Strategy) -> dict:
     """Does what is missing of a run in its work folder, and returns its results."""
     describe(run.data)
+    describe_repeats(run.current_data)
     print(f"On {distribution.describe(strategy, run.config.batch_size)}")
 
     with part("Stage one: the representation"):
@@ -173,6 +175,16 @@ def describe(data: LongTailed):
     )
     for note in data.notes:
         print(note)
+    if absent := sorted(set(range(len(counts))) - set(data.test.labels.tolist())):
+        print(f"{len(absent)} classes have no test image, such as {data.class_names[absent[0]]}: no score is of them.")
+
+
+def describe_repeats(record: DataRecord):
+    """Says before the training what of the data contradicts itself."""
+    if said := shared_examples(record.duplicates()):
+        print(said)
+    if number := record.of_two_labels():
+        print(f"{number:,} examples stand under two labels, byte for byte the same; keras_lt.describe names some.")
 
 
 def stage_one(run: Run, strategy: Strategy):

@@ -77,6 +77,7 @@ def test_every_flag_has_help():
         (["--classifiers=joint,lsw"], r"--classifiers must name some of joint, ncm, crt.*Received: \['lsw'\]"),
         (["--classifiers="], "--classifiers must name some of"),
         (["--export_classifier=lsw"], "--export_classifier must be one of joint"),
+        (["--image_size=100000"], r"--image_size squared must be at most 100,000,000\. Received: 100000"),
         (["--dataset=fashion"], "dataset must be one of fashion_lt, imagenet_lt.*Received: dataset=fashion"),
         (
             ["--dataset=places_lt", "--imbalance_ratio=50"],
@@ -276,7 +277,8 @@ runpy.run_module("keras_lt.{command}", run_name="__main__", alter_sys=True)
 def test_a_refusal_leaves_nothing_behind(arrays_dir, tmp_path):
     """Neither of flags, nor of what the data or a method say of them."""
     without_base_classes = {"method": "fslwf", "classifiers": ("ncm",), "many_above": 1000}
-    for changes in ({"batch_size": 500}, {"target_prior": "no such file"}, without_base_classes):
+    not_learned = {"export_classifier": "oltr"}
+    for changes in ({"batch_size": 500}, {"target_prior": "no such file"}, without_base_classes, not_learned):
         arguments = {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(tmp_path / "run"), **changes}
         with pytest.raises(SystemExit, match="Error: "):
             train.run(RunConfig(**{"batch_size": 16, "epochs": 1, **arguments}))

@@ -8,6 +8,7 @@ import pytest
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.datasets.data_record import DataRecord, record_of
 from keras_lt.datasets.examples import ImageFiles
+from keras_lt.train import describe, describe_repeats
 
 LABELS = np.array([0, 0, 0, 1, 1])
 
@@ -22,6 +23,7 @@ def files_in(root, *, names="pqrst", labels=LABELS, classes=("ant", "bee"), cont
 
 
 RECORD = files_in("/a")
+ALONE = [(split, np.array([[1, 0, 1], [2, 1, 2]], np.uint64)) for split in ("train", "val", "test")]
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,25 @@ def test_a_record_is_read_as_it_was_written_and_stands_for_the_data(tmp_path):
         if field.name != "images":
             np.testing.assert_equal(getattr(found, field.name), getattr(record, field.name))
     assert found.groups.sizes == {"many": 1, "medium": 1, "few": 0}
+
+
+def test_contents_under_two_labels_are_counted_and_what_repeats_is_said(capsys):
+    contents = np.array([f"{content:016}" for content in (1, 2, 2, 2, 3)], "S16")
+    train = Split(np.arange(5 * 64, dtype=np.uint8).reshape(5, 8, 8), LABELS)
+    data = LongTailed("x", train, train, train, class_names=("ant", "bee"))
+    record = record_of(data, dict.fromkeys(data.splits, contents))
+    assert record.of_two_labels() == 1  # the twos, of ant and of bee, in three splits
+    describe_repeats(record)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Splits share examples, byte for byte: 5 of val also in train, 5 of test also in train")
+    assert said[1].startswith("1 examples stand under two labels")
+    apart = dataclasses.replace(
+        record, images={split: images + np.uint64(10 * i) for i, (split, images) in enumerate(ALONE)}
+    )
+    describe_repeats(apart)
+    assert capsys.readouterr().out == ""
+
+
+def test_classes_without_a_test_image_are_said(two_classes, capsys):
+    describe(two_classes)
+    assert capsys.readouterr().out.endswith("\n1 classes have no test image, such as dark: no score is of them.\n")

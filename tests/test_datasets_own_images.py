@@ -1,9 +1,11 @@
+import dataclasses
 import os
 import pathlib
 
 import pytest
 
-from keras_lt.datasets.own_images import csv, folder, lists
+from keras_lt.datasets import load
+from keras_lt.datasets.own_images import csv, folder, labelled_images, lists
 
 
 def touch(root: pathlib.Path, *names):
@@ -74,7 +76,7 @@ def test_a_class_of_such_photographs_alone_is_refused_with_what_to_do(tmp_path, 
 
 def test_an_unknown_class_folder_is_named(tmp_path):
     touch(tmp_path, "train/owl/a.jpg", "test/owl/a.jpg", "test/unicorn/a.jpg")
-    with pytest.raises(ValueError, match=r"Received: test/ with unicorn$"):
+    with pytest.raises(ValueError, match=r"Received: test/ with 'unicorn'$"):
         folder(str(tmp_path))
 
 
@@ -219,3 +221,57 @@ def test_a_table_that_does_not_fit_is_named(tmp_path, table, message):
     (tmp_path / "images.csv").write_text(table)
     with pytest.raises(ValueError, match=message):
         csv(str(tmp_path))
+
+
+@pytest.mark.parametrize("labels", [("-1", "0", "1"), ("0.0", "1.0", "2.0"), ("nan", "0", "1"), ("1e3", "0", "1")])
+def test_numbers_that_are_no_class_are_not_taken_for_names_unless_they_are_listed(tmp_path, labels):
+    rows = "".join(f"{name}.jpg,{label}\n" for name, label in zip("abc", labels, strict=True))
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"path,label\n{rows}")
+    with pytest.raises(ValueError, match=rf"Labels must be class ids .*Received: train with {labels[0]}$"):
+        csv(str(tmp_path))
+    (tmp_path / "classes.txt").write_text("\n".join(labels))
+    assert csv(str(tmp_path)).class_names == labels
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("fu\u0308r", r"'fu\\u0308r', elsewhere 'f\\xfcr'"),
+        ("F\u00fcr", r"'F\\xfcr', elsewhere 'f\\xfcr'"),
+        ("f\u00fcr ", r"'f\\xfcr ', elsewhere 'f\\xfcr'"),
+        ("gegen", "'gegen'"),
+    ],
+)
+def test_a_name_that_is_written_otherwise_is_named_with_the_one_that_it_may_mean(tmp_path, written, said):
+    touch(tmp_path, "train/f\u00fcr/a.jpg", "val/f\u00fcr/a.jpg", f"test/{written}/a.jpg")
+    with pytest.raises(ValueError, match=rf"Received: test/ with {said}$"):
+        folder(str(tmp_path))
+    with pytest.raises(ValueError, match=rf"with {said}$"):
+        labelled_images(str(tmp_path / "test"), ["f\u00fcr"])
+    (tmp_path / "images.csv").write_text(f"path,label,split\na,f\u00fcr,train\nb,{written},test\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"Received: test with {said}$"):
+        csv(str(tmp_path))
+
+
+def test_classes_that_differ_in_capitals_alone_are_two_and_named(tmp_path):
+    touch(tmp_path, *(f"{split}/{name}/a.jpg" for split in ("train", "val", "test") for name in ("Ant", "ant", "bee")))
+    data = folder(str(tmp_path))
+    assert data.class_names == ("Ant", "ant", "bee")
+    assert data.notes == ("The classes 'Ant' and 'ant' differ in capitals alone: they are taken for two.",)
+    assert dataclasses.replace(data, name="again").notes == data.notes
+
+
+def test_labels_that_count_from_one_are_told_where_they_should(tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.txt").write_text("a.jpg 1\nb.jpg 2\n")
+    with pytest.raises(ValueError, match=r"needs a training image: labels count from 0; .*with 1 empty: 0 "):
+        lists(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "lists", "arrays", "features", "places_lt"])
+def test_a_file_is_no_folder_of_data(tmp_path, source):
+    path = tmp_path / "train.csv"
+    path.touch()
+    with pytest.raises(ValueError, match=rf" reads .* from the folder --data_dir\. Received: the file {path}$"):
+        load(source, str(path))

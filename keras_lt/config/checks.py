@@ -11,7 +11,7 @@ from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.optimization import check_optimizer
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import MOST_PIXELS, Preprocessing
 from keras_lt.registry import member, split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
@@ -40,6 +40,8 @@ def check(config: RunConfig):
     for name in ("seed", "image_size", "base_batch_size", "feature_views", "many_above", "few_below"):
         if getattr(config, name) < 0:
             raise ValueError(f"--{name} must be at least 0. Received: {getattr(config, name)}")
+    if config.image_size**2 > MOST_PIXELS:
+        raise ValueError(f"--image_size squared must be at most {MOST_PIXELS:,}. Received: {config.image_size}")
     datasets.check(config.dataset, **config.data_options)
     check_cuts(**config.cuts)
     learned = WorkFolder(config.folder).has_representation and _begun_with(config, "pretrained")
@@ -60,6 +62,12 @@ def check(config: RunConfig):
 def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     """Raises ValueError for what of a run does not fit its data set or the machine."""
     check_loadable(config.folder)
+    learned = [*config.systems, *WorkFolder(config.folder).finished_classifiers]
+    if config.export_classifier and config.export_classifier not in learned:
+        raise ValueError(
+            f"--export_classifier must be one that the run learns, {', '.join(learned)}. "
+            f"Received: --export_classifier={config.export_classifier}"
+        )
     check_classes(data.class_names, data.name)
     if data.of_features:
         asked = {name: getattr(config, name) for name in NO_IMAGES}

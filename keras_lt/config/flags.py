@@ -106,12 +106,13 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
     """The `RunConfig` of a flag file, some flags with another value."""
     flag_values = flags.FlagValues()
     define_flags(flag_values)
+    given = with_flag_files([f"--flagfile={path}"])
     try:
-        _, *rest = flag_values(["keras_lt", *with_flag_files([f"--flagfile={path}"])])
+        _, *rest = flag_values(["keras_lt", *given])
     except flags.Error as error:
         raise ValueError(f"{path} must hold flags of this version. Received: {error}") from error
-    if rest:
-        raise ValueError(f"{path} must hold flags, --name=value a line. Received: {rest[0]}")
+    if rest or not given:
+        raise ValueError(f"{path} must hold flags, --name=value a line. Received: {rest[0] if rest else 'no line'}")
     return from_flags(flag_values, **changes)
 
 

@@ -58,12 +58,13 @@ class DataRecord:
     @classmethod
     def load(cls, *, facts: pathlib.Path, images: pathlib.Path) -> "DataRecord":
         """Reads what `save` wrote."""
-        said = files.read_json(facts)
-        arrays = {name: np.array(said[name], np.int64) for name in ("class_counts", "listed_counts")}
-        with np.load(images) as found:
-            of_split = dict(found)
-        tuples = {name: tuple(said[name]) for name in ("class_names", "notes")}
-        return cls(**{**{name: said[name] for name in _SAID}, **arrays, **tuples}, images=of_split)
+        again = f"put back a copy, or remove {facts}, and both are written again"
+        with files.reading(facts, instead=again):
+            said = files.read_json(facts)
+            arrays = {name: np.array(said[name], np.int64) for name in ("class_counts", "listed_counts")}
+            tuples = {name: tuple(said[name]) for name in ("class_names", "notes")}
+        with files.reading(images, instead=again), np.load(images) as found:
+            return cls(**{**{name: said[name] for name in _SAID}, **arrays, **tuples}, images=dict(found))
 
     def differences(self, now: "DataRecord") -> list[str]:
         """How another data set differs from this one, "train: 12 images are new" say; nothing where it does not."""
@@ -93,6 +94,12 @@ class DataRecord:
         pairs = itertools.combinations(self.images, 2)
         shared = {(one, two): np.isin(self.images[two][:, 2], self.images[one][:, 2]).sum() for one, two in pairs}
         return {splits: int(number) for splits, number in shared.items() if number}
+
+    def of_two_labels(self) -> int:
+        """How many contents stand under two labels or more, in one split or in several."""
+        rows = _rows(np.concatenate([images[:, 1:] for images in self.images.values()]))
+        contents = np.unique(rows).view(np.uint64).reshape(-1, 2)[:, 1]
+        return int((np.unique(contents, return_counts=True)[1] > 1).sum())
 
     def only_grew(self, now: "DataRecord") -> bool:
         """Whether another data set has all that this one has, and more images of the same classes."""

@@ -83,7 +83,7 @@ def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:
 
 def _check_vectors(path: pathlib.Path, vectors: np.ndarray):
     """Raises ValueError unless they are finite numbers [N, D]; they are read in chunks."""
-    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
+    if vectors.ndim != 2 or not vectors.shape[1] or not np.issubdtype(vectors.dtype, np.floating):
         raise ValueError(
             f"Features must be floating [N, D]. Received: {path} with dtype={vectors.dtype}, shape={vectors.shape}"
         )

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -121,6 +121,7 @@ class LongTailed:
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         _check_names(self.name, self.class_names)
+        object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, *_capitals_note(self.class_names)))))
         if not self.image_size:
             object.__setattr__(self, "image_size", self.train.examples.image_size)
         classes = len(self.class_names)
@@ -139,8 +140,9 @@ class LongTailed:
         empty = np.flatnonzero(self.class_counts == 0)
         if empty.size:
             names = ", ".join(f"{c} ('{self.class_names[c]}')" for c in empty[:5])
+            begin = "labels count from 0; " * (empty.tolist() == [0])
             raise ValueError(
-                "Every class needs a training image: add images, or take the class out of the lists. "
+                f"Every class needs a training image: {begin}add images, or take the class out of the lists. "
                 f"Received: data set '{self.name}' with {empty.size} empty: {names}"
             )
         listed = self.listed_counts
@@ -222,6 +224,32 @@ def _check_names(name: str, class_names: Sequence[str]):
                 f"Received: data set '{name}' with {seen[alike]!a} and {written!a}"
             )
         seen[alike] = written
+
+
+def _capitals_note(class_names: Sequence[str]) -> tuple[str, ...]:
+    """A note of two classes that may be one."""
+    first = {}
+    for name in class_names:
+        if (other := first.setdefault(name.casefold(), name)) != name:
+            return (f"The classes {other!r} and {name!r} differ in capitals alone: they are taken for two.",)
+    return ()
+
+
+def not_known(names: Iterable[str], known: Iterable[str]) -> str:
+    """The names of classes that are not among those known, five at most, each with the one that it may mean; or "".
+
+    Of letters that look alike the codes are shown, as macOS writes an umlaut in two.
+    """
+
+    def plain(name):
+        return unicodedata.normalize("NFKC", name).strip().casefold()
+
+    known = list(known)
+    meant = {plain(name): name for name in known}
+    unknown = sorted(set(names) - set(known))[:5]
+    return ", ".join(
+        f"{name!a}, elsewhere {meant[plain(name)]!a}" if plain(name) in meant else repr(name) for name in unknown
+    )
 
 
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

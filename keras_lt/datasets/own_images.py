@@ -1,5 +1,6 @@
 """The user's own image files: folders of classes, lists of paths, or csv tables."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -13,7 +14,7 @@ import numpy as np
 from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_folders import CONVERT, EXTENSIONS, UNREAD_EXTENSIONS, files_in, folders_in, has_extension
 from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
-from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val
+from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val, not_known
 from keras_lt.files import expanded, read_text
 
 SPLITS = {"train": ("train", "training"), "val": (*VAL_NAMES, "dev"), "test": ("test", "testing"), "open": ("open",)}
@@ -57,11 +58,8 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     for split in ("train", "val", "test"):
         if split not in places:
             continue
-        unknown = sorted(set(folders_in(root / places[split])) - set(class_names))
-        if unknown:
-            raise ValueError(
-                f"Every class needs a folder in train/. Received: {places[split]}/ with {', '.join(unknown[:5])}"
-            )
+        if unknown := not_known(folders_in(root / places[split]), class_names):
+            raise ValueError(f"Every class needs a folder in train/. Received: {places[split]}/ with {unknown}")
         splits[split], more = _read_folders(root / places[split], class_names)
         ignored += more
     _check_read(splits["train"], class_names, ignored)
@@ -119,7 +117,8 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
 
     Instead of these there may be one `images.csv` with the columns `path,label,split`; a split is train, val or test.
     Paths are relative to `data_dir`. Labels are class ids from 0 where all are numbers, otherwise the names of classes,
-    which then are sorted. `classes.txt` gives names, or their order, as in `lists`; so does carving.
+    which then are sorted. `classes.txt` gives names, or their order, as in `lists`; so does carving. Names that are
+    numbers, such as 0.5, must stand in it.
 
     Args:
       seed: of the carving.
@@ -140,12 +139,17 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         files = _split_files(root, "csv", "{}.csv")
         tables = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
     names = read_class_names(root)
-    if not all(label.isascii() and label.isdecimal() for table in tables.values() for _, label in table):
+    labels = {label for table in tables.values() for _, label in table}
+    are_ids = all(label.isascii() and label.isdecimal() for label in labels)
+    if not are_ids and (names or not all(map(_is_number, labels))):
         names = names or sorted({label for _, label in tables["train"]})
         tables = _numbered(tables, names)
     for split, table in tables.items():
         if wrong := [str(label) for _, label in table if not is_class_id(str(label))]:
-            raise ValueError(f"Labels must be class ids from 0. Received: {split} with {wrong[0]}")
+            raise ValueError(
+                "Labels must be class ids from 0, or names; names that are numbers stand in classes.txt. "
+                f"Received: {split} with {wrong[0]}"
+            )
     entries = {
         split: (
             np.array([path for path, _ in table], dtype=str),
@@ -167,11 +171,10 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
     if not root.is_dir():
         raise FileNotFoundError(f"--images must be a folder of images. Not found: {root}")
     found = folders_in(root)
-    unknown = sorted(set(found) - set(class_names))
-    if unknown:
+    if unknown := not_known(found, class_names):
         raise ValueError(
             f"Folders of --images must be named as classes, {', '.join(class_names[:3])}, ... "
-            f"Received: {root} with {', '.join(unknown[:5])}"
+            f"Received: {root} with {unknown}"
         )
     split, _ = _read_folders(root, class_names) if found else _read_unlabelled(root)
     if not len(split):
@@ -298,14 +301,20 @@ def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[str,
     return rows
 
 
+def _is_number(label: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(label)
+        return True
+    return False
+
+
 def _numbered(tables: dict[str, list[tuple[str, str]]], names: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
     """The tables with class ids for names."""
     ids = {name: number for number, name in enumerate(names)}
     for split, table in tables.items():
-        unknown = {label for _, label in table} - set(ids)
-        if unknown:
+        if unknown := not_known((label for _, label in table), ids):
             raise ValueError(
-                f"Labels must be class names of train, or of classes.txt. Received: {split} with {min(unknown)!r}"
+                f"Labels must be class names of train, or of classes.txt. Received: {split} with {unknown}"
             )
     return {split: [(path, ids[label]) for path, label in table] for split, table in tables.items()}
 

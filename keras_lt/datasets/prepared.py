@@ -19,7 +19,6 @@ ten times what the same cores decode. What a prepared folder saves is opening fi
 decoding pixels that a network never sees.
 """
 
-import json
 import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ import numpy as np
 
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.records import ShardedRecords
+from keras_lt.files import read_json, reading
 
 SETTINGS, MANIFEST = "prepare.json", "manifest.json"
 FORMAT = 1  # of the folder
@@ -52,18 +52,20 @@ def read_prepared(data_dir: str, dataset: str, **options) -> LongTailed:
       OSError: a file of it is missing or damaged.
     """
     folder = pathlib.Path(data_dir)
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    if settings["format"] != FORMAT:
-        raise ValueError(f"A prepared folder has format {FORMAT}. Received: {folder} of format {settings['format']}")
-    if settings["dataset"] != dataset:
-        raise ValueError(f"{folder} holds --dataset={settings['dataset']}, prepared. Received: --dataset={dataset}")
-    other = [f"{o}={v}" for o, v in options.items() if v is not None and settings["options"].get(o) != v]
+    with reading(folder / SETTINGS, instead="put back a copy, or prepare the folder again"):
+        settings = read_json(folder / SETTINGS)
+        made_format, made_from, made_with = (settings[name] for name in ("format", "dataset", "options"))
+    if made_format != FORMAT:
+        raise ValueError(f"A prepared folder has format {FORMAT}. Received: {folder} of format {made_format}")
+    if made_from != dataset:
+        raise ValueError(f"{folder} holds --dataset={made_from}, prepared. Received: --dataset={dataset}")
+    other = [f"{o}={v}" for o, v in options.items() if v is not None and made_with.get(o) != v]
     if other:
-        made = ", ".join(f"{option}={value}" for option, value in settings["options"].items()) or "no options"
+        made = ", ".join(f"{option}={value}" for option, value in made_with.items()) or "no options"
         raise ValueError(f"{folder} was prepared with {made}; prepare another. Received: {', '.join(other)}")
     if not (folder / MANIFEST).exists():
         raise ValueError(f"{folder} is not finished: give the command again that prepares it. Not found: {MANIFEST}")
-    return from_manifest(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    return from_manifest(folder, read_json(folder / MANIFEST))
 
 
 def from_manifest(folder: pathlib.Path, manifest: Mapping) -> LongTailed:

@@ -10,6 +10,7 @@ import numpy as np
 from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_lists import names_from_folders, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
+from keras_lt.files import read_json
 from keras_lt.metrics import ShotGroups
 
 
@@ -184,7 +185,7 @@ def _read_competition(folder: pathlib.Path) -> tuple[Lists, list[str]]:
             ) from error
         categories = content["categories"]
     if (folder / "categories.json").exists():
-        categories = json.loads((folder / "categories.json").read_text(encoding="utf-8"))
+        categories = read_json(folder / "categories.json")
     return lists, [row["name"] for row in sorted(categories, key=lambda row: row["id"])]
 
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 
 from keras_lt.datasets.long_tailed import LongTailed
+from keras_lt.files import expanded
 from keras_lt.registry import Entry, parsed, split
 
 
@@ -30,11 +31,15 @@ class SourceEntry(Entry):
 
         Raises:
           FileNotFoundError: there is no `data_dir` and it needs one.
+          ValueError: `data_dir` is a file.
         """
         if self.needs_folder and not data_dir:
             raise FileNotFoundError(
                 f"{self.label or 'The data set'} reads {self.reads} from --data_dir. Received: no --data_dir"
             )
+        if data_dir and expanded(data_dir).is_file():
+            what = f"{self.label or 'The data set'} reads {self.reads}"
+            raise ValueError(f"{what} from the folder --data_dir. Received: the file {data_dir}")
         return self.function(data_dir, **options)
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.files import check_loadable, expanded
+from keras_lt.files import check_loadable, expanded, reading
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.stages import read_preprocessing
@@ -76,7 +76,8 @@ def _read_preprocessing(folder: pathlib.Path) -> Preprocessing | NoPreprocessing
 def _keras_model(
     path: pathlib.Path, preprocessing: Preprocessing | NoPreprocessing, *, takes: str, rank: int
 ) -> ScoredModel:
-    model = keras.saving.load_model(path, compile=False)
+    with reading(path, instead="put back a copy"):
+        model = keras.saving.load_model(path, compile=False)
     if len(model.input_shape) != rank or len(model.output_shape) != 2:
         raise ValueError(
             f"--model must take {takes} and give logits [B, C]; --workdir with --classifiers scores a "
@@ -92,7 +93,8 @@ def _keras_model(
 
 def _saved_model(path: pathlib.Path, expected: Mapping[str, str]) -> ScoredModel:
     """A SavedModel with certain signatures, by their argument; of the last an example is made up."""
-    loaded = tf.saved_model.load(path)
+    with reading(path, instead="remove it, and python -m keras_lt.export writes it again"):
+        loaded = tf.saved_model.load(path)
     _check_signatures(path, loaded.signatures, expected)
     argument, name = list(expected.items())[-1]
     spec = loaded.signatures[name].structured_input_signature[1][argument]

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.features import FeatureSet
-from keras_lt.files import atomic
+from keras_lt.files import atomic, reading
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import (
     FEW_SHOT_BELOW,
@@ -140,10 +140,10 @@ class Scores:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Scores":
         """Reads what `save` wrote; version 0.1 wrote no cuts, as it had these alone."""
-        with np.load(path) as file:
+        with reading(path, instead="remove it, and it is made again"), np.load(path) as file:
             arrays = dict(file)
-        cuts = arrays.pop("cuts", np.array([MANY_SHOT_ABOVE, FEW_SHOT_BELOW])).tolist()
-        return cls(groups=ShotGroups(arrays.pop("class_counts"), *cuts), **arrays)
+            cuts = arrays.pop("cuts", np.array([MANY_SHOT_ABOVE, FEW_SHOT_BELOW])).tolist()
+            return cls(groups=ShotGroups(arrays.pop("class_counts"), *cuts), **arrays)
 
     @property
     def _classes(self) -> int:

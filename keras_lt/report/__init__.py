@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from keras_lt import files
 from keras_lt.report import published
-from keras_lt.report.advice import advise
+from keras_lt.report.advice import advise, shared_examples
 from keras_lt.report.details import RunDetails
 from keras_lt.report.intervals import bootstrap_intervals
 from keras_lt.report.page import render_page
@@ -14,7 +14,15 @@ from keras_lt.report.plots import draw_plots
 from keras_lt.report.predictions import Prediction, render_predictions
 from keras_lt.report.tables import markdown, terminal_table
 
-__all__ = ["Prediction", "RunDetails", "advise", "render_predictions", "terminal_table", "write_report"]
+__all__ = [
+    "Prediction",
+    "RunDetails",
+    "advise",
+    "render_predictions",
+    "shared_examples",
+    "terminal_table",
+    "write_report",
+]
 
 
 def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetails) -> dict[str, pathlib.Path]:

@@ -108,13 +108,7 @@ def on_classes_in_two(results: Mapping, details: RunDetails) -> str:
 def on_duplicates(results: Mapping, details: RunDetails) -> str:
     """Examples stand in two splits."""
     del results
-    found = [f"{number:,} of {other} also in {one}" for (one, other), number in details.duplicates.items()]
-    if not found:
-        return ""
-    return (
-        f"Splits share examples, byte for byte: {', '.join(found)}. Scores count what was seen in training as "
-        "recognized; take them out of one of the two."
-    )
+    return shared_examples(details.duplicates)
 
 
 def on_good_features(results: Mapping, details: RunDetails) -> str:
@@ -132,6 +126,17 @@ def on_good_features(results: Mapping, details: RunDetails) -> str:
         f"{display_name(best)}, which is nothing but the classes' means, reaches {percent(of_means[best])}% on val and "
         f"Joint {percent(joint)}% (mean over classes): the features are better than the classifier trained with them. "
         "A balanced classifier on them is worth more than a longer stage one: --classifiers=crt,lift."
+    )
+
+
+def shared_examples(duplicates: Mapping[tuple[str, str], int]) -> str:
+    """Says which splits share how many examples, as `DataRecord.duplicates` has them; empty where none do."""
+    found = [f"{number:,} of {other} also in {one}" for (one, other), number in duplicates.items()]
+    if not found:
+        return ""
+    return (
+        f"Splits share examples, byte for byte: {', '.join(found)}. Scores count what was seen in training as "
+        "recognized; take them out of one of the two."
     )
 
 

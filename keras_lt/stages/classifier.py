@@ -35,6 +35,7 @@ from keras_lt.stages.fitting import (
     fit_on_features,
     fit_on_images,
     frozen,
+    load_model,
     on_features,
     save_model,
 )
@@ -79,9 +80,9 @@ class Classifier:
 
 def load_classifier(folder: str | os.PathLike, representation: Representation) -> tuple[keras.Model, keras.Model]:
     """What `Classifier.save` wrote: (backbone images -> features, model features -> logits)."""
-    own = pathlib.Path(folder) / "backbone.keras"
-    backbone = keras.saving.load_model(own, compile=False) if own.exists() else representation.backbone
-    return backbone, keras.saving.load_model(pathlib.Path(folder) / "model.keras", compile=False)
+    own, model = (pathlib.Path(folder) / name for name in ("backbone.keras", "model.keras"))
+    backbone = load_model(own) if own.exists() else representation.backbone
+    return backbone, load_model(model)
 
 
 @plain_settings()

@@ -14,7 +14,7 @@ from keras_lt.compat import ScaledLoss, keep_positions, layers_within
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
-from keras_lt.files import atomic
+from keras_lt.files import atomic, reading
 from keras_lt.input_pipeline import evaluation_batches, training_batches
 from keras_lt.logs import EventLog
 from keras_lt.metrics import ShotAccuracy, ShotGroups
@@ -279,3 +279,10 @@ def save_model(model: keras.Model, path: str | os.PathLike):
     keep_positions(model)
     with atomic(path) as scratch:
         model.save(scratch)
+
+
+def load_model(path: pathlib.Path, *, instead: str = "") -> keras.Model:
+    """Reads what `save_model` wrote; where it is damaged, says what to do instead, by default of a classifier's."""
+    again = f"put back a copy, or remove {path.parent}, and the training command learns it again"
+    with reading(path, instead=instead or again):
+        return keras.saving.load_model(path, compile=False)

@@ -15,7 +15,7 @@ from keras_lt import backbones
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
-from keras_lt.files import read_history, read_json, write_history, write_json
+from keras_lt.files import read_history, read_json, reading, write_history, write_json
 from keras_lt.inspection import screen
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
@@ -23,10 +23,11 @@ from keras_lt.recipe import Recipe
 from keras_lt.registry import member
 from keras_lt.stages.checks import begins_by, check_classes, check_hosts, check_no_images, check_stage_one, head_entry
 from keras_lt.stages.feature_losses import WithFeatureLoss
-from keras_lt.stages.fitting import fit_on_features, fit_on_images, on_features, save_model
+from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 STAGE_ONE = Recipe()
+MODEL = "model.keras"  # of the files in its folder the last to be written
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,14 +60,18 @@ class Representation:
         folder = pathlib.Path(folder)
         write_json(folder / "preprocessing.json", dataclasses.asdict(self.preprocessing))
         write_history(folder / "history.csv", self.history)
-        save_model(self.model, folder / "model.keras")
+        save_model(self.model, folder / MODEL)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Representation":
         """Reads what `save` wrote."""
         folder = pathlib.Path(folder)
-        model = keras.saving.load_model(folder / "model.keras", compile=False)
-        return cls(model, read_preprocessing(folder), read_history(folder / "history.csv"))
+        again = f"put back a copy, or remove {folder / MODEL}, and training goes on from its last checkpoint"
+        model = load_model(folder / MODEL, instead=again)
+        with reading(folder / "preprocessing.json", instead=again):
+            preprocessing = read_preprocessing(folder)
+        with reading(folder / "history.csv", instead=again):
+            return cls(model, preprocessing, read_history(folder / "history.csv"))
 
 
 def read_preprocessing(folder: str | os.PathLike) -> Preprocessing | NoPreprocessing:

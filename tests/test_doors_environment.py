@@ -1,0 +1,171 @@
+"""What the machine and damage do to a command: one line that names the file and the way out, and a plain exit code."""
+
+import importlib
+import os
+import pathlib
+import re
+import signal
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_lt import config
+from keras_lt.__main__ import COMMANDS
+from keras_lt.checkpoints import EpochCheckpoints
+from keras_lt.command import begin_in_utf8, launch, quietly
+from keras_lt.datasets.data_record import DataRecord
+from keras_lt.datasets.prepared import read_prepared
+from keras_lt.evaluation import Scores, load_model
+from keras_lt.features import extract_features
+from keras_lt.files import DamagedError, check_own, read_json, reading
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.stages import Representation, load_classifier
+from tests.tiny_backbone import tiny
+
+PREPROCESSING = Preprocessing(8, (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture
+def representation(tmp_path):
+    """One of four features and three classes, in a folder."""
+    images, backbone = keras.Input((8, 8, 3)), tiny()
+    backbone.name = "backbone"
+    model = keras.Model(images, keras.layers.Dense(3, name="classifier")(backbone(images)))
+    Representation(model, PREPROCESSING, [{"epoch": 1.0}]).save(tmp_path / "representation")
+    return tmp_path / "representation"
+
+
+def test_a_damaged_file_is_named_with_the_way_out_and_ends_a_command_in_one_line(tmp_path):
+    path = tmp_path / "x.npz"
+    path.write_bytes(b"PK\x03\x04, and no more")
+    said = r"x\.npz is damaged: remove it\. BadZipFile: "
+    with pytest.raises(DamagedError, match=said) as found, reading(path, instead="remove it"), np.load(path):
+        pass
+    assert isinstance(found.value, OSError)  # which `launch` ends in one line, however deep in a training it is found
+    assert isinstance(found.value, ValueError)  # which `plain_errors` does
+    for error in (MemoryError, PermissionError):  # no reason to remove a file
+        with pytest.raises(error), reading(path):
+            raise error
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "preprocessing.json", "history.csv"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xffjunk"])
+def test_a_damaged_representation_is_named_with_what_makes_it_again(representation, name, content):
+    if (name, content) == ("history.csv", b""):
+        content = b"epoch,loss\n1\n"  # an empty one is that of an imported representation
+    (representation / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=rf"{re.escape(name)} is damaged: .* remove {representation}/model\.keras, "):
+        Representation.load(representation)
+
+
+def test_a_damaged_classifier_and_model_are_named(representation, tmp_path):
+    folder, loaded = tmp_path / "classifiers/crt", Representation.load(representation)
+    folder.mkdir(parents=True)
+    for name in ("model.keras", "backbone.keras"):
+        (folder / name).write_bytes(b"junk")
+        with pytest.raises(DamagedError, match=rf"{name} is damaged: .* remove {folder}, "):
+            load_classifier(folder, loaded)
+    (folder / "saved_model.pb").write_bytes(b"\xffjunk")
+    with pytest.raises(DamagedError, match=rf"{folder} is damaged: remove it, and python -m keras_lt\.export"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk"])
+def test_damaged_scores_records_and_prepared_folders_are_named(tmp_path, content):
+    for name in ("predictions.npz", "prepare.json"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedError, match=r"predictions\.npz is damaged: remove it, and it is made again"):
+        Scores.load(tmp_path / "predictions.npz")
+    with pytest.raises(DamagedError, match=r"prepare\.json is damaged"):
+        read_prepared(str(tmp_path), "folder")
+    (tmp_path / "prepare.json").write_text("{}")  # of another program
+    with pytest.raises(DamagedError, match=r"prepare\.json is damaged: .* prepare the folder again\. KeyError"):
+        read_prepared(str(tmp_path), "folder")
+    facts = tmp_path / "data.json"
+    for known in ("{}", '{"name": 1', "[]"):
+        facts.write_text(known)
+        with pytest.raises(DamagedError, match=r"data\.json is damaged"):
+            DataRecord.load(facts=facts, images=tmp_path / "predictions.npz")
+
+
+def test_a_run_without_a_line_in_its_flags_is_not_one_of_all_defaults(tmp_path):
+    (tmp_path / "flags.cfg").touch()
+    with pytest.raises(ValueError, match=r"flags\.cfg must hold flags, .*Received: no line"):
+        config.read_flag_file(tmp_path / "flags.cfg")
+
+
+def test_features_that_were_cut_short_are_extracted_again(data, tmp_path):
+    backbone = tiny()
+    whole = np.array(extract_features(backbone, data.test, PREPROCESSING, folder=tmp_path / "f").features)
+    path = tmp_path / "f/features.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    again = extract_features(backbone, data.test, PREPROCESSING, folder=tmp_path / "f")
+    np.testing.assert_array_equal(again.features, whole)
+
+
+def test_a_kept_epoch_that_is_damaged_is_named(tmp_path):
+    checkpoints = EpochCheckpoints(tmp_path, "loss")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((1, 1)), np.zeros(1), callbacks=[checkpoints], verbose=0)
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    kept.write_bytes(b"junk")
+    with pytest.raises(DamagedError, match=rf"{kept.name} is damaged: remove {kept.parent}, and this training starts"):
+        checkpoints.restore_kept(model)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_starts_by_launch(name):
+    source = pathlib.Path(importlib.import_module(f"keras_lt.{name}").__file__).read_text()
+    assert source.endswith('\n\nif __name__ == "__main__":\n    launch(main)\n')
+
+
+def stopped():
+    raise KeyboardInterrupt
+
+
+def test_a_command_that_is_stopped_says_so_in_one_line_and_has_the_exit_code_of_it(monkeypatch, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as end:
+        launch(stopped)
+    signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit) as loading, quietly("__main__"):
+        stopped()  # the ten seconds in which libraries are loaded
+    assert (end.value.code, loading.value.code) == (130, 130)
+    assert (
+        capfd.readouterr().err.strip().splitlines()[::2]
+        == ["Stopped. The same command resumes from the last finished part or epoch."] * 2
+    )
+    with pytest.raises(KeyboardInterrupt), quietly("a.module"):
+        stopped()
+
+
+def test_a_backend_that_there_is_not_is_refused_in_one_line():
+    said = r"see KERAS_BACKEND too: Unable to import backend : theano$"
+    with pytest.raises(SystemExit, match=said), quietly("__main__"):
+        raise ValueError("Unable to import backend : theano")  # as Keras does
+
+
+def test_a_program_begins_again_in_utf8_where_names_of_files_are_read_otherwise(monkeypatch):
+    begun = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: begun.append(arguments))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "keras_lt.train", "--workdir=Läufe"])
+    begin_in_utf8()
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    begin_in_utf8()
+    assert begun == [
+        (sys.executable, [sys.executable, "-X", "utf8", "-m", "keras_lt.train", "--workdir=Läufe"]),
+    ]
+
+
+def test_a_place_that_may_not_be_written_to_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda place, mode: not pathlib.Path(place).samefile(tmp_path))
+    for path in ("predictions.csv", tmp_path / "new/folder/describe.json"):
+        with pytest.raises(ValueError, match=rf"A file is to be written\. .*{tmp_path} may not be written to$"):
+            check_own(path, "model")
