@@ -147,6 +147,10 @@ def test_growth_prints_a_row_per_task_and_size(capfd, monkeypatch):
         assert re.search(rf"^{task} +4 +20 +{NUMBER} +{NUMBER}", output, re.MULTILINE), task
 
 
+def test_growth_doubles_examples_and_then_classes():
+    assert growth.doubled(3, 6, 2) == [(3, 6), (3, 12), (3, 24), (6, 24), (12, 24)]
+
+
 def test_embeddings_print_a_row_per_classifier(capfd, monkeypatch):
     from tools import benchmark  # noqa: PLC0415
 

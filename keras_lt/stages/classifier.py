@@ -12,7 +12,7 @@ import numpy as np
 from keras_lt import compat
 from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
-from keras_lt.classifiers.chunks import classify, in_chunks
+from keras_lt.classifiers.chunks import classify, in_chunks, largest
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
@@ -337,7 +337,7 @@ def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarra
     chunks = []
     for chunk in in_chunks(layer, features):
         logits = layer.sweep(keras.ops.convert_to_tensor(chunk), choices)  # of one choice at a time
-        chunks.append([keras.ops.convert_to_numpy(keras.ops.argmax(one, axis=-1)) for one in logits])
+        chunks.append([largest(one) for one in logits])
     return list(np.concatenate(chunks, axis=1))
 
 

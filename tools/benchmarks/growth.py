@@ -36,14 +36,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Rows of a task: N doubles, then C; each in a process of its own, so that peaks of memory are its own."""
     print(f"D = {arguments.width}; time and peak memory of the work alone, without its labels, features and head")
     print(f"{'':18}{'C':>11}{'N':>13}{'seconds':>10}{'CPU s':>9}{'growth':>9}{'MB':>8}  more")
-    classes, examples = arguments.classes, round(arguments.classes * arguments.examples_per_class)
-    doubled = [2**doubling for doubling in range(1, arguments.doublings + 1)]
-    sizes = [(classes, examples), *((classes, examples * by) for by in doubled)]
-    # Of more classes than examples some would have none.
-    sizes += [(classes * by, sizes[-1][1]) for by in doubled]
+    examples = round(arguments.classes * arguments.examples_per_class)
     for task in arguments.tasks:
         before = None
-        for size in sizes:
+        for size in doubled(arguments.classes, examples, arguments.doublings):
             if arguments.same_process:
                 costs, more = measured(task, *size, arguments.width)
             else:
@@ -58,6 +54,12 @@ def run(arguments: argparse.Namespace) -> None:
             before = cpu
 
 
+def doubled(classes: int, examples: int, doublings: int) -> list[tuple[int, int]]:
+    """C and N of each row: N doubles first, as of more classes than examples some would have none."""
+    sizes = [(classes, examples * 2**doubling) for doubling in range(doublings + 1)]
+    return sizes + [(classes * 2**doubling, sizes[-1][1]) for doubling in range(1, doublings + 1)]
+
+
 def measured(task: str, classes: int, examples: int, width: int) -> tuple[tuple[float, float, float], str]:
     """Seconds, CPU seconds and MB by which the peak of memory grew; and what else the task has to say."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
@@ -66,7 +68,7 @@ def measured(task: str, classes: int, examples: int, width: int) -> tuple[tuple[
         before, start, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
         more = work()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        costs = more.pop("seconds", seconds), cpu, max(_memory("VmHWM") - before, 0.0)
+        costs = more.pop("seconds", seconds), more.pop("CPU", cpu), max(_memory("VmHWM") - before, 0.0)
         return costs, " ".join(f"{k} {v:,.3g}" for k, v in more.items())
 
 
@@ -81,11 +83,12 @@ def drawing(engine_and_q: tuple[str, float], classes: int, examples: int, width:
     next(iter(stream([0, 1], [0.5, 0.5], num_samples=2)))  # what TensorFlow loads once
 
     def work() -> dict[str, float]:
-        def batches():
-            return stream(labels, row, num_samples=len(labels), batch_size=BATCH)
-
-        first, rate = measure(batches, BATCH, seconds=SECONDS)
-        return {"seconds": first, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
+        start, cpu = time.perf_counter(), time.process_time()
+        batches = iter(stream(labels, row, num_samples=len(labels), batch_size=BATCH))
+        next(batches)
+        first = {"seconds": time.perf_counter() - start, "CPU": time.process_time() - cpu}
+        _, rate = measure(lambda: batches, BATCH, seconds=SECONDS)
+        return {**first, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
 
     return work
 
