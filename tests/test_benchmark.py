@@ -138,6 +138,10 @@ def test_growth_prints_a_row_per_task_and_size(benchmark, monkeypatch):
         assert re.search(rf"^{task} +4 +20 +{NUMBER} +{NUMBER}", output, re.MULTILINE), task
 
 
+def test_growth_doubles_examples_and_then_classes():
+    assert growth.doubled(3, 6, 2) == [(3, 6), (3, 12), (3, 24), (6, 24), (12, 24)]
+
+
 def test_embeddings_print_a_row_per_classifier(benchmark):
     sizes = "--examples 60 --width 4 --classes 3 --methods crt ncm --max_iter 5"
     output = benchmark(f"embeddings {sizes}")

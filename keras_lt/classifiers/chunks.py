@@ -22,8 +22,9 @@ def in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     """Class with the largest logit, in chunks: features [N, D] -> int64 [N]."""
-    predictions = [
-        keras.ops.convert_to_numpy(keras.ops.argmax(classifier(chunk), axis=-1))
-        for chunk in in_chunks(classifier, features)
-    ]
-    return np.concatenate(predictions).astype(np.int64)
+    return np.concatenate([largest(classifier(chunk)) for chunk in in_chunks(classifier, features)])
+
+
+def largest(logits) -> np.ndarray:
+    """Class with the largest logit, [B, C] -> int64 [B]: NumPy is several times as fast as TensorFlow on a CPU."""
+    return keras.ops.convert_to_numpy(logits).argmax(-1)

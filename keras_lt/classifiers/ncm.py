@@ -73,7 +73,7 @@ class NearestClassMean(keras.layers.Layer):
     def sweep(self, features, choices: Iterable[dict]) -> Iterator:
         """Scores [B, C] by one distance after another, all from one product with the means."""
         features = self._transformed(features)
-        products = keras.ops.matmul(features, keras.ops.transpose(self.means))
+        products = _products(features, self.means)
         for choice in choices:
             if choice["distance"] == "cosine":
                 norms = safe_norms(self.means, axis=-1)[:, 0]
@@ -97,7 +97,7 @@ class NearestClassMean(keras.layers.Layer):
         means = self.means
         if self.transform == "un":  # distances do not see the centre, which large numbers would lose their digits to
             features, means = features - self.center, means - self.center
-            products = keras.ops.matmul(features, keras.ops.transpose(means))
+            products = _products(features, means)
         squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
         return 2 * products - squares - keras.ops.sum(keras.ops.square(means), axis=-1)
 
@@ -143,6 +143,11 @@ def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict],
         layer.build((None, width))
         found.append(([{"transform": transform, "distance": distance} for distance in DISTANCES], layer))
     return found
+
+
+def _products(features, means):
+    """Of features [B, D] and means [C, D], [B, C]; of many classes the means would take longer to transpose."""
+    return keras.ops.transpose(keras.ops.matmul(means, keras.ops.transpose(features)))
 
 
 def _chunks(features: np.ndarray) -> Iterator[np.ndarray]:

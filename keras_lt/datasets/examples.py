@@ -4,10 +4,11 @@ What anybody needs to know of a kind is a fact of its class, so that a new kind 
 """
 
 import abc
+import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -79,20 +80,19 @@ class Examples(abc.ABC):
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """Neighbouring rows as a SavedModel is asked about them: {argument of its signature: batch}."""
 
-    def key(self, row: int) -> bytes:
-        """Says which example it is, wherever the data set lies and whatever else is in it."""
-        return str(self.names[row]).encode("utf-8", "surrogateescape")
+    def keys(self) -> Iterable[bytes]:
+        """Say which example each is, wherever the data set lies and whatever else is in it; N."""
+        return (name.encode("utf-8", "surrogateescape") for name in self.names.tolist())
 
     def key_hashes(self, seed: int = 0) -> np.ndarray:
         """The key of every example as a number, evenly spread, uint64 [N]."""
         salt = seed.to_bytes(8, "little")
-        digests = (hashlib.blake2b(self.key(row), digest_size=8, salt=salt).digest() for row in range(len(self)))
+        digests = (hashlib.blake2b(key, digest_size=8, salt=salt).digest() for key in self.keys())
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
-    def stamp(self, row: int) -> tuple[int, int]:
-        """Two numbers that change with an example that `fingerprint` does not look into."""
-        del row
-        return 0, 0
+    def stamps(self, rows: slice) -> np.ndarray:
+        """Two numbers that change with an example that `fingerprint` does not look into, int64 [n, 2] of n rows."""
+        return np.zeros((len(range(len(self))[rows]), 2), np.int64)
 
 
 class Pixels(Examples):
@@ -142,9 +142,9 @@ class Pixels(Examples):
         """Pixels are good as they are."""
         return self.shape[:2], 1, hash_of(np.ascontiguousarray(self.content[row]))
 
-    def key(self, row: int) -> bytes:
+    def keys(self) -> Iterable[bytes]:
         """The pixels."""
-        return self.content[row].tobytes()
+        return (image.tobytes() for image in self.content)
 
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """RGB pixels."""
@@ -207,18 +207,21 @@ class ImageFiles(Records):
         """The files at `rows`, in that order."""
         return ImageFiles(self.names[rows], root=self.root)
 
-    def key(self, row: int) -> bytes:
-        """The path below the data set's folder."""
-        name = str(self.names[row])
-        if self.root:
-            below = name.removeprefix(os.path.join(self.root, ""))
+    def keys(self) -> Iterable[bytes]:
+        """The paths below the data set's folder."""
+        return (os.fsencode(path).replace(os.sep.encode(), b"/") for path in self._below_root())
+
+    def _below_root(self) -> Iterator[str]:
+        above = os.path.join(self.root, "")
+        for name in self.names.tolist():
+            below = name.removeprefix(above)
             plain = len(below) < len(name) and below == os.path.normpath(below) and not below.startswith(os.sep)
-            name = below if plain else os.path.relpath(name, self.root)  # which takes five times as long
-        return os.fsencode(name).replace(os.sep.encode(), b"/")
+            yield below if plain else os.path.relpath(name, self.root) if self.root else name  # five times as slow
 
     def fingerprint(self) -> bytes:
         """The paths below the data set's folder, and the sizes of the files."""
-        return b"\0".join(b"%s\0%d" % (self.key(row), self.stamp(row)[0]) for row in range(len(self)))
+        sizes = self.stamps(slice(None))[:, 0].tolist()
+        return b"\0".join(b"%s\0%d" % pair for pair in zip(self.keys(), sizes, strict=True))
 
     def placed_fingerprint(self) -> memoryview:
         """The paths as they are."""
@@ -232,13 +235,14 @@ class ImageFiles(Records):
             paths = on_host(np.array([os.fsencode(name) for name in self.names], object))
         return lambda row: tf.io.read_file(paths[row])
 
-    def stamp(self, row: int) -> tuple[int, int]:
-        """Bytes and time of change of the file; zeros where there is none."""
-        try:
-            status = os.stat(self.names[row])
-        except OSError:
-            return 0, 0
-        return status.st_size, status.st_mtime_ns
+    def stamps(self, rows: slice) -> np.ndarray:
+        """Bytes and time of change of the files, int64 [n, 2]; zeros where there is none."""
+        found = np.zeros((len(self.names[rows]), 2), np.int64)
+        for row, path in enumerate(self.names[rows].tolist()):
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                found[row] = status.st_size, status.st_mtime_ns
+        return found
 
 
 class ArrayRows:
@@ -321,9 +325,9 @@ class FeatureVectors(Examples):
         """A vector is one pixel high."""
         return (1, *self.shape), 1, hash_of(self.read(row))
 
-    def key(self, row: int) -> bytes:
-        """The vector."""
-        return self.read(row).tobytes()
+    def keys(self) -> Iterable[bytes]:
+        """The vectors."""
+        return (self.read(row).tobytes() for row in range(len(self)))
 
     def request(self, rows: range) -> dict[str, tf.Tensor]:
         """Vectors."""

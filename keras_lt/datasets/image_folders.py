@@ -23,8 +23,9 @@ def _is_read(folder: os.DirEntry) -> bool:
     """Whether it is a folder that is neither hidden nor a run, nor holds runs alone: plots are no examples."""
     if not folder.is_dir() or folder.name.startswith(".") or folder.name in NOT_OURS:
         return False
-    above = pathlib.Path(folder.path).parents if folder.is_symlink() else ()
-    if os.path.realpath(folder.path) in map(os.path.realpath, above):
+    if folder.is_symlink() and os.path.realpath(folder.path) in map(
+        os.path.realpath, pathlib.Path(folder.path).parents
+    ):
         return False  # a link to where it lies in has no end
     if _is_run(folder):
         return False
@@ -49,5 +50,4 @@ def files_in(root: str | os.PathLike) -> Iterator[str]:
 
 def has_extension(path: str, extensions: tuple[str, ...]) -> bool:
     """Whether it is no hidden file, and ends so."""
-    name = os.path.basename(path)
-    return name.lower().endswith(extensions) and not name.startswith(".")
+    return path.lower().endswith(extensions) and not os.path.basename(path).startswith(".")

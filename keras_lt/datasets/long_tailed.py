@@ -287,8 +287,8 @@ def carve_validation(train: Split, *, fraction: float = 0.1, seed: int = 0) -> t
 def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> list[np.ndarray]:
     """Rows of what is left of a split, and of every fraction that is taken from it.
 
-    Where an image goes depends on its key (`Examples.key`) and the seed alone, so that images that are added later move
-    no other one from training to evaluation; equal pixels stay together. A fraction holds in expectation. Of each class
+    Where an image goes depends on its key (`Examples.keys`) and the seed alone, so that images added later move no
+    other one from training to evaluation; equal pixels stay together. A fraction holds in expectation. Of each class
     one image stays at least, and a fraction that would have none of any class takes one of a class that can spare it.
 
     Args:

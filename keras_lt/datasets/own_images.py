@@ -216,10 +216,11 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
     paths, counts, ignored = [], [], []
     for name in class_names:
         files = list(files_in(root / name)) if (root / name).is_dir() else []
-        images = [path for path in files if has_extension(path, EXTENSIONS)]
-        paths += sorted(images)
+        images = sorted(path for path in files if has_extension(path, EXTENSIONS))
+        paths += images
         counts.append(len(images))
-        ignored += sorted(set(files) - set(images))
+        if len(images) < len(files):
+            ignored += sorted(set(files) - set(images))
     labels = np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
     return Split(ImageFiles(np.array(paths, dtype=str), root=root), labels), ignored
 

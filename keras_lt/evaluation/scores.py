@@ -215,7 +215,7 @@ def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.
             raise ValueError(f"There must be one logit per class, {classes}. Received: {chunk.shape[-1]} logits")
         exact = keras.ops.cast(chunk, "float32")
         values, indices = keras.ops.top_k(exact, min(TOP, classes))
-        largest = keras.ops.exp(values[:, 0] - keras.ops.logsumexp(exact, axis=-1))
+        largest = 1 / keras.ops.sum(keras.ops.exp(exact - values[:, :1]), axis=-1)
         top.append(keras.ops.convert_to_numpy(indices).astype(np.int64))
-        confidences.append(np.minimum(keras.ops.convert_to_numpy(largest), 1))  # rounding may exceed it
+        confidences.append(keras.ops.convert_to_numpy(largest))
     return np.concatenate(top), np.concatenate(confidences)

@@ -189,16 +189,18 @@ def quota_plan(by_class: ExamplesByClass, rows: np.ndarray, *, num_samples: int,
     order_seed, image_seed = _derived_seeds(seed, 2)
     if len(rows) == 1:
         size = _block_size(num_samples, rows.shape[1])
-        drawn_before = systematic_quotas(rows[0], size, seed=seed)
+        quotas = systematic_quotas(rows[0], size, seed=seed)
     else:
         size = num_samples
-        quotas = np.zeros((len(rows) + 1, rows.shape[1]), np.int64)
-        np.cumsum(carried_quotas(rows, num_samples, seed=seed), axis=0, out=quotas[1:])
-        drawn_before = tf.constant(quotas).__getitem__
+        before = np.zeros((len(rows) + 1, rows.shape[1]), np.int64)
+        np.cumsum(carried_quotas(rows, num_samples, seed=seed), axis=0, out=before[1:])
+        before = tf.constant(before)
+
+        def quotas(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return before[block], before[block + 1] - before[block]
 
     def draw(block: tf.Tensor) -> tf.Tensor:
-        first = drawn_before(block)
-        count = drawn_before(block + 1) - first
+        first, count = quotas(block)
         label = _run_ids(count)
         # Draw k of a class that has K falls in the k-th of K equal parts of the block.
         nth = tf.range(size, dtype=tf.int64) - tf.gather(tf.cumsum(count, exclusive=True), label)
@@ -216,8 +218,8 @@ ENGINES: dict[str, Callable[..., Plan]] = {
 }
 
 
-def systematic_quotas(row: np.ndarray, size: int, *, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """How often the blocks before one have shown each class, for blocks that are all alike: block -> [C] int64.
+def systematic_quotas(row: np.ndarray, size: int, *, seed: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """How often each class was shown before a block, and in it, for blocks that are all alike: block -> two [C] int64.
 
     size * p is rounded up or down by systematic sampling: the classes' shares lie end to end on a line as long as the
     block, and points one apart, from a start that differs by block, fall on them.
@@ -229,17 +231,23 @@ def systematic_quotas(row: np.ndarray, size: int, *, seed: int) -> Callable[[tf.
     edges = np.cumsum(row)
     edges *= size / edges[-1]
     whole = np.floor(edges)
-    fraction, whole, starts = tf.constant(edges - whole), tf.constant(whole, tf.int64), tf.constant(starts)
-    each_period = tf.searchsorted(tf.sort(starts), fraction, out_type=tf.int64)
+    fraction, each_period = edges - whole, np.searchsorted(np.sort(starts), edges - whole)
+    # Those of a period's blocks before each one, sorted; one that is still to come is beyond all fractions.
+    earlier = np.sort(np.where(np.tri(QUOTA_PERIOD, k=-1), starts, 1.0))
+    starts, earlier, fraction = tf.constant(starts), tf.constant(earlier), tf.constant(fraction)
+    whole, each_period = tf.constant(whole, tf.int64), tf.constant(each_period, tf.int64)
 
-    def drawn_before(block: tf.Tensor) -> tf.Tensor:
-        # A block has one more point below an edge than its whole number where its start is below the fraction.
-        period, number = block // QUOTA_PERIOD, block % QUOTA_PERIOD
-        more = tf.searchsorted(tf.sort(starts[:number]), fraction, out_type=tf.int64)
-        below = block * whole + period * each_period + more
+    def between(below: tf.Tensor) -> tf.Tensor:
         return below - tf.concat([[0], below[:-1]], 0)
 
-    return drawn_before
+    def quotas(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # A block has one more point below an edge than its whole number where its start is below the fraction.
+        period, number = block // QUOTA_PERIOD, block % QUOTA_PERIOD
+        more = tf.searchsorted(tf.gather(earlier, number), fraction, out_type=tf.int64)
+        here = whole + tf.cast(tf.gather(starts, number) < fraction, tf.int64)
+        return between(block * whole + period * each_period + more), between(here)
+
+    return quotas
 
 
 def carried_quotas(table: np.ndarray, num_samples: int, *, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 import keras
 import numpy as np
 
-from keras_lt.classifiers.chunks import classify, in_chunks
+from keras_lt.classifiers.chunks import classify, in_chunks, largest
 from keras_lt.features import FeatureSet
 from keras_lt.metrics import ShotGroups
 from keras_lt.stages.fitting import CHOSEN_BY
@@ -58,7 +58,7 @@ def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarra
     chunks = []
     for chunk in in_chunks(layer, features):
         logits = layer.sweep(keras.ops.convert_to_tensor(chunk), choices)  # of one choice at a time
-        chunks.append([keras.ops.convert_to_numpy(keras.ops.argmax(one, axis=-1)) for one in logits])
+        chunks.append([largest(one) for one in logits])
     return list(np.concatenate(chunks, axis=1))
 
 

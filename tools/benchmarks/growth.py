@@ -18,49 +18,58 @@ from tools.benchmarks.sampling import long_tail, measure
 
 Work = Callable[[], object]
 BATCH, SECONDS = 4096, 0.5  # of indices drawn
-SCORED, STEPS = 1024, 2  # examples validated or evaluated on, and steps trained; the time of more follows
+TRAINED_PER_VALIDATED = 10  # examples
 MB = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, help="what is measured")
-    parser.add_argument("--classes", type=int, default=12_500, help="C of the first row")
-    parser.add_argument("--examples_per_class", type=float, default=49.0, help="N / C")
-    parser.add_argument("--doublings", type=int, default=3, help="rows after the first, each twice as large")
+    parser.add_argument("--classes", type=int, default=25_000, help="C of the first row")
+    parser.add_argument("--examples_per_class", type=float, default=2.0, help="N / C of the first row")
+    parser.add_argument("--doublings", type=int, default=2, help="rows of N doubled, and then of C doubled")
     parser.add_argument("--width", type=int, default=512, help="D, features per example")
     parser.add_argument("--same_process", action="store_true", help="memory is then that of all rows so far")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """A row per task and size; each in a process of its own, so that peaks of memory are its own."""
-    print(f"D = {arguments.width}; seconds and peak memory of the work alone, without its labels, features and head")
-    print(f"{'':18}{'C':>11}{'N':>13}{'seconds':>10}{'MB':>8}  more")
+    """Rows of a task: N doubles, then C; each in a process of its own, so that peaks of memory are its own."""
+    print(f"D = {arguments.width}; time and peak memory of the work alone, without its labels, features and head")
+    print(f"{'':18}{'C':>11}{'N':>13}{'seconds':>10}{'CPU s':>9}{'growth':>9}{'MB':>8}  more")
+    examples = round(arguments.classes * arguments.examples_per_class)
     for task in arguments.tasks:
-        for doubling in range(arguments.doublings + 1):
-            classes = arguments.classes * 2**doubling
-            size = (task, classes, round(classes * arguments.examples_per_class), arguments.width)
+        before = None
+        for size in doubled(arguments.classes, examples, arguments.doublings):
             if arguments.same_process:
-                seconds, memory, more = measured(*size)
+                costs, more = measured(task, *size, arguments.width)
             else:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    seconds, memory, more = pool.apply(measured, size)
-            print(f"{task:18}{classes:11,}{size[2]:13,}{seconds:10.2f}{memory:8,.0f}  {more}", flush=True)
+                    costs, more = pool.apply(measured, (task, *size, arguments.width))
+            seconds, cpu, memory = costs
+            growth = f"x{cpu / before:.1f}" if before else ""
+            print(
+                f"{task:18}{size[0]:11,}{size[1]:13,}{seconds:10.2f}{cpu:9.2f}{growth:>9}{memory:8,.0f}  {more}",
+                flush=True,
+            )
+            before = cpu
 
 
-def measured(task: str, classes: int, examples: int, width: int) -> tuple[float, float, str]:
-    """Seconds, MB by which the peak of memory grew, and what else the task has to say."""
+def doubled(classes: int, examples: int, doublings: int) -> list[tuple[int, int]]:
+    """C and N of each row: N doubles first, as of more classes than examples some would have none."""
+    sizes = [(classes, examples * 2**doubling) for doubling in range(doublings + 1)]
+    return sizes + [(classes * 2**doubling, sizes[-1][1]) for doubling in range(1, doublings + 1)]
+
+
+def measured(task: str, classes: int, examples: int, width: int) -> tuple[tuple[float, float, float], str]:
+    """Seconds, CPU seconds and MB by which the peak of memory grew; and what else the task has to say."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         work = TASKS[task](classes, examples, width, pathlib.Path(folder))
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on; Linux alone can
-        before, start = _memory("VmRSS"), time.perf_counter()
+        before, start, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
         more = work()
-        seconds = time.perf_counter() - start
-        return (
-            more.pop("seconds", seconds),
-            max(_memory("VmHWM") - before, 0.0),
-            " ".join(f"{k} {v:,.3g}" for k, v in more.items()),
-        )
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        costs = more.pop("seconds", seconds), more.pop("CPU", cpu), max(_memory("VmHWM") - before, 0.0)
+        return costs, " ".join(f"{k} {v:,.3g}" for k, v in more.items())
 
 
 def drawing(engine_and_q: tuple[str, float], classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
@@ -74,23 +83,25 @@ def drawing(engine_and_q: tuple[str, float], classes: int, examples: int, width:
     next(iter(stream([0, 1], [0.5, 0.5], num_samples=2)))  # what TensorFlow loads once
 
     def work() -> dict[str, float]:
-        def batches():
-            return stream(labels, row, num_samples=len(labels), batch_size=BATCH)
-
-        first, rate = measure(batches, BATCH, seconds=SECONDS)
-        return {"seconds": first, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
+        start, cpu = time.perf_counter(), time.process_time()
+        batches = iter(stream(labels, row, num_samples=len(labels), batch_size=BATCH))
+        next(batches)
+        first = {"seconds": time.perf_counter() - start, "CPU": time.process_time() - cpu}
+        _, rate = measure(lambda: batches, BATCH, seconds=SECONDS)
+        return {**first, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
 
     return work
 
 
 def learning(name: str, classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
-    """A classifier on features that are drawn from few, so that they take no memory, validated on `SCORED`."""
+    """An epoch of a classifier on features that are drawn from few, so that they take no memory; and its validation."""
     import keras_lt  # noqa: PLC0415
     from keras_lt.stages.checks import STAGE_TWO  # noqa: PLC0415
 
-    features = {"train": _features(examples, classes, width), "val": _features(SCORED, classes, width)}
+    validated = -(-examples // TRAINED_PER_VALIDATED)
+    features = {"train": _features(examples, classes, width), "val": _features(validated, classes, width)}
     head, groups = _head(classes, width), keras_lt.ShotGroups(np.bincount(features["train"].labels))
-    recipe = dataclasses.replace(STAGE_TWO, epochs=1, batch_size=min(512, examples), steps_per_epoch=STEPS)
+    recipe = dataclasses.replace(STAGE_TWO, epochs=1, batch_size=min(512, examples))
 
     def work() -> dict[str, float]:
         keras_lt.learn_classifier(name, features=features, head=head, groups=groups, recipe=recipe)
@@ -100,10 +111,10 @@ def learning(name: str, classes: int, examples: int, width: int, folder: pathlib
 
 
 def evaluating(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
-    """`SCORED` examples scored by a dense layer."""
+    """Examples scored by a dense layer."""
     import keras_lt  # noqa: PLC0415
 
-    head, features = _head(classes, width), _features(SCORED, classes, width)
+    head, features = _head(classes, width), _features(examples, classes, width)
 
     def work() -> dict[str, float]:
         _ = keras_lt.evaluate_classifier(head, features, np.full(classes, 50)).summary
