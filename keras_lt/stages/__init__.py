@@ -18,12 +18,14 @@ from keras_lt.stages.checks import (
     classifier_entry,
     head_entry,
     trains_on_images,
+    trains_through_frozen,
 )
 from keras_lt.stages.classifier import Classifier, chooses, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 from keras_lt.stages.mixing import OnMixedLabels
+from keras_lt.stages.one_pass import OnePass
 from keras_lt.stages.representation import (
     Representation,
     building,
@@ -45,6 +47,7 @@ __all__ = [
     "Classifier",
     "Hooks",
     "OnMixedLabels",
+    "OnePass",
     "Representation",
     "WithFeatureLoss",
     "building",
@@ -70,4 +73,5 @@ __all__ = [
     "on_features",
     "read_preprocessing",
     "trains_on_images",
+    "trains_through_frozen",
 ]
