@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ class OnePass:
     """Where classifiers that are trained one after another leave one another the features of their augmented images.
 
         one_pass = keras_lt.stages.OnePass("drawn", others=[recipe])
-        crt = keras_lt.learn_classifier("crt", representation, data, recipe=recipe, stage_two="images", one_pass=one_pass)
+        keras_lt.learn_classifier("crt", representation, data, recipe=recipe, stage_two="images", one_pass=one_pass)
 
     An epoch is a file, which whoever comes to the epoch first writes while it is trained, and others read: the backbone
     runs as often as for the longest of them. Epochs that are not on the disk are computed, to the same numbers.
@@ -223,13 +224,15 @@ class _Epochs:
     def _left(self, epoch: int, batches: Iterator[list[np.ndarray]], passes: int) -> Iterator[list[np.ndarray]]:
         """The batches, which are in the epoch's file when the last of them is given."""
         with contextlib.ExitStack() as writing:
-            scratch = writing.enter_context(atomic(self.path(epoch), size=self.size))
-            file = writing.enter_context(scratch.open("wb"))
+            # On several devices Keras begins a stream, leaves it, and begins it anew: each of them has its own file.
+            path = self.folder / f"{id(writing)}-{self.path(epoch).name}"
+            file = writing.enter_context(writing.enter_context(atomic(path, size=self.size)).open("wb"))
             for number, batch in enumerate(batches, 1):
                 for part in batch:
                     np.save(file, part)
                 if number == passes:
                     writing.close()
+                    os.replace(path, self.path(epoch))
                 yield batch
 
 
