@@ -43,7 +43,7 @@ class OnePass:
       others: the recipes of the classifiers still to come; epochs in which one of them draws the same are left to it.
     """
 
-    folder: pathlib.Path
+    folder: str | os.PathLike
     others: Sequence[Recipe] = ()
 
 
@@ -152,7 +152,7 @@ def _batches(
     images_of = functools.partial(images_of, dataclasses.replace(recipe, class_weights="none", class_weights_from=0))
     labels_spec = images_of(start_step=start_step).element_spec[1]
     features_spec = tf.TensorSpec((recipe.micro_batch, backbone.output_shape[-1]), tf.float32)
-    computed = functools.partial(_computed, _forward(backbone, strategy), strategy, images_of)
+    computed = functools.partial(_computed, _forward(backbone, strategy), images_of)
 
     def drawn():
         for features, *labels in epochs.batches(computed, first=first, parts=1 + len(tf.nest.flatten(labels_spec))):
@@ -164,22 +164,26 @@ def _batches(
     return prefetched(weighted(batches, split.labels, recipe, start_step=start_step, **stream))
 
 
-def _forward(backbone: keras.Model, strategy: Strategy) -> Callable:
-    """The backbone as a compiled function of a batch, of which every device has its part."""
+def _forward(backbone: keras.Model, strategy: Strategy) -> Callable[[tf.Tensor], np.ndarray]:
+    """The backbone compiled, images [B, S, S, 3] -> features [B, D]; every device has its part of a batch."""
 
     def features(images):
         return tf.cast(backbone(images, training=False), tf.float32)
 
-    return tf.function(lambda images: strategy.run(features, (images,)))
+    on_devices = tf.function(lambda images: strategy.run(features, (images,)))
+
+    def forward(images):
+        parts = tf.split(images, strategy.num_replicas_in_sync)
+        own = strategy.experimental_distribute_values_from_function(lambda of: parts[of.replica_id_in_sync_group])
+        return np.concatenate([part.numpy() for part in strategy.experimental_local_results(on_devices(own))])
+
+    return forward
 
 
-def _computed(
-    forward: Callable, strategy: Strategy, images_of: Callable[..., tf.data.Dataset], start_step: int
-) -> Iterator[list[np.ndarray]]:
+def _computed(forward: Callable, images_of: Callable[..., tf.data.Dataset], start_step: int) -> Iterator[list]:
     """The features [B, D] of batch after batch, and its labels, or what they consist of."""
-    for images, labels in strategy.experimental_distribute_dataset(images_of(start_step=start_step)):
-        parts = (forward(images), *tf.nest.flatten(labels))
-        yield [np.concatenate([own.numpy() for own in strategy.experimental_local_results(part)]) for part in parts]
+    for images, labels in images_of(start_step=start_step):
+        yield [forward(images), *(part.numpy() for part in tf.nest.flatten(labels))]
 
 
 @dataclasses.dataclass(frozen=True)
