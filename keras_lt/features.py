@@ -202,8 +202,8 @@ def extract_features(
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
         folder = expanded(folder)
-        shared |= {"backbone": _backbone_hash(backbone), "examples": _examples_hash(split)}
-    extracted = functools.partial(_extract, compiled, older=functools.partial(_examples_hash, split, placed=True))
+        shared |= {"backbone": backbone_hash(backbone), "examples": examples_hash(split)}
+    extracted = functools.partial(_extract, compiled, older=functools.partial(examples_hash, split, placed=True))
     features = extracted(
         lambda start: evaluation_batches(split, preprocessing, batch_size=batch_size, start=start),
         {"shape": (len(split), width), "preprocessing": preprocessing.evaluation_settings(), **shared},
@@ -325,12 +325,12 @@ def _check_space(folder: pathlib.Path, needed: int):
         )
 
 
-def _backbone_hash(backbone: keras.Model) -> str:
+def backbone_hash(backbone: keras.Model) -> str:
     """Of layers, dtype policies and weights."""
     return _hash(np.frombuffer(backbone.to_json().encode(), np.uint8), *backbone.get_weights())
 
 
-def _examples_hash(split: Split, *, placed: bool = False) -> str:
+def examples_hash(split: Split, *, placed: bool = False) -> str:
     """Of examples, in their order, and labels; `placed`: also of where they lie, as version 0.1 has it."""
     fingerprint = split.examples.placed_fingerprint() if placed else split.examples.fingerprint()
     return _hash(np.frombuffer(fingerprint, np.uint8), split.labels)

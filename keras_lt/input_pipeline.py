@@ -40,7 +40,7 @@ def training_indices(
     """
     return sample_indices(
         labels,
-        **_draws(labels, recipe, class_counts),
+        **draws(labels, recipe, class_counts),
         seed=seed,
         start=start_step * recipe.batch_size,
         batch_size=recipe.micro_batch,
@@ -56,12 +56,12 @@ def epoch_rows(
 
     Args: as there.
     """
-    indices = epoch_indices(labels, **_draws(labels, recipe, class_counts), seed=seed)
+    indices = epoch_indices(labels, **draws(labels, recipe, class_counts), seed=seed)
     return lambda epoch: indices(epoch).reshape(-1, recipe.batch_size)
 
 
-def _draws(labels: np.ndarray, recipe: Recipe, class_counts: np.ndarray) -> dict:
-    """The recipe, as arguments of what draws by it."""
+def draws(labels: np.ndarray, recipe: Recipe, class_counts: np.ndarray) -> dict:
+    """The recipe, as arguments of `resampling.sample_indices`."""
     return {
         "probabilities": probability_table(recipe.sampler, class_counts, recipe.epochs),
         "num_samples": recipe.steps(len(labels)) * recipe.batch_size,

@@ -22,6 +22,7 @@ _PLOTS = (
     "weight_norms",
 )
 FEATURE_FILES = ("features.npy", "manifest.json")
+DRAWN_FILES = ("drawn/*.npy",)
 SAVED_MODEL_FILES = (
     *("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "README.md", "made_by.json"),
     *("variables/variables.*", "assets/*", "assets.extra/labels.txt", "assets.extra/model.onnx"),
@@ -33,6 +34,7 @@ RUN_FILES = (  # all that is written into a work folder, as patterns; what fits 
     *(f"describe/{name}" for name in ("describe.json", "classes.png", "sizes.png", "augmented.png")),
     *(f"{part}/{name}" for part in ("representation", "classifiers/*") for name in _OF_A_PART),
     *(f"features/*/{name}" for name in FEATURE_FILES),
+    *DRAWN_FILES,
     "export/models.config",
     *(f"export/*/[0-9]*/{name}" for name in SAVED_MODEL_FILES),
 )
@@ -107,6 +109,15 @@ class WorkFolder:
     def features_folder(self) -> pathlib.Path:
         """The features of every split, by stage one's backbone."""
         return self.folder / "features"
+
+    @property
+    def drawn_folder(self) -> pathlib.Path:
+        """The features of augmented images, between the classifiers that are trained on them."""
+        return self.folder / "drawn"
+
+    def remove_drawn(self):
+        """Removes them, when all classifiers are trained."""
+        files.remove_known(self.folder, DRAWN_FILES)
 
     def classifier_folder(self, name: str) -> pathlib.Path:
         """A classifier's model, history, checkpoints and scores."""

@@ -21,6 +21,9 @@ def test_features_extracted_once_give_the_reference_s_accuracies(rows):
     for name in ("joint", "ncm", "crt", "tau_norm", "lws"):
         (_, _, *theirs), (_, _, *ours) = table[f"reference, {name}"], table[f"ours, {name}"]
         assert theirs == pytest.approx(ours, abs=0.02)  # two of 107 test images: another order of summing
+    for name in ("crt", "lws"):
+        assert table[f"one pass, {name}"][2:] == table[f"reference, {name}"][2:]
+    assert table["its epochs, times less"] == [2]
     for place in (0, 1):  # wall and CPU seconds
         parts = [numbers[place] for name, numbers in table.items() if name.startswith("ours, ") and "all" not in name]
         assert table["ours, all of it"][place] == pytest.approx(sum(parts), abs=0.4)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_lt.datasets import Examples, FeatureVectors, ImageFiles, LongTailed, Pixels, Split
 from keras_lt.datasets.records import ShardedRecords
-from keras_lt.features import _examples_hash
+from keras_lt.features import examples_hash
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 1), np.uint8)
 VECTORS = np.arange(12, dtype=np.float16).reshape(4, 3)
@@ -119,6 +119,6 @@ def test_features_of_version_0_1_are_found_again(content):
     """Its manifests hold the sha256 of pixels or paths, and of labels."""
     labels = np.arange(4)
     assert (
-        _examples_hash(Split(content, labels), placed=True)
+        examples_hash(Split(content, labels), placed=True)
         == hashlib.sha256(content.tobytes() + labels.tobytes()).hexdigest()
     )

@@ -19,6 +19,7 @@ from keras_lt.stages.checks import (
     classifier_entry,
     head_entry,
     trains_on_images,
+    trains_through_frozen,
 )
 from keras_lt.stages.choosing import chooses
 from keras_lt.stages.classifier import Classifier, copy_of, join, learn_classifier, load_classifier
@@ -26,6 +27,7 @@ from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 from keras_lt.stages.mixing import OnMixedLabels
+from keras_lt.stages.one_pass import OnePass
 from keras_lt.stages.representation import (
     Representation,
     building,
@@ -48,6 +50,7 @@ __all__ = [
     "Classifier",
     "Hooks",
     "OnMixedLabels",
+    "OnePass",
     "Representation",
     "WithFeatureLoss",
     "begins_by",
@@ -75,4 +78,5 @@ __all__ = [
     "read_preprocessing",
     "text_features",
     "trains_on_images",
+    "trains_through_frozen",
 ]

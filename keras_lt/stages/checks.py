@@ -219,6 +219,11 @@ def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
     return entry.trained and (stage_two == "images" or entry.train_parts != "classifier")
 
 
+def trains_through_frozen(entry: ClassifierEntry, stage_two: str, batch_norm: str) -> bool:
+    """Whether a classifier is trained on images while the whole backbone stays as it is."""
+    return trains_on_images(entry, stage_two) and (entry.train_parts, batch_norm) == ("classifier", "frozen")
+
+
 def check_stage_two(
     name: str,
     recipe: Recipe,

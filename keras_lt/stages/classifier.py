@@ -31,15 +31,14 @@ from keras_lt.stages.checks import (
 from keras_lt.stages.choosing import as_chosen, best_of, chooses, each_judged, scores_of
 from keras_lt.stages.fitting import (
     CHOSEN_BY,
-    ThroughFrozen,
     fit_on_features,
     fit_on_images,
-    frozen,
     load_model,
     on_features,
     save_model,
 )
 from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
+from keras_lt.stages.one_pass import OnePass, fit_through_frozen
 from keras_lt.stages.representation import Representation
 
 
@@ -113,6 +112,7 @@ def learn_classifier(
     seed: int = 0,
     strategy: Strategy | None = None,
     folder: str | os.PathLike | None = None,
+    one_pass: OnePass | None = None,
 ) -> Classifier:
     """Stage two: a classifier on the fixed representation; whatever is chosen is chosen on val.
 
@@ -147,6 +147,7 @@ def learn_classifier(
       tau_split: what tau is chosen on, "val" or "test"; the second makes the test scores optimistic.
       seed: of fresh weights, draws and augmentations.
       strategy, folder: as in `learn_representation`.
+      one_pass: where classifiers on images of a frozen backbone share its features; each numbers as alone.
     Raises:
       ValueError: a name or number that does not fit, before any training.
     """
@@ -199,6 +200,7 @@ def learn_classifier(
             strategy=strategy,
             # Of several candidates each has checkpoints of its own.
             folder=pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,
+            one_pass=one_pass,
         )
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
         judged = features[tau_split] if entry.tau_split else val
@@ -251,6 +253,7 @@ def _fitted(
     batch_norm: str,
     strategy: Strategy,
     folder: pathlib.Path | None,
+    one_pass: OnePass | None,
     **training,
 ) -> tuple[keras.Model | None, FeatureSet]:
     """Fits what is to be fitted of a layer; returns the backbone that then belongs to it, and its features of val.
@@ -267,10 +270,8 @@ def _fitted(
         layer.adapt(start.features, start.labels)
     if layer.trainable_weights and train_parts:
         if train_parts == "classifier" and batch_norm == "frozen":
-            with frozen(backbone):
-                with strategy.scope():
-                    model = ThroughFrozen(backbone, layer)
-                fit_on_images(model, data, representation.preprocessing, val=features["val"], **options)
+            options |= {"val": features["val"], "one_pass": one_pass}
+            fit_through_frozen(backbone, layer, data, representation.preprocessing, **options)
             return backbone, features["val"]
         with strategy.scope():
             backbone = _to_train(backbone, train_parts=train_parts, batch_norm=batch_norm, classes=layer.units)

@@ -1,9 +1,8 @@
 """One way to train, for both stages: `model.fit` that resumes, and keeps the recipe's epoch."""
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -147,15 +146,14 @@ def fit_on_images(
     recipe: Recipe,
     seed: int,
     batches: Callable[..., tf.data.Dataset] = training_batches,
-    val: FeatureSet | None = None,
+    val_batches: Callable[..., tf.data.Dataset] = evaluation_batches,
     strategy: Strategy,
     **options,
 ) -> list[dict[str, float]]:
     """`fit` of a model, images -> logits, on the train and val images of a data set.
 
     Args:
-      batches: as `input_pipeline.training_batches`.
-      val: the features of val by the frozen backbone of a `ThroughFrozen`, which is validated on them.
+      batches, val_batches: as `input_pipeline.training_batches` and `evaluation_batches`.
       **options: of `fit`.
     """
     data = data.resampled(recipe.resampling, seed=seed)
@@ -165,19 +163,10 @@ def fit_on_images(
     stream = {"class_counts": data.class_counts, "seed": seed, **hosts(strategy).share}
     share = hosts(strategy).evaluation_share
 
-    def train_batches(start_step):
-        drawn = batches(data.train, preprocessing, recipe, **stream, start_step=start_step)
-        return drawn if val is None else _named(IMAGES, drawn)
-
-    def val_batches(batch_size):
-        if val is None:
-            return evaluation_batches(data.val, preprocessing, batch_size=batch_size, **share)
-        return _named(FEATURES, val.evaluation_batches(batch_size=batch_size, **share))
-
     return fit(
         model,
-        train_batches,
-        val_batches,
+        lambda start_step: batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        lambda batch_size: val_batches(data.val, preprocessing, batch_size=batch_size, **share),
         class_counts=data.class_counts,
         groups=data.groups,
         val_examples=len(data.val),
@@ -185,59 +174,6 @@ def fit_on_images(
         strategy=strategy,
         **options,
     )
-
-
-@contextlib.contextmanager
-def frozen(model: keras.Model) -> Iterator[None]:
-    """Inside, no weight of the model is trained; afterwards those are again that were before."""
-    trained = model.trainable_variables
-    for variable in trained:
-        variable.trainable = False
-    try:
-        yield
-    finally:
-        for variable in trained:
-            variable.trainable = True
-
-
-IMAGES, FEATURES = "images", "features"  # what a `ThroughFrozen` takes
-
-
-@keras.saving.register_keras_serializable("keras_lt")
-class ThroughFrozen(keras.Model):
-    """Trains a classifier on images through a `frozen` backbone, and is validated on features of it.
-
-    Args:
-      backbone: images [B, S, S, 3] -> features [B, D], always in inference mode.
-      classifier: a built layer, features -> logits [B, C].
-    """
-
-    def __init__(self, backbone: keras.Model, classifier: keras.layers.Layer):
-        super().__init__(autocast=False)
-        self.backbone, self.classifier = backbone, classifier
-        self.built = True
-
-    def call(self, inputs, training=False):
-        """{IMAGES: [B, S, S, 3]} or {FEATURES: [B, D]} -> logits [B, C]."""
-        if FEATURES in inputs:
-            features = inputs[FEATURES]
-        else:
-            features = keras.ops.stop_gradient(self.backbone(inputs[IMAGES], training=False))
-        return self.classifier(features, training=training)
-
-    def get_config(self):
-        """The constructor's arguments, by which every host makes its copy."""
-        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "classifier")}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds it around both."""
-        return cls(**keras.saving.deserialize_keras_object(config))
-
-
-def _named(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Batches whose inputs go by a name."""
-    return batches.map(lambda inputs, *rest: ({name: inputs}, *rest))
 
 
 def fit_on_features(

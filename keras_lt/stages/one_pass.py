@@ -1,0 +1,285 @@
+"""Stage two on images: a frozen backbone runs once for all classifiers that are trained on the same images."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.distribution import Strategy, hosts
+from keras_lt.features import FeatureSet, backbone_hash, examples_hash
+from keras_lt.files import atomic, expanded
+from keras_lt.input_pipeline import draws, prefetched, training_batches, weighted
+from keras_lt.preprocessing import Preprocessing
+from keras_lt.recipe import Recipe
+from keras_lt.stages.fitting import fit_on_images
+
+IMAGES, FEATURES = "images", "features"  # what a `ThroughFrozen` takes
+MOST_OF_THE_DISK = 0.5  # of what is free, for the features of an epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class OnePass:
+    """Where classifiers that are trained one after another leave one another the features of their augmented images.
+
+        one_pass = keras_lt.stages.OnePass("drawn", others=[recipe])
+        keras_lt.learn_classifier("crt", representation, data, recipe=recipe, stage_two="images", one_pass=one_pass)
+
+    An epoch is a file, which whoever comes to the epoch first writes while it is trained, and others read: the backbone
+    runs as often as for the longest of them. Epochs that are not on the disk are computed, to the same numbers.
+
+    Attributes:
+      folder: of the files, 4 D bytes for each image of an epoch. They may be removed when all are trained.
+      others: the recipes of the classifiers still to come; epochs in which one of them draws the same are left to it.
+    """
+
+    folder: str | os.PathLike
+    others: Sequence[Recipe] = ()
+
+
+def fit_through_frozen(
+    backbone: keras.Model,
+    layer: keras.layers.Layer,
+    data: LongTailed,
+    preprocessing: Preprocessing,
+    *,
+    val: FeatureSet,
+    strategy: Strategy,
+    one_pass: OnePass | None,
+    **options,
+) -> list[dict[str, float]]:
+    """`fit_on_images` of a built classifier, features -> logits, on a backbone that stays as it is.
+
+    Args:
+      val: the backbone's features of val.
+      one_pass: where other classifiers find the features of the same images; None leaves none.
+    """
+    # Data parallelism over hosts runs a net in a fit alone, and other backends none beside one.
+    if not hosts(strategy).one_host or keras.backend.backend() != "tensorflow":
+        one_pass = None
+
+    def val_batches(split, preprocessing, **share):
+        return _named(FEATURES, val.evaluation_batches(**share))
+
+    with _frozen(backbone):
+        with strategy.scope():
+            model = ThroughFrozen(backbone, layer)
+        batches = functools.partial(_batches, backbone=backbone, strategy=strategy, one_pass=one_pass)
+        return fit_on_images(
+            model, data, preprocessing, batches=batches, val_batches=val_batches, strategy=strategy, **options
+        )
+
+
+@contextlib.contextmanager
+def _frozen(model: keras.Model) -> Iterator[None]:
+    """Inside, no weight of the model is trained; afterwards those are again that were before."""
+    trained = model.trainable_variables
+    for variable in trained:
+        variable.trainable = False
+    try:
+        yield
+    finally:
+        for variable in trained:
+            variable.trainable = True
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class ThroughFrozen(keras.Model):
+    """Trains a classifier on images through a frozen backbone, or on features of it.
+
+    Args:
+      backbone: images [B, S, S, 3] -> features [B, D], always in inference mode.
+      classifier: a built layer, features -> logits [B, C].
+    """
+
+    def __init__(self, backbone: keras.Model, classifier: keras.layers.Layer):
+        super().__init__(autocast=False)
+        self.backbone, self.classifier = backbone, classifier
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """{IMAGES: [B, S, S, 3]} or {FEATURES: [B, D]} -> logits [B, C]."""
+        if FEATURES in inputs:
+            features = inputs[FEATURES]
+        else:
+            features = keras.ops.stop_gradient(self.backbone(inputs[IMAGES], training=False))
+        return self.classifier(features, training=training)
+
+    def get_config(self):
+        """The constructor's arguments, by which every host makes its copy."""
+        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "classifier")}
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds it around both."""
+        return cls(**keras.saving.deserialize_keras_object(config))
+
+
+def _named(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches whose inputs go by a name."""
+    return batches.map(lambda inputs, *rest: ({name: inputs}, *rest))
+
+
+def _batches(
+    split: Split,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    *,
+    backbone: keras.Model,
+    strategy: Strategy,
+    one_pass: OnePass | None,
+    start_step: int = 0,
+    **stream,
+) -> tf.data.Dataset:
+    """`input_pipeline.training_batches`, of {IMAGES: ...} or of the {FEATURES: ...} of the same images."""
+    images_of = functools.partial(training_batches, split, preprocessing, **stream)
+    first, inside = divmod(start_step, recipe.steps(len(split)))
+    epochs = None
+    if one_pass is not None and not inside:  # inside an epoch begins nothing but a look at a bad batch
+        epochs = _shared_epochs(one_pass, backbone, split, preprocessing, recipe, **stream)
+    if epochs is None:
+        return _named(IMAGES, images_of(recipe, start_step=start_step))
+    images_of = functools.partial(images_of, dataclasses.replace(recipe, class_weights="none", class_weights_from=0))
+    labels_spec = images_of(start_step=start_step).element_spec[1]
+    features_spec = tf.TensorSpec((recipe.micro_batch, backbone.output_shape[-1]), tf.float32)
+    computed = functools.partial(_computed, _forward(backbone, strategy), images_of)
+
+    def drawn():
+        for features, *labels in epochs.batches(computed, first=first, parts=1 + len(tf.nest.flatten(labels_spec))):
+            yield {FEATURES: features}, tf.nest.pack_sequence_as(labels_spec, labels)
+
+    batches = tf.data.Dataset.from_generator(drawn, output_signature=({FEATURES: features_spec}, labels_spec))
+    count = (recipe.epochs - first) * epochs.steps * recipe.accumulate_steps
+    batches = batches.apply(tf.data.experimental.assert_cardinality(count))
+    return prefetched(weighted(batches, split.labels, recipe, start_step=start_step, **stream))
+
+
+def _forward(backbone: keras.Model, strategy: Strategy) -> Callable[[tf.Tensor], np.ndarray]:
+    """The backbone compiled, images [B, S, S, 3] -> features [B, D]; every device has its part of a batch."""
+
+    def features(images):
+        return tf.cast(backbone(images, training=False), tf.float32)
+
+    on_devices = tf.function(lambda images: strategy.run(features, (images,)))
+
+    def forward(images):
+        parts = tf.split(images, strategy.num_replicas_in_sync)
+        own = strategy.experimental_distribute_values_from_function(lambda of: parts[of.replica_id_in_sync_group])
+        return np.concatenate([part.numpy() for part in strategy.experimental_local_results(on_devices(own))])
+
+    return forward
+
+
+def _computed(forward: Callable, images_of: Callable[..., tf.data.Dataset], start_step: int) -> Iterator[list]:
+    """The features [B, D] of batch after batch, and its labels, or what they consist of."""
+    for images, labels in images_of(start_step=start_step):
+        yield [forward(images), *(part.numpy() for part in tf.nest.flatten(labels))]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Epochs:
+    """The epochs of one classifier.
+
+    Attributes:
+      folder, key: by which an epoch's file is found.
+      recipe: the classifier's.
+      steps: of an epoch.
+      size: bytes of an epoch.
+      wanted: the first epochs, as many as others are still to draw.
+    """
+
+    folder: pathlib.Path
+    key: str
+    recipe: Recipe
+    steps: int
+    size: int
+    wanted: int
+
+    def path(self, epoch: int) -> pathlib.Path:
+        """An epoch's file: its batches one after the other, features and then labels."""
+        return self.folder / f"{self.key}-{epoch + 1:05d}.npy"
+
+    def batches(self, computed: Callable[[int], Iterator[list[np.ndarray]]], *, first: int, parts: int):
+        """The batches of all epochs from one on, of so many parts each; those not on the disk are computed."""
+        passes, going_on = self.steps * self.recipe.accumulate_steps, None
+        for epoch in range(first, self.recipe.epochs):
+            if self.path(epoch).exists():
+                going_on = None
+                yield from _read(self.path(epoch), passes=passes, parts=parts)
+                continue
+            going_on = going_on or computed(epoch * self.steps)
+            batches = itertools.islice(going_on, passes)
+            yield from self._left(epoch, batches, passes) if epoch < self.wanted and self._has_room() else batches
+
+    def _has_room(self) -> bool:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.size <= MOST_OF_THE_DISK * shutil.disk_usage(self.folder).free
+
+    def _left(self, epoch: int, batches: Iterator[list[np.ndarray]], passes: int) -> Iterator[list[np.ndarray]]:
+        """The batches, which are in the epoch's file when the last of them is given."""
+        with contextlib.ExitStack() as writing:
+            # On several devices Keras begins a stream, leaves it, and begins it anew: each of them has its own file.
+            path = self.folder / f"{id(writing)}-{self.path(epoch).name}"
+            file = writing.enter_context(writing.enter_context(atomic(path, size=self.size)).open("wb"))
+            for number, batch in enumerate(batches, 1):
+                for part in batch:
+                    np.save(file, part)
+                if number == passes:
+                    writing.close()
+                    os.replace(path, self.path(epoch))
+                yield batch
+
+
+def _read(path: pathlib.Path, *, passes: int, parts: int) -> Iterator[list[np.ndarray]]:
+    """What `_Epochs` left in a file."""
+    with path.open("rb") as file:
+        for _ in range(passes):
+            yield [np.load(file) for _ in range(parts)]
+
+
+def _shared_epochs(
+    one_pass: OnePass,
+    backbone: keras.Model,
+    split: Split,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    *,
+    class_counts: np.ndarray,
+    seed: int,
+    **share: int,
+) -> _Epochs | None:
+    """A classifier's epochs, where another one draws the same or has drawn it; else None."""
+    folder, same = expanded(one_pass.folder), functools.partial(_draws_hash, split.labels, class_counts)
+    own = same(recipe)
+    wanted = max((other.epochs for other in one_pass.others if same(other) == own), default=0)
+    if not wanted and not folder.is_dir():
+        return None
+    made_from = (backbone_hash(backbone), examples_hash(split), dataclasses.asdict(preprocessing), seed, own)
+    epochs = _Epochs(
+        folder,
+        hashlib.sha256(json.dumps(made_from).encode()).hexdigest(),
+        recipe,
+        recipe.steps(len(split)),
+        recipe.steps(len(split)) * recipe.batch_size * 4 * (backbone.output_shape[-1] + 2),  # a label has 8 bytes
+        wanted,
+    )
+    return epochs if wanted or any(folder.glob(f"{epochs.key}-*.npy")) else None
+
+
+def _draws_hash(labels: np.ndarray, class_counts: np.ndarray, recipe: Recipe) -> str:
+    """Of all by which a recipe decides what a batch consists of."""
+    how = draws(labels, recipe, class_counts)
+    table = how.pop("probabilities")
+    table = table[:1] if (table == table[0]).all() else table  # one that changes is of all its epochs
+    how |= {name: getattr(recipe, name) for name in ("resampling", "batch_size", "accumulate_steps")}
+    return hashlib.sha256(table.tobytes() + json.dumps(how).encode()).hexdigest()
