@@ -33,11 +33,13 @@ from keras_lt.serving import (
 from keras_lt.stages import (
     NO_IMAGES,
     Classifier,
+    OnePass,
     Representation,
     classifier_entry,
     load_classifier,
     read_preprocessing,
     text_features,
+    trains_through_frozen,
 )
 from keras_lt.work_folder import FEATURE_FILES
 
@@ -129,6 +131,14 @@ class Run(DataOfRun):
                 np.save(scratch / "features.npy", texts.features)
                 files.write_json(scratch / "manifest.json", made_of)
         return FeatureSet(np.load(folder / "features.npy"), np.arange(len(names)))
+
+    def one_pass(self, name: str) -> OnePass:
+        """Where a classifier finds and leaves features of augmented images, for those still to be trained on them."""
+        config = self.config
+        later = [other for other in config.classifiers if other not in (name, *self.classifiers)]
+        shared = functools.partial(trains_through_frozen, stage_two=config.stage_two, batch_norm=config.batch_norm)
+        recipes = [config.stage_two_recipe(other) for other in later if shared(classifier_entry(other)[0])]
+        return OnePass(self.drawn_folder, recipes)
 
     def features_of(self, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
         """Features of "train" and "val" by the backbone that stage one is about to put its classifier on."""

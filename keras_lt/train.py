@@ -34,19 +34,10 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
-    from keras_lt.recipe import Recipe
     from keras_lt.report import RunDetails, advise, shared_examples, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
-    from keras_lt.stages import (
-        CHOSEN_BY,
-        DECOUPLING,
-        OnePass,
-        classifier_entry,
-        learn_classifier,
-        learn_representation,
-        trains_through_frozen,
-    )
+    from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
 
 
 @plain_settings(dtype_policy="float32")
@@ -256,7 +247,7 @@ def stage_two(name: str, run: Run, features: dict[str, FeatureSet], strategy: St
             stage_two=config.stage_two,
             batch_norm=config.batch_norm,
             tau_split=config.tau_split,
-            one_pass=OnePass(run.drawn_folder, later_recipes(name, run)),
+            one_pass=run.one_pass(name),
             **common,
         )
     seconds = time.monotonic() - start
@@ -278,16 +269,6 @@ def stage_two(name: str, run: Run, features: dict[str, FeatureSet], strategy: St
             "weight_norms": None if dense is None else np.linalg.norm(dense[0], axis=0),
         },
     )
-
-
-def later_recipes(name: str, run: Run) -> list[Recipe]:
-    """The recipes of the classifiers that come after one, and are trained on images through the frozen backbone."""
-    config, later = run.config, [other for other in run.config.classifiers if other not in (name, *run.classifiers)]
-    return [
-        config.stage_two_recipe(other)
-        for other in later
-        if trains_through_frozen(classifier_entry(other)[0], config.stage_two, config.batch_norm)
-    ]
 
 
 def assemble(run: Run, outcomes: dict) -> dict:
