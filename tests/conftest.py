@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,4 +85,5 @@ def benchmark(capfd, monkeypatch):
         benchmark.main(arguments.split())
         return capfd.readouterr().out
 
-    return printed
+    yield printed
+    keras.utils.enable_interactive_logging()  # which others leave out

@@ -158,7 +158,7 @@ def test_an_emptied_folder_keeps_its_lock(tmp_path):
     with run.locked():
         (run.folder / "features/test").mkdir(parents=True)
         (run.folder / "features/test/features.npy").touch()
-        (run.folder / "flags.cfg").touch()
+        (run.folder / "flags.cfg").write_text("--seed=1\n")
         run.empty()
         assert [path.name for path in run.folder.iterdir()] == [".lock"]
         with pytest.raises(ValueError, match="in use"), run.locked():

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt import train
 from keras_lt.config import RunConfig
 from keras_lt.features import extract_features
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
+from keras_lt.run import Run
 from keras_lt.stages import OnePass, Representation, callbacks, learn_classifier, one_pass
 from tests.tiny_backbone import tiny
 
@@ -145,7 +145,7 @@ def test_those_that_are_finished_or_on_features_are_not_waited_for():
         stage_two="images",
         classifiers=("joint", "ncm", "crt", "lws", "mislas", "marc"),
     )
-    run = types.SimpleNamespace(config=config, classifiers=["joint", "lws"])
-    assert train.later_recipes("crt", run) == [config.stage_two_recipe(name) for name in ("mislas", "marc")]
+    run = types.SimpleNamespace(config=config, classifiers=["joint", "lws"], drawn_folder="drawn")
+    assert Run.one_pass(run, "crt").others == [config.stage_two_recipe(name) for name in ("mislas", "marc")]
     run.config = dataclasses.replace(config, stage_two="features")
-    assert train.later_recipes("crt", run) == []
+    assert Run.one_pass(run, "crt").others == []
