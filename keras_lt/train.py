@@ -8,7 +8,6 @@ Finished parts are kept in the work folder and skipped when the same command is 
 import contextlib
 import dataclasses
 import functools
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -299,6 +298,7 @@ def assemble(run: Run, outcomes: dict) -> dict:
             "epochs": len(history),
             "seconds": seconds,
             "images_per_second": images / seconds if seconds and plain else None,
+            "train_class_mean": history[-1].get("class_mean") if history else None,
         },
         "classifiers": {
             name: {key: row[key] for key in ("val", "test", "chosen", "seconds")} for name, row in outcomes.items()
@@ -310,7 +310,6 @@ def assemble(run: Run, outcomes: dict) -> dict:
 
 def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
     """What the report draws beyond the results."""
-    history = run.representation.history
     return RunDetails(
         class_names=run.data.class_names,
         class_counts=run.data.class_counts,
@@ -326,7 +325,6 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         scores={name: run.scores(name) for name in outcomes},
         exported=exported,
         thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),
-        train_accuracy=history[-1].get("class_mean", math.nan) if history else math.nan,
         val_examples=len(run.data.val),
         duplicates=run.current_data.duplicates(),
     )

@@ -1,7 +1,5 @@
 """Every piece of advice, with numbers for which it must appear and numbers for which it must not."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -13,9 +11,10 @@ from keras_lt.metrics import ShotGroups
 from keras_lt.report import advice, tables
 
 
-def results_of(**val):
-    """Classifier -> (few, class mean) on val."""
+def results_of(*, train=None, **val):
+    """Classifier -> (few, class mean) on val; of stage one, its mean over classes in training."""
     return {
+        "stage_one": {"epochs": 1, "seconds": 1.0, "images_per_second": 1.0, "train_class_mean": train},
         "classifiers": {
             name: {"val": {"few": few, "class_mean": mean}, "test": {"few": few}, "chosen": {"tau": 0.5}}
             for name, (few, mean) in val.items()
@@ -74,10 +73,10 @@ def test_tau_that_was_chosen_on_test_says_nothing_of_val():
 
 
 @pytest.mark.parametrize(
-    ("train", "joint", "appears"), [(0.99, 0.5, True), (0.99, 0.8, False), (0.9, 0.5, False), (math.nan, 0.5, False)]
+    ("train", "joint", "appears"), [(0.99, 0.5, True), (0.99, 0.8, False), (0.9, 0.5, False), (None, 0.5, False)]
 )
 def test_images_learned_by_heart(train, joint, appears):
-    text = advice.on_learning_by_heart(results_of(joint=(0.1, joint)), details_of(train_accuracy=train))
+    text = advice.on_learning_by_heart(results_of(train=train, joint=(0.1, joint)), details_of())
     assert bool(text) == appears
     assert not appears or ("99.0%" in text and "Joint has 50.0% on val" in text)
 
@@ -129,17 +128,15 @@ def test_features_better_than_their_classifier(val, appears):
 
 def test_every_piece_is_asked_and_names_heads_that_there_are():
     shared = {("train", "test"): 2}
-    found = report.advise(
-        results_of(joint=(0.0, 0.5), ncm=(0.3, 0.6)), details_of(duplicates=shared, train_accuracy=0.99)
-    )
+    found = report.advise(results_of(train=0.99, joint=(0.0, 0.5), ncm=(0.3, 0.6)), details_of(duplicates=shared))
     assert len(found) == 4
     named = {
         name for text in found if "--classifiers=" in text for name in text.split("--classifiers=")[1][:-1].split(",")
     }
     assert named
     assert named <= CLASSIFIERS.keys()
-    quiet = results_of(joint=(0.5, 0.8), ncm=(0.5, 0.7))
-    assert report.advise(quiet, details_of(train_accuracy=0.99)) == []
+    quiet = results_of(train=0.99, joint=(0.5, 0.8), ncm=(0.5, 0.7))
+    assert report.advise(quiet, details_of()) == []
 
 
 def test_where_it_stands(tmp_path):
@@ -148,7 +145,6 @@ def test_where_it_stands(tmp_path):
         "classes": 2,
         "groups": {"many": 1, "medium": 0, "few": 1},
         "train_images": 909,
-        "stage_one": {"epochs": 1, "seconds": 1.0, "images_per_second": 1.0},
         "notes": [],
         **results_of(joint=(0.5, 0.8)),
     }

@@ -49,7 +49,8 @@ def finish(run, **accuracies):
     """Leaves a finished run's folder, as far as it is looked at: classifier -> accuracies on test."""
     run.save(run.folder / "flags.cfg")
     tests = {name: {"test": dict(zip(GROUPS, values, strict=True))} for name, values in accuracies.items()}
-    write_json(run.folder / "results.json", {"dataset": "squares", "classifiers": tests})
+    stage_one = {"epochs": 2, "train_class_mean": 0.87654}
+    write_json(run.folder / "results.json", {"dataset": "squares", "stage_one": stage_one, "classifiers": tests})
 
 
 def parsed(*arguments):
@@ -211,7 +212,11 @@ def test_a_run_of_other_flags_is_not_shown(outcome, base, tmp_path):
 
 def test_what_is_written(outcome, tmp_path):
     paths = outcome.write(tmp_path / "out", name="table4")
-    assert [path.name for path in paths] == ["table.md", "table.json"]
+    assert [path.name for path in paths] == ["table.md", "table.json", "runs.csv"]
+    assert paths[2].read_text().splitlines()[:2] == [
+        "column,run,seed,epochs,train_class_mean,classifier,many,medium,few,all,class_mean,ece",
+        ",first,0,2,0.8765,crt,0.4000,0.3900,,0.3600,,",
+    ]
     content = read_json(paths[1])
     assert (content["table"], content["seeds"], content["published_on"]) == ("table4", [0, 1], "places_lt")
     assert len(content["finished"]) == 2
@@ -240,8 +245,8 @@ def test_figure_1_has_a_dot_per_sampler_and_classifier(base, tmp_path):
     for number, run in enumerate(runs.values()):
         finish(run, **dict.fromkeys(run.systems, (0.5, 0.4, 0.1 * number, 0.3)))
     paths = Outcome.collect(plan, runs, own_data=False).write(tmp_path, name="fig1")
-    assert [path.name for path in paths[2:]] == ["fig1.png", "fig1.svg"]
-    with PIL.Image.open(paths[2]) as image:
+    assert [path.name for path in paths[3:]] == ["fig1.png", "fig1.svg"]
+    with PIL.Image.open(paths[3]) as image:
         assert image.size[0] > 1200
     assert "](fig1.png)" in paths[0].read_text(encoding="utf-8")
 
@@ -277,8 +282,8 @@ def test_figure_2_is_taken_from_the_run_that_drew_it(base, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
     paths = Outcome.collect(plan, runs, own_data=False).write(tmp_path, name="fig2")
-    assert [path.name for path in paths[2:]] == ["fig2_weight_norms.png", "fig2_tau_curve_tau_norm.png"]
-    assert paths[2].read_text() == "weight_norms.png"
+    assert [path.name for path in paths[3:]] == ["fig2_weight_norms.png", "fig2_tau_curve_tau_norm.png"]
+    assert paths[3].read_text() == "weight_norms.png"
 
 
 def test_a_command_is_its_run():
@@ -295,12 +300,6 @@ def test_a_command_is_its_run():
     assert config.from_flags(parsed(*said)) == run
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.reproduce", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-
-
 def test_the_overview_names_every_table_and_its_columns():
     assert (
         "--table=2: ImageNet-LT by backbone\n    on imagenet_lt; columns: ResNet-10, ResNeXt-50, ResNeXt-152\n"
@@ -312,12 +311,14 @@ def test_the_overview_names_every_table_and_its_columns():
 def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
     data = ["--dataset=arrays", f"--data_dir={arrays_dir}"]
     small = ["--epochs=1", "--batch_size=16", "--classifier_epochs=1"]
-    done = command("--table=fig2", *data, *small, "--seeds=3", f"--workdir={tmp_path}/fig2")
+    call = [sys.executable, "-m", "tools.reproduce", "--table=fig2", *data, *small, "--seeds=3"]
+    done = subprocess.run([*call, f"--workdir={tmp_path}/fig2"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "τ-normalized" in done.stdout
     assert {path.name for path in (tmp_path / "fig2").iterdir() if path.is_file()} == {
         "table.md",
         "table.json",
+        "runs.csv",
         *(f"fig2_{plot}.{kind}" for plot in ("weight_norms", "tau_curve_tau_norm") for kind in ("png", "svg")),
     }
     assert (tmp_path / "fig2/decoupling/seed3/results.json").exists()

@@ -68,11 +68,13 @@ def on_small_val(results: Mapping, details: RunDetails) -> str:
 
 def on_learning_by_heart(results: Mapping, details: RunDetails) -> str:
     """Stage one is right on nearly all that it trained on, and Joint far less often on val."""
+    del details
     joint = _on_val(results, "class_mean").get(BASELINE, math.nan)
-    if not (details.train_accuracy >= LEARNED_BY_HEART and details.train_accuracy - joint >= FAR_BELOW):
+    trained = as_number(results["stage_one"].get("train_class_mean"))
+    if not (trained >= LEARNED_BY_HEART and trained - joint >= FAR_BELOW):
         return ""
     return (
-        f"Stage one ended at {percent(details.train_accuracy)}% on the images that it trained on (mean over classes), "
+        f"Stage one ended at {percent(trained)}% on the images that it trained on (mean over classes), "
         f"Joint has {percent(joint)}% on val: it knows them by heart. Try a pretrained backbone with "
         "--train_parts=classifier, more --weight_decay or augmentation, or fewer --epochs."
     )

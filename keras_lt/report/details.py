@@ -1,7 +1,6 @@
 """What the report shows beyond results.json."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -46,7 +45,6 @@ class RunDetails:
       scores: classifier -> what it says of every test image, all of the same images.
       exported: the classifier whose confidence and mistakes are shown; empty is the best.
       thumbnails: rows of the test split -> their images, small, uint8 [H, W, 3] each.
-      train_accuracy: of stage one's last epoch on what it trained on, mean over classes in [0, 1]; NaN is not known.
       val_examples: how many the val split has; 0 is not known.
       duplicates: two splits -> examples of the second that are in the first too.
     """
@@ -61,7 +59,6 @@ class RunDetails:
     scores: Mapping[str, Scored] = dataclasses.field(default_factory=dict)
     exported: str = ""
     thumbnails: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None
-    train_accuracy: float = math.nan
     val_examples: int = 0
     duplicates: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
 

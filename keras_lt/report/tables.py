@@ -130,6 +130,8 @@ def facts(results: Mapping) -> str:
     took, speed = duration(stage_one.get("seconds")), as_number(stage_one.get("images_per_second"))
     stage = [f"{stage_one['epochs']} epochs in {took}" if stage_one["epochs"] else "imported"]
     stage += [] if math.isnan(speed) else [f"{speed:,.0f} images per second"]
+    learned = percent(stage_one.get("train_class_mean"))
+    stage += [] if learned == DASH else [f"{learned}% right in training (mean over classes)"]
     return (
         f"{results['train_images']:,} training images of {results['classes']:,} classes ({groups}-shot). "
         f"Stage one: {', '.join([*_what_was_trained(results), *stage])}."

@@ -14,7 +14,8 @@ from keras_lt.comparison.dots import draw_dots, save_figure
 from keras_lt.comparison.runs import is_finished
 from keras_lt.comparison.tables import Table, mark_best, markdown_table, mean_and_deviation, with_deviation
 from keras_lt.config import RunConfig
-from keras_lt.files import atomic, write_json
+from keras_lt.files import atomic, write_history, write_json
+from keras_lt.report.published import GROUPS
 from keras_lt.report.style import RC
 from keras_lt.report.tables import DASH, Cell, as_number, percent, points
 from keras_lt.run import Run
@@ -32,12 +33,14 @@ class Outcome:
       plan, runs: the table's, (column, run, seed) -> its config.
       own_data: whether the runs are on the data that the table was published on; else nothing is subtracted.
       scores: (column, run, seed) -> classifier -> accuracies on test, of finished runs.
+      stages: likewise -> what results.json says of stage one.
     """
 
     plan: Plan
     runs: Mapping[tuple[str, str, int], RunConfig]
     own_data: bool
     scores: Mapping[tuple[str, str, int], Mapping]
+    stages: Mapping[tuple[str, str, int], Mapping]
 
     @classmethod
     def collect(cls, plan: Plan, runs: Mapping[tuple[str, str, int], RunConfig], *, own_data: bool) -> "Outcome":
@@ -47,7 +50,7 @@ class Outcome:
             place: {name: classifier["test"] for name, classifier in results["classifiers"].items()}
             for place, results in found.items()
         }
-        return cls(plan, runs, own_data, scores)
+        return cls(plan, runs, own_data, scores, {place: results["stage_one"] for place, results in found.items()})
 
     @property
     def columns(self) -> list[str]:
@@ -65,6 +68,20 @@ class Outcome:
         if score == "error":
             return [1 - as_number(test["all"]) for test in tests if test]
         return [as_number(test[score]) for test in tests if test]
+
+    def every_classifier(self) -> list[dict]:
+        """Of every finished run each classifier's test scores, as fractions, and how well stage one was learned."""
+        return [
+            {
+                **dict(zip(("column", "run", "seed"), place, strict=True)),
+                "epochs": self.stages[place]["epochs"],
+                "train_class_mean": _figure(self.stages[place].get("train_class_mean")),
+                "classifier": name,
+                **{score: _figure(test.get(score)) for score in (*GROUPS, "class_mean", "ece")},
+            }
+            for place, tests in self.scores.items()
+            for name, test in tests.items()
+        ]
 
     def published(self, row: Row, column: str, score: str) -> float:
         """The fraction that was published, NaN where none was."""
@@ -144,7 +161,7 @@ class Outcome:
         )
 
     def write(self, folder: pathlib.Path, *, name: str) -> list[pathlib.Path]:
-        """Writes table.json, table.md and the figures that the table has; their paths."""
+        """Writes table.json, table.md, runs.csv and the figures that the table has; their paths."""
         figures = FIGURES.get(name, lambda outcome, path: [])(self, folder / name)
         content = {
             "table": name,
@@ -166,7 +183,12 @@ class Outcome:
         parts = [f"# {table.title}", seeds, markdown_table(table), *filter(None, [self.ranking()]), *images]
         with atomic(folder / "table.md") as scratch:
             scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        return [folder / "table.md", folder / "table.json", *figures]
+        write_history(folder / "runs.csv", self.every_classifier())
+        return [*(folder / name for name in ("table.md", "table.json", "runs.csv")), *figures]
+
+
+def _figure(fraction: float | None) -> str:
+    return "" if fraction is None else f"{fraction:.4f}"
 
 
 def _cell(entry: Mapping) -> str:
