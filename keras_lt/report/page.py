@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jinja2
 import numpy as np
 
-from keras_lt.report import examples, measures, tables
+from keras_lt.report import cells, examples, measures, tables
 from keras_lt.report.details import RunDetails
 from keras_lt.report.figures import Plot
 from keras_lt.report.intervals import Ends, Intervals
@@ -87,7 +87,7 @@ def _rows(results: Mapping, intervals: Intervals, comparison: Comparison) -> lis
 
 
 def _range(of: Ends | None, score: str, form: Callable[[float], str]) -> str:
-    return "" if of is None or np.isnan(of[score]).any() else f"{form(of[score][0])}…{form(of[score][1])}"
+    return "" if of is None or np.isnan(of[score]).any() else cells.ends(of[score], form)
 
 
 def _known(scores: Mapping[str, float] | None, score: str) -> str:
