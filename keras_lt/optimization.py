@@ -11,16 +11,6 @@ from keras_lt.compat import ClippedTogether, variable_index
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, member
 
-__all__ = [
-    "OPTIMIZERS",
-    "AdamW",
-    "CoupledSGD",
-    "Recipe",
-    "SteppedRate",
-    "check_optimizer",
-    "make_optimizer",
-]
-
 
 @keras.saving.register_keras_serializable("keras_lt")
 class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
