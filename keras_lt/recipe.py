@@ -36,13 +36,7 @@ def _field(
     """
     return dataclasses.field(
         default=default,
-        metadata={
-            "topic": topic,
-            "help": help_text,
-            "stage_two": stage_two,
-            "choices": tuple(choices),
-            "more": more,
-        },
+        metadata={"topic": topic, "help": help_text, "stage_two": stage_two, "choices": tuple(choices), "more": more},
     )
 
 

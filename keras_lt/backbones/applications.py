@@ -41,9 +41,7 @@ def _convnext(size: str, **labels: str) -> dict[str, BackboneEntry]:
 APPLICATIONS: dict[str, BackboneEntry] = {
     **_nets(CAFFE, "conv5_block1_1_conv", ResNet50="ResNet-50", ResNet101="ResNet-101", ResNet152="ResNet-152"),
     **_nets(
-        SYMMETRIC,
-        "conv5_block1_preact_bn",
-        **{f"ResNet{depth}V2": f"ResNet-{depth} V2" for depth in (50, 101, 152)},
+        SYMMETRIC, "conv5_block1_preact_bn", **{f"ResNet{depth}V2": f"ResNet-{depth} V2" for depth in (50, 101, 152)}
     ),
     **_nets(TORCH, "conv5_block1_0_bn", **{f"DenseNet{depth}": f"DenseNet-{depth}" for depth in (121, 169, 201)}),
     **_nets(BYTES, "block6a_expand_conv", EfficientNetB0="EfficientNet-B0", EfficientNetB3="EfficientNet-B3"),

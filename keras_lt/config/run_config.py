@@ -83,9 +83,7 @@ class RunConfig(_RecipeFlags):
         "hf:<name or folder> one of the Hugging Face Hub or a folder that its `datasets` library reads.",
     )
     data_dir: str = _data(
-        "",
-        "Folder with the data set's lists, images or arrays, or with what keras_lt.prepare made.",
-        of_the_run=False,
+        "", "Folder with the data set's lists, images or arrays, or with what keras_lt.prepare made.", of_the_run=False
     )
     imbalance_ratio: float = _data(
         0.0, "Imposes a long tail: images of the largest class divided by those of the smallest; 0 imposes none."

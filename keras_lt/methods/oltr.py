@@ -249,9 +249,7 @@ def learn_classifier(
         if (affine := fold(representation.head)) is not None:
             head.hallucinator.set_weights(affine)
         trained = WithFeatureLoss(
-            model,
-            lambda labels, batch: centroid_loss(labels, batch, head.centroids),
-            weight=CENTROID_LOSS_WEIGHT,
+            model, lambda labels, batch: centroid_loss(labels, batch, head.centroids), weight=CENTROID_LOSS_WEIGHT
         )
     rates = {variable.path: backbone_rate for variable in backbone.trainable_variables}
     fit_on_images(

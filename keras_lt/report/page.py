@@ -18,12 +18,7 @@ GAINS = {"few": "Δ few", "all": "Δ all"}
 
 
 def render_page(
-    results: Mapping,
-    details: RunDetails,
-    plots: Sequence[Plot],
-    *,
-    intervals: Intervals,
-    comparison: Comparison,
+    results: Mapping, details: RunDetails, plots: Sequence[Plot], *, intervals: Intervals, comparison: Comparison
 ) -> str:
     """report.html: headline, tables, plots, examples and flags; plots are inline and follow the page's dark mode."""
     shown = details.exported or tables.best_classifier(results)
