@@ -143,7 +143,7 @@ class AdamW(ClippedTogether, keras.optimizers.Adam):
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerEntry(Entry):
     """An optimiser: (learning_rate, *, weight_decay, multipliers, ...) -> keras.optimizers.Optimizer.
 
@@ -151,7 +151,7 @@ class OptimizerEntry(Entry):
       settings: the recipe's fields that it takes beside these.
     """
 
-    settings: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    settings: tuple[str, ...] = ()
 
 
 def _sgd(learning_rate, *, weight_decay, **options) -> CoupledSGD:
