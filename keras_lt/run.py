@@ -51,7 +51,7 @@ class Run(DataOfRun):
     @property
     def preprocessing(self) -> Preprocessing | NoPreprocessing:
         """What images go through; known without the model being loaded."""
-        self._expect(self.representation_folder / "preprocessing.json", "a run with a representation")
+        self._expect(self._preprocessing_file, "a run with a representation")
         return stages.read_preprocessing(self.representation_folder)
 
     @property
