@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark that the command line names; no other is imported, nor the libraries that it needs."""
     given = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     for name in BENCHMARKS:
         text = (ROOT / f"tools/benchmarks/{name}.py").read_text("utf-8")
         command = commands.add_parser(name, help=ast.get_docstring(ast.parse(text)).splitlines()[0])
