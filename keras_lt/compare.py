@@ -26,19 +26,13 @@ with quietly(__name__, lambda: parser().parse_args()):
     import rich
 
     from keras_lt.comparison.dots import Accuracies, draw_dots, save_figure
-    from keras_lt.comparison.tables import (
-        Table,
-        mark_best,
-        markdown_table,
-        mean_and_deviation,
-        terminal_table,
-        with_deviation,
-    )
     from keras_lt.config import RunConfig
     from keras_lt.files import atomic, check_own
+    from keras_lt.report.cells import Cell, Table, as_number, markdown_table, mean_cells, rich_table
     from keras_lt.report.style import GROUP_LINES, RC
-    from keras_lt.report.tables import Cell, as_number, display_name
+    from keras_lt.report.systems import display_name
     from keras_lt.run import Run
+    from keras_lt.significance import mean_and_deviation
 
 TITLE = "# Runs compared"
 SCORES = tuple(GROUP_LINES)  # many, medium, few, all
@@ -100,13 +94,12 @@ def table_of(groups: Mapping[tuple[tuple[str, str], ...], Sequence[FinishedRun]]
         for classifier, accuracies in accuracies_of([run.results for run in runs]).items():
             names.append([*(Cell(value or "none") for _, value in flags), Cell(display_name(classifier))])
             scores.append([mean_and_deviation(accuracies[score]) for score in SCORES])
-    columns = [[mean for mean, _ in column] for column in zip(*scores, strict=True)]
-    cells = mark_best(columns, [[with_deviation(*score) for score in column] for column in zip(*scores, strict=True)])
+    columns = [mean_cells(column) for column in zip(*scores, strict=True)]
     differing = [name for name, _ in next(iter(groups))]
     return Table(
         "Top-1 accuracy on test in %; with several seeds mean ± standard deviation",
         [*differing, "Classifier", *SCORES],
-        [[*name, *row] for name, row in zip(names, zip(*cells, strict=True), strict=True)],
+        [[*name, *row] for name, row in zip(names, zip(*columns, strict=True), strict=True)],
         names=len(differing) + 1,
     )
 
@@ -132,7 +125,7 @@ def main(arguments: Sequence[str] | None = None):
     parts = [TITLE, f"{table.title}:", markdown_table(table), "![By classifier](compare.png)", folders]
     with atomic(page) as scratch:
         scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    rich.print(terminal_table(table))
+    rich.print(rich_table(table, title_justify="left"))
     print(page, *paths, sep="\n")
 
 

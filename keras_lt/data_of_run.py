@@ -19,14 +19,7 @@ OPTIONS = [field.name for field in dataclasses.fields(RunConfig) if not field.me
 
 
 class DataOfRun(WorkFolder):
-    """The work folder of a run with its flags and its data set.
-
-    Args:
-      folder: the work folder; `~` is the home folder.
-      **changes: flags that decide no number of a run, with another value than it was trained with, such as data_dir.
-    Raises:
-      ValueError: another flag is to be changed.
-    """
+    """The work folder of a run with its flags and its data set; arguments as of `run.Run`."""
 
     def __init__(self, folder: str | os.PathLike, **changes):
         if unknown := [name for name in changes if name not in OPTIONS]:

@@ -26,6 +26,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_describe_f
     from keras_lt.inspection import Inspection, inspect
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
+    from keras_lt.report.figures import lay_grid
     from keras_lt.report.notebook import plot_class_counts
     from keras_lt.report.ranks import LONGEST_NAME
     from keras_lt.report.style import BARS, INK, RC
@@ -182,8 +183,7 @@ def _histogram(ax, span: np.ndarray, values: np.ndarray):
     """Forty-one bins, equal on a log scale, over the span with a margin: a single value stands in the middle one."""
     edges = np.geomspace(span.min() / 1.2, span.max() * 1.2, 42)
     ax.hist(values, edges, color=BARS)
-    ax.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-    ax.set_axisbelow(True)
+    lay_grid(ax, "y")
     ax.set_xscale("log")
     ax.set_xlim(edges[0], edges[-1])
     ticks = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")

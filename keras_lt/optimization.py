@@ -11,16 +11,6 @@ from keras_lt.compat import ClippedTogether, variable_index
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, member
 
-__all__ = [
-    "OPTIMIZERS",
-    "AdamW",
-    "CoupledSGD",
-    "Recipe",
-    "SteppedRate",
-    "check_optimizer",
-    "make_optimizer",
-]
-
 
 @keras.saving.register_keras_serializable("keras_lt")
 class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -153,7 +143,7 @@ class AdamW(ClippedTogether, keras.optimizers.Adam):
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerEntry(Entry):
     """An optimiser: (learning_rate, *, weight_decay, multipliers, ...) -> keras.optimizers.Optimizer.
 
@@ -161,7 +151,7 @@ class OptimizerEntry(Entry):
       settings: the recipe's fields that it takes beside these.
     """
 
-    settings: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    settings: tuple[str, ...] = ()
 
 
 def _sgd(learning_rate, *, weight_decay, **options) -> CoupledSGD:

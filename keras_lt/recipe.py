@@ -36,13 +36,7 @@ def _field(
     """
     return dataclasses.field(
         default=default,
-        metadata={
-            "topic": topic,
-            "help": help_text,
-            "stage_two": stage_two,
-            "choices": tuple(choices),
-            "more": more,
-        },
+        metadata={"topic": topic, "help": help_text, "stage_two": stage_two, "choices": tuple(choices), "more": more},
     )
 
 
@@ -304,7 +298,7 @@ class Recipe:
         return self.learning_rate * warmup * self.schedule_entry(self, epoch)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleEntry(Entry):
     """What the learning rate does: (recipe, epochs behind it) -> factor on the peak learning rate.
 
@@ -313,8 +307,8 @@ class ScheduleEntry(Entry):
       every_step: whether it changes within an epoch.
     """
 
-    by_decay_epochs: bool = dataclasses.field(default=False, kw_only=True)
-    every_step: bool = dataclasses.field(default=False, kw_only=True)
+    by_decay_epochs: bool = False
+    every_step: bool = False
 
 
 def _cosine(recipe: Recipe, epoch: float) -> float:

@@ -19,13 +19,12 @@ with quietly(__name__, functools.partial(config.answer, config.define_repeat_fla
     from keras_lt.classifiers.chunks import classify
     from keras_lt.comparison.runs import train_all
     from keras_lt.comparison.summary import SUMMARY_FILES, terminal_tables, write_summary
-    from keras_lt.comparison.tables import mean_and_deviation
     from keras_lt.config import RunConfig
     from keras_lt.files import check_own
     from keras_lt.metrics import ShotGroups
     from keras_lt.report.systems import BASELINE
     from keras_lt.run import Run
-    from keras_lt.significance import interval, mcnemar, stratified_bootstrap
+    from keras_lt.significance import interval, mcnemar, mean_and_deviation, stratified_bootstrap
     from keras_lt.stages import CHOSEN_BY
 
 RESAMPLES = 2000

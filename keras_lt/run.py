@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_lt import files
+from keras_lt import files, serving, stages
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import RunConfig
 from keras_lt.config.renamed import RENAMED_VALUES
@@ -20,27 +20,6 @@ from keras_lt.features import FeatureSet, extract_features
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
-from keras_lt.serving import (
-    MADE_BY,
-    WARMUP,
-    export_saved_model,
-    fit_temperature,
-    fitted_rows,
-    read_prior,
-    render_model_card,
-    trained_prior,
-)
-from keras_lt.stages import (
-    NO_IMAGES,
-    Classifier,
-    OnePass,
-    Representation,
-    classifier_entry,
-    load_classifier,
-    read_preprocessing,
-    text_features,
-    trains_through_frozen,
-)
 from keras_lt.work_folder import FEATURE_FILES
 
 
@@ -60,20 +39,20 @@ class Run(DataOfRun):
 
     def __init__(self, folder: str | os.PathLike, **changes):
         super().__init__(folder, **changes)
-        self._classifiers: dict[str, Classifier] = {}
+        self._classifiers: dict[str, stages.Classifier] = {}
         self._features: dict[str, FeatureSet] = {}
 
     @functools.cached_property
-    def representation(self) -> Representation:
+    def representation(self) -> stages.Representation:
         """What stage one left behind."""
         self._expect(self._representation_file, "a run with a representation")
-        return Representation.load(self.representation_folder)
+        return stages.Representation.load(self.representation_folder)
 
     @property
     def preprocessing(self) -> Preprocessing | NoPreprocessing:
         """What images go through; known without the model being loaded."""
-        self._expect(self.representation_folder / "preprocessing.json", "a run with a representation")
-        return read_preprocessing(self.representation_folder)
+        self._expect(self._preprocessing_file, "a run with a representation")
+        return stages.read_preprocessing(self.representation_folder)
 
     @property
     def classifiers(self) -> list[str]:
@@ -84,7 +63,7 @@ class Run(DataOfRun):
         }
         return sorted(names, key=lambda name: (places[name], name))
 
-    def classifier(self, name: str) -> Classifier:
+    def classifier(self, name: str) -> stages.Classifier:
         """A classifier, with the backbone that it belongs to: stage one's, or its own where stage two changed that.
 
         Raises:
@@ -92,12 +71,12 @@ class Run(DataOfRun):
         """
         if name not in self._classifiers:
             outcome = self.outcome(name)
-            backbone, model = load_classifier(self.classifier_folder(name), self.representation)
+            backbone, model = stages.load_classifier(self.classifier_folder(name), self.representation)
             about = {key: outcome[key] for key in ("chosen", "val", "candidates")}
-            self._classifiers[name] = Classifier(model=model, backbone=backbone, **about)
+            self._classifiers[name] = stages.Classifier(model=model, backbone=backbone, **about)
         return self._classifiers[name]
 
-    def keep(self, name: str, classifier: Classifier):
+    def keep(self, name: str, classifier: stages.Classifier):
         """Saves a classifier that was just learned; `save_scores` makes it a finished one."""
         classifier.save(self.classifier_folder(name), self.representation)
         self._classifiers[name] = classifier
@@ -125,20 +104,22 @@ class Run(DataOfRun):
         made_of = {"backbone": self.config.backbone, "class_names": names}
         manifest = folder / "manifest.json"
         if not manifest.exists() or files.read_json(manifest) != made_of:
-            texts = text_features(self.config.backbone, names, pretrained=self.config.pretrained)
+            texts = stages.text_features(self.config.backbone, names, pretrained=self.config.pretrained)
             with files.atomic(folder, replaces=FEATURE_FILES) as scratch:
                 scratch.mkdir()
                 np.save(scratch / "features.npy", texts.features)
                 files.write_json(scratch / "manifest.json", made_of)
         return FeatureSet(np.load(folder / "features.npy"), np.arange(len(names)))
 
-    def one_pass(self, name: str) -> OnePass:
+    def one_pass(self, name: str) -> stages.OnePass:
         """Where a classifier finds and leaves features of augmented images, for those still to be trained on them."""
         config = self.config
         later = [other for other in config.classifiers if other not in (name, *self.classifiers)]
-        shared = functools.partial(trains_through_frozen, stage_two=config.stage_two, batch_norm=config.batch_norm)
-        recipes = [config.stage_two_recipe(other) for other in later if shared(classifier_entry(other)[0])]
-        return OnePass(self.drawn_folder, recipes)
+        shared = functools.partial(
+            stages.trains_through_frozen, stage_two=config.stage_two, batch_norm=config.batch_norm
+        )
+        recipes = [config.stage_two_recipe(other) for other in later if shared(stages.classifier_entry(other)[0])]
+        return stages.OnePass(self.drawn_folder, recipes)
 
     def features_of(self, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
         """Features of "train" and "val" by the backbone that stage one is about to put its classifier on."""
@@ -219,9 +200,11 @@ class Run(DataOfRun):
     def temperature(self, name: str) -> float:
         """What a classifier's scores are divided by to be log posteriors, by the examples of val."""
         val = self.features("val", name)
-        rows = fitted_rows(len(val.labels), len(self.about_data.class_counts))
+        rows = serving.fitted_rows(len(val.labels), len(self.about_data.class_counts))
         logits = np.concatenate(list(logits_in_chunks(self.classifier(name).model, val.features[rows])))
-        return fit_temperature(logits, val.labels[rows], source_prior(name, self.config, self.data.class_counts))
+        return serving.fit_temperature(
+            logits, val.labels[rows], source_prior(name, self.config, self.data.class_counts)
+        )
 
     def export(self, name: str, **options) -> pathlib.Path:
         """Writes the next SavedModel of a classifier; returns its folder.
@@ -233,13 +216,13 @@ class Run(DataOfRun):
         """
         config = dataclasses.replace(self.config, **options)
         data, latest = self.about_data, self.latest_export(name)
-        target = read_prior(config.target_prior, data.class_counts)
+        target = serving.read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
         calibrated = target is not None or config.calibrate == "temperature"
         temperature = self.temperature(name) if calibrated else 1.0
-        not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *NO_IMAGES)
+        not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *stages.NO_IMAGES)
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
-        written = export_saved_model(
+        written = serving.export_saved_model(
             backbone,
             self.versions_folder(name) / str(1 + int(latest.name) if latest else 1),
             class_names=data.class_names,
@@ -248,7 +231,7 @@ class Run(DataOfRun):
             source_prior=source_prior(name, config, data.class_counts),
             temperature=temperature,
             on_bad_request=config.on_bad_request,
-            model_card=render_model_card(
+            model_card=serving.render_model_card(
                 name,
                 data,
                 scores=self.outcome(name),
@@ -263,7 +246,7 @@ class Run(DataOfRun):
             made_by=self._made_by(name, config),
             **self.representation.preprocessing.evaluation_settings(),
         )
-        if not (written / WARMUP).exists():
+        if not (written / serving.WARMUP).exists():
             print("Without warm-up requests: pip install 'keras_lt[serving]' for them")
         return written
 
@@ -274,7 +257,7 @@ class Run(DataOfRun):
             "classifier": name,
             "scores": self.outcome(name)["test"],
             "flags": {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS},
-            "target_prior": read_prior(config.target_prior, counts),
+            "target_prior": serving.read_prior(config.target_prior, counts),
             "calibrate": config.calibrate,
             "on_bad_request": config.on_bad_request,
             "export_onnx": config.export_onnx,
@@ -284,18 +267,18 @@ class Run(DataOfRun):
     def current_export(self, name: str) -> pathlib.Path | None:
         """The newest SavedModel of a classifier, where it is what `export` would write now; or None."""
         latest = self.latest_export(name)
-        if latest is None or not (latest / MADE_BY).exists():
+        if latest is None or not (latest / serving.MADE_BY).exists():
             return latest  # none, or one of version 0.1
         made_by = files.without_nan(self._made_by(name, self.config))
-        found = files.read_json(latest / MADE_BY)
+        found = files.read_json(latest / serving.MADE_BY)
         return latest if {key: found.get(key) for key in made_by} == made_by else None
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:
     """The class distribution [C] that the logits of a run's classifier take for granted; None is uniform."""
     name, method = RENAMED_VALUES["method"].get(name, name), config.method_entry
-    entry = method if name == config.method else classifier_entry(name)[0]
+    entry = method if name == config.method else stages.classifier_entry(name)[0]
     if entry.prior == "uniform" or (entry.prior == "stage_one" and method.stage_one_prior == "uniform"):
         return None
     recipe = config.stage_one_recipe if entry.prior == "stage_one" else config.stage_two_recipe(name)
-    return trained_prior(recipe, resampled_counts(class_counts, recipe.resampling))
+    return serving.trained_prior(recipe, resampled_counts(class_counts, recipe.resampling))

@@ -103,7 +103,7 @@ def mixture(weights: Mapping[str | Sampler, float]) -> Sampler:
     return mixed
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerEntry(Entry):
     """A sampler: (class_counts [C], progress) -> probabilities [C].
 
@@ -112,7 +112,7 @@ class SamplerEntry(Entry):
         "stratified" gives each class its share of every epoch, "weighted" draws independently.
     """
 
-    engine: str = dataclasses.field(default="weighted", kw_only=True)
+    engine: str = "weighted"
 
 
 SAMPLERS: dict[str, SamplerEntry] = {

@@ -1,7 +1,7 @@
 """How much of a score is chance: bootstrap intervals over test images, McNemar's test of two classifiers, and ranks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -70,6 +70,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
         term = term * (int(discordant) - chosen) // (chosen + 1)
         ways += term
     return min(1.0, 2 * ways / 2 ** int(discordant))
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Of a sample, over n - 1; NaN where there are too few values."""
+    mean = float(np.mean(values)) if len(values) else math.nan
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def average_ranks(scores: np.ndarray) -> np.ndarray:

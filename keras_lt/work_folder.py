@@ -137,6 +137,11 @@ class WorkFolder:
         return self.representation_folder / "model.keras"
 
     @property
+    def _preprocessing_file(self) -> pathlib.Path:
+        """What images go through before the representation."""
+        return self.representation_folder / "preprocessing.json"
+
+    @property
     def has_representation(self) -> bool:
         """Whether stage one is done, here or where the representation came from."""
         return self._representation_file.exists()

@@ -25,9 +25,9 @@ with quietly():
     from keras_lt import config
     from keras_lt.classifiers import CLASSIFIERS
     from keras_lt.comparison.runs import command_of, train_all, train_apart
-    from keras_lt.comparison.tables import terminal_table
     from keras_lt.config import RunConfig
     from keras_lt.files import expanded
+    from keras_lt.report.cells import rich_table
     from keras_lt.run import Run
     from tools.reproduction.outcome import Outcome
     from tools.reproduction.plans import PLANS, Plan
@@ -197,7 +197,7 @@ def main():
     outcome = Outcome.collect(plan, runs, own_data=on_own_data(plan, base))
     paths = outcome.write(folder, name=name)
     table = outcome.table()
-    rich.print(f"\n{table.title}", terminal_table(table._replace(title="")))  # a title is no wider than its table
+    rich.print(f"\n{table.title}", rich_table(table._replace(title="")))  # a title is no wider than its table
     print(*paths, sep="\n")
     if unfinished:
         sys.exit(unfinished)

@@ -1,7 +1,6 @@
 """The nets of `keras.applications`."""
 
 import functools
-from collections.abc import Callable
 
 import keras
 
@@ -9,105 +8,53 @@ from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
 
 
-def _entry(
-    net: Callable[..., keras.Model], label: str, *, normalization: Normalization, last_block: str
-) -> BackboneEntry:
-    function = functools.partial(_without_top, net)
-    return BackboneEntry(function, label=label, normalization=normalization, last_block=last_block, imagenet="Keras")
+def _without_top(net: str, *, image_size: int | None = None, weights: str | None = None, **options) -> keras.Model:
+    function = getattr(keras.applications, net)
+    return function(include_top=False, weights=weights, input_shape=(image_size, image_size, 3), **options)
 
 
-def _convnext(net: Callable[..., keras.Model], label: str, *, size: str) -> BackboneEntry:
+def _nets(
+    normalization: Normalization, last_block: str, *, keras_pooling: str = "", **labels: str
+) -> dict[str, BackboneEntry]:
+    """Entries of nets that are alike.
+
+    Args:
+      last_block: the name of the layer that it begins with.
+      keras_pooling: of the net itself, where its vector is more than a mean.
+      **labels: name in `keras.applications` -> as papers write it.
+    """
+    options, pooling = ({"pooling": keras_pooling}, {"pooling": "none"}) if keras_pooling else ({}, {})
+    facts = {"normalization": normalization, "last_block": last_block, "imagenet": "Keras", **pooling}
+    return {
+        f"keras_applications/{net}": BackboneEntry(
+            functools.partial(_without_top, net, **options), label=label, **facts
+        )
+        for net, label in labels.items()
+    }
+
+
+def _convnext(size: str, **labels: str) -> dict[str, BackboneEntry]:
     """Its ImageNet head was trained on the layer norm of the mean, which only Keras's own pooling gives."""
-    return BackboneEntry(
-        functools.partial(_without_top, net, pooling="avg"),
-        label=label,
-        normalization=BYTES,
-        pooling="none",
-        last_block=f"convnext_{size}_stage_3_block_0_depthwise_conv",
-        imagenet="Keras",
-    )
-
-
-def _without_top(
-    net: Callable[..., keras.Model],
-    *,
-    image_size: int | None = None,
-    weights: str | None = None,
-    pooling: str | None = None,
-) -> keras.Model:
-    return net(include_top=False, weights=weights, input_shape=(image_size, image_size, 3), pooling=pooling)
+    return _nets(BYTES, f"convnext_{size}_stage_3_block_0_depthwise_conv", keras_pooling="avg", **labels)
 
 
 APPLICATIONS: dict[str, BackboneEntry] = {
-    "keras_applications/ResNet50": _entry(
-        keras.applications.ResNet50, "ResNet-50", normalization=CAFFE, last_block="conv5_block1_1_conv"
+    **_nets(CAFFE, "conv5_block1_1_conv", ResNet50="ResNet-50", ResNet101="ResNet-101", ResNet152="ResNet-152"),
+    **_nets(
+        SYMMETRIC, "conv5_block1_preact_bn", **{f"ResNet{depth}V2": f"ResNet-{depth} V2" for depth in (50, 101, 152)}
     ),
-    "keras_applications/ResNet101": _entry(
-        keras.applications.ResNet101, "ResNet-101", normalization=CAFFE, last_block="conv5_block1_1_conv"
+    **_nets(TORCH, "conv5_block1_0_bn", **{f"DenseNet{depth}": f"DenseNet-{depth}" for depth in (121, 169, 201)}),
+    **_nets(BYTES, "block6a_expand_conv", EfficientNetB0="EfficientNet-B0", EfficientNetB3="EfficientNet-B3"),
+    **_nets(
+        BYTES,
+        "block6a_expand_conv",
+        **{f"EfficientNetV2{size}": f"EfficientNetV2-{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")},
     ),
-    "keras_applications/ResNet152": _entry(
-        keras.applications.ResNet152, "ResNet-152", normalization=CAFFE, last_block="conv5_block1_1_conv"
-    ),
-    "keras_applications/ResNet50V2": _entry(
-        keras.applications.ResNet50V2, "ResNet-50 V2", normalization=SYMMETRIC, last_block="conv5_block1_preact_bn"
-    ),
-    "keras_applications/ResNet101V2": _entry(
-        keras.applications.ResNet101V2, "ResNet-101 V2", normalization=SYMMETRIC, last_block="conv5_block1_preact_bn"
-    ),
-    "keras_applications/ResNet152V2": _entry(
-        keras.applications.ResNet152V2, "ResNet-152 V2", normalization=SYMMETRIC, last_block="conv5_block1_preact_bn"
-    ),
-    "keras_applications/DenseNet121": _entry(
-        keras.applications.DenseNet121, "DenseNet-121", normalization=TORCH, last_block="conv5_block1_0_bn"
-    ),
-    "keras_applications/DenseNet169": _entry(
-        keras.applications.DenseNet169, "DenseNet-169", normalization=TORCH, last_block="conv5_block1_0_bn"
-    ),
-    "keras_applications/DenseNet201": _entry(
-        keras.applications.DenseNet201, "DenseNet-201", normalization=TORCH, last_block="conv5_block1_0_bn"
-    ),
-    "keras_applications/EfficientNetB0": _entry(
-        keras.applications.EfficientNetB0, "EfficientNet-B0", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetB3": _entry(
-        keras.applications.EfficientNetB3, "EfficientNet-B3", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2B0": _entry(
-        keras.applications.EfficientNetV2B0, "EfficientNetV2-B0", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2B1": _entry(
-        keras.applications.EfficientNetV2B1, "EfficientNetV2-B1", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2B2": _entry(
-        keras.applications.EfficientNetV2B2, "EfficientNetV2-B2", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2B3": _entry(
-        keras.applications.EfficientNetV2B3, "EfficientNetV2-B3", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2S": _entry(
-        keras.applications.EfficientNetV2S, "EfficientNetV2-S", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2M": _entry(
-        keras.applications.EfficientNetV2M, "EfficientNetV2-M", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/EfficientNetV2L": _entry(
-        keras.applications.EfficientNetV2L, "EfficientNetV2-L", normalization=BYTES, last_block="block6a_expand_conv"
-    ),
-    "keras_applications/MobileNetV3Small": _entry(
-        keras.applications.MobileNetV3Small,
-        "MobileNetV3-Small",
-        normalization=BYTES,
-        last_block="expanded_conv_8_expand",
-    ),
-    "keras_applications/MobileNetV3Large": _entry(
-        keras.applications.MobileNetV3Large,
-        "MobileNetV3-Large",
-        normalization=BYTES,
-        last_block="expanded_conv_12_expand",
-    ),
-    "keras_applications/ConvNeXtTiny": _convnext(keras.applications.ConvNeXtTiny, "ConvNeXt-T", size="tiny"),
-    "keras_applications/ConvNeXtSmall": _convnext(keras.applications.ConvNeXtSmall, "ConvNeXt-S", size="small"),
-    "keras_applications/ConvNeXtBase": _convnext(keras.applications.ConvNeXtBase, "ConvNeXt-B", size="base"),
-    "keras_applications/ConvNeXtLarge": _convnext(keras.applications.ConvNeXtLarge, "ConvNeXt-L", size="large"),
-    "keras_applications/ConvNeXtXLarge": _convnext(keras.applications.ConvNeXtXLarge, "ConvNeXt-XL", size="xlarge"),
+    **_nets(BYTES, "expanded_conv_8_expand", MobileNetV3Small="MobileNetV3-Small"),
+    **_nets(BYTES, "expanded_conv_12_expand", MobileNetV3Large="MobileNetV3-Large"),
+    **_convnext("tiny", ConvNeXtTiny="ConvNeXt-T"),
+    **_convnext("small", ConvNeXtSmall="ConvNeXt-S"),
+    **_convnext("base", ConvNeXtBase="ConvNeXt-B"),
+    **_convnext("large", ConvNeXtLarge="ConvNeXt-L"),
+    **_convnext("xlarge", ConvNeXtXLarge="ConvNeXt-XL"),
 }

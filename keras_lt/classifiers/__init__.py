@@ -11,6 +11,7 @@ and is sent their scores. A layer that stands for several has `sweep(features [B
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadEntry(Entry):
     """What stage one trains on the backbone: (width D, units C, *, seed, **parameters) -> built layer.
 
@@ -63,8 +64,8 @@ class HeadEntry(Entry):
       class_start: whether it begins as directions of the classes, those that the recipe's head_start says.
     """
 
-    affine: bool = dataclasses.field(default=False, kw_only=True)
-    class_start: bool = dataclasses.field(default=False, kw_only=True)
+    affine: bool = False
+    class_start: bool = False
 
 
 HEADS: dict[str, HeadEntry] = {
@@ -76,7 +77,7 @@ HEADS: dict[str, HeadEntry] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierEntry(Entry):
     """A classifier of stage two: (head, *, seed, **parameters) -> [(choices, layer), ...].
 
@@ -100,73 +101,50 @@ class ClassifierEntry(Entry):
       class_start: as in `HeadEntry`.
     """
 
-    starts_from: Literal["", "head", "affine"] = dataclasses.field(default="", kw_only=True)
-    gives: str = dataclasses.field(default="dense", kw_only=True)
-    trained: bool = dataclasses.field(default=True, kw_only=True)
-    train_parts: Literal["classifier", "last_block", "all"] = dataclasses.field(default="classifier", kw_only=True)
-    rate: float = dataclasses.field(default=1.0, kw_only=True)
-    recipe: Mapping[str, object] = dataclasses.field(default_factory=dict, kw_only=True)
-    preferred: Mapping[str, object] | None = dataclasses.field(default=None, kw_only=True)
-    prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="stage_two", kw_only=True)
-    tau_split: bool = dataclasses.field(default=False, kw_only=True)
-    baseline: bool = dataclasses.field(default=False, kw_only=True)
-    rescales: bool = dataclasses.field(default=False, kw_only=True)
-    class_start: bool = dataclasses.field(default=False, kw_only=True)
+    starts_from: Literal["", "head", "affine"] = ""
+    gives: str = "dense"
+    trained: bool = True
+    train_parts: Literal["classifier", "last_block", "all"] = "classifier"
+    rate: float = 1.0
+    recipe: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    preferred: Mapping[str, object] | None = None
+    prior: Literal["stage_one", "stage_two", "uniform"] = "stage_two"
+    tau_split: bool = False
+    baseline: bool = False
+    rescales: bool = False
+    class_start: bool = False
 
+
+_untrained = functools.partial(ClassifierEntry, trained=False, prior="uniform")
+_rescaled = functools.partial(ClassifierEntry, starts_from="affine", rescales=True)
+_POWER_WEIGHTS = {"class_weights": "power:rho={rho}", "sampler": "instance_balanced"}
 
 CLASSIFIERS: dict[str, ClassifierEntry] = {
     "joint": ClassifierEntry(
         dense.joint, label="Joint", starts_from="head", trained=False, prior="stage_one", baseline=True
     ),
-    "ncm": ClassifierEntry(ncm.candidates, label="NCM", trained=False, prior="uniform"),
+    "ncm": _untrained(ncm.candidates, label="NCM"),
     "crt": ClassifierEntry(dense.crt, label="cRT"),
     "crt_last_block": ClassifierEntry(dense.crt, label="cRT + last block", train_parts="last_block"),
     "crt_all": ClassifierEntry(dense.crt, label="cRT + backbone", train_parts="all"),
     "crt_all_tenth": ClassifierEntry(dense.crt, label="cRT + backbone, 0.1 lr", train_parts="all", rate=0.1),
     "fine_tune": ClassifierEntry(dense.fine_tuned, label="Fine-tuned", starts_from="head", train_parts="all", rate=0.1),
-    "tau_norm": ClassifierEntry(
-        tau_norm.candidates,
-        label="τ-normalized",
-        starts_from="affine",
-        trained=False,
-        prior="uniform",
-        tau_split=True,
-        rescales=True,
-    ),
-    "tau_search": ClassifierEntry(
-        tau_norm.searched,
-        label="τ searched",
-        starts_from="affine",
-        trained=False,
-        prior="uniform",
-        tau_split=True,
-        rescales=True,
-    ),
-    "tau_learned": ClassifierEntry(tau_norm.learned, label="τ learned", starts_from="affine", rescales=True),
-    "lws": ClassifierEntry(lws.candidates, label="LWS", starts_from="affine", rescales=True),
-    "lws_tau_norm": ClassifierEntry(lws.from_tau_norm, label="LWS from τ-norm", starts_from="affine", rescales=True),
+    "tau_norm": _rescaled(tau_norm.candidates, label="τ-normalized", trained=False, prior="uniform", tau_split=True),
+    "tau_search": _rescaled(tau_norm.searched, label="τ searched", trained=False, prior="uniform", tau_split=True),
+    "tau_learned": _rescaled(tau_norm.learned, label="τ learned"),
+    "lws": _rescaled(lws.candidates, label="LWS"),
+    "lws_tau_norm": _rescaled(lws.from_tau_norm, label="LWS from τ-norm"),
     "cosine": ClassifierEntry(cosine.candidates, label="Cosine", gives="cosine:scale={scale}"),
-    "logit_adjusted": ClassifierEntry(
+    "logit_adjusted": _untrained(
         adjusted.candidates,
         label="Logit-adjusted",
         starts_from="head",
-        trained=False,
-        prior="uniform",
         preferred={"tau": 1.0},
         tau_split=True,
         rescales=True,
     ),
-    "class_mean_cosine": ClassifierEntry(
-        class_means.untrained, label="Class-mean cosine", trained=False, prior="uniform"
-    ),
-    "zero_shot": ClassifierEntry(
-        class_means.untrained,
-        label="Zero-shot",
-        trained=False,
-        prior="uniform",
-        class_start=True,
-        recipe={"head_start": "text"},
-    ),
+    "class_mean_cosine": _untrained(class_means.untrained, label="Class-mean cosine"),
+    "zero_shot": _untrained(class_means.untrained, label="Zero-shot", class_start=True, recipe={"head_start": "text"}),
     "lift": ClassifierEntry(
         class_means.trained,
         label="LIFT's head",
@@ -174,20 +152,8 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         class_start=True,
         recipe={"loss": "logit_adjustment", "sampler": "instance_balanced"},
     ),
-    "disalign": ClassifierEntry(
-        alignment.disalign,
-        label="DisAlign",
-        starts_from="affine",
-        rescales=True,
-        recipe={"class_weights": "power:rho={rho}", "sampler": "instance_balanced"},
-    ),
-    "marc": ClassifierEntry(
-        alignment.marc,
-        label="MARC",
-        starts_from="affine",
-        rescales=True,
-        recipe={"class_weights": "power:rho={rho}", "sampler": "instance_balanced"},
-    ),
+    "disalign": _rescaled(alignment.disalign, label="DisAlign", recipe=_POWER_WEIGHTS),
+    "marc": _rescaled(alignment.marc, label="MARC", recipe=_POWER_WEIGHTS),
     "mislas": ClassifierEntry(
         bounded.mislas,
         label="MiSLAS",

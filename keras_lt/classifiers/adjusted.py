@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_lt.classifiers.chunks import in_chunks
-from keras_lt.classifiers.dense import copied, fold
+from keras_lt.classifiers.dense import Candidates, copied, fold
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
 PRIORS = ("counts", "effective")
@@ -118,7 +118,7 @@ class LogitAdjustment(keras.layers.Layer):
 
 def candidates(
     head: keras.layers.Layer, *, seed: int, prior: str = "counts", multiplicative: bool = False
-) -> list[tuple[list[dict], keras.layers.Layer]]:
+) -> Candidates:
     """One layer for every tau of the grid, still to be adapted; validation chooses."""
     layer = LogitAdjustment(head, 1.0, prior, multiplicative=multiplicative)
     layer.build((None, head.kernel.shape[0]))

@@ -3,49 +3,13 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import dense_shape, linear
+from keras_lt.classifiers.chunks import rows_at_once
+from keras_lt.classifiers.dense import Candidates, OnDense, linear
 from keras_lt.classifiers.norms import safe_norms
 
 
-class FrozenDense(keras.layers.Layer):
-    """What layers on stage one's frozen kernel [D, C] and bias [C] share.
-
-    Args:
-      units: classes C.
-    """
-
-    def __init__(self, units: int, *, dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
-
-    @classmethod
-    def from_dense(cls, kernel: np.ndarray, bias: np.ndarray):
-        """The built layer over stage one's kernel [D, C] and bias [C]."""
-        width, units = dense_shape(kernel, bias)
-        layer = cls(units)
-        layer.build((None, width))
-        layer.kernel.assign(kernel)
-        layer.bias.assign(bias)
-        return layer
-
-    def build(self, input_shape):
-        """Makes room for the frozen kernel and bias; `from_dense` fills it."""
-        self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.units), initializer="zeros", trainable=False, name="kernel"
-        )
-        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", trainable=False, name="bias")
-
-    def frozen_logits(self, features):
-        """Stage one's logits, [B, C]."""
-        return keras.ops.matmul(features, self.kernel) + self.bias
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "units": self.units}
-
-
 @keras.saving.register_keras_serializable("keras_lt")
-class DisAlign(FrozenDense):
+class DisAlign(OnDense):
     """Logits s (scale z + offset) + (1 - s) z of stage one's z, [B, D] -> [B, C] (Zhang et al., CVPR 2021).
 
     s = sigmoid(f v + d) is the confidence of an example; scale and offset [C], v [D, 1] and d [1] are trained, the rest
@@ -68,13 +32,13 @@ class DisAlign(FrozenDense):
 
     def adapt(self, features: np.ndarray, labels: np.ndarray):
         """Measures the root mean squared norm of training features [N, D], in chunks."""
-        chunks = (np.asarray(features[start : start + 4096], np.float64) for start in range(0, len(features), 4096))
-        mean = sum(float(np.square(chunk).sum()) for chunk in chunks) / len(features)
+        squares = (float(np.square(chunk).sum()) for chunk in rows_at_once(features, 4096, np.float64))
+        mean = sum(squares) / len(features)
         self.feature_norm.assign(max(mean, 1e-12) ** 0.5)
 
     def call(self, features):
         """Features [B, D] -> logits [B, C]."""
-        logits = self.frozen_logits(features)
+        logits = self.dense_logits(features)
         confidence = keras.ops.sigmoid(
             keras.ops.matmul(features / self.feature_norm, self.confidence_kernel) + self.confidence_bias
         )
@@ -82,7 +46,7 @@ class DisAlign(FrozenDense):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class MarginCalibration(FrozenDense):
+class MarginCalibration(OnDense):
     """Logits scale z + offset ||w|| of stage one's z and its class weights w (MARC, Wang et al., ACML 2022).
 
     Scale and offset, [C], at first 1 and 0, are trained: DisAlign with a confidence of one.
@@ -96,7 +60,7 @@ class MarginCalibration(FrozenDense):
 
     def call(self, features):
         """Features [B, D] -> logits [B, C]."""
-        return self.scale * self.frozen_logits(features) + self.offset * safe_norms(self.kernel, axis=0)[0]
+        return self.scale * self.dense_logits(features) + self.offset * safe_norms(self.kernel, axis=0)[0]
 
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel [D, C] and bias [C] of the dense layer with the same logits."""
@@ -106,11 +70,11 @@ class MarginCalibration(FrozenDense):
         return scale * kernel, scale * bias + offset * np.linalg.norm(kernel, axis=0)
 
 
-def disalign(head: keras.layers.Layer, *, seed: int, rho: float = 1.2) -> list[tuple[list[dict], keras.layers.Layer]]:
+def disalign(head: keras.layers.Layer, *, seed: int, rho: float = 1.2) -> Candidates:
     """The one layer to train; rho is of the class weights, n^-rho."""
     return [([{}], DisAlign.from_dense(*linear(head)))]
 
 
-def marc(head: keras.layers.Layer, *, seed: int, rho: float = 1.2) -> list[tuple[list[dict], keras.layers.Layer]]:
+def marc(head: keras.layers.Layer, *, seed: int, rho: float = 1.2) -> Candidates:
     """The one layer to train; rho is of the class weights, n^-rho."""
     return [([{}], MarginCalibration.from_dense(*linear(head)))]

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.alignment import FrozenDense
-from keras_lt.classifiers.dense import dense_shape, linear
+from keras_lt.classifiers.dense import Candidates, dense_shape, linear
+from keras_lt.classifiers.lws import LearnableWeightScaling
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class ScaledDense(FrozenDense):
+class ScaledDense(LearnableWeightScaling):
     """Logits scales * (features @ kernel + bias), [B, D] -> [B, C], of which all are trained (MiSLAS, CVPR 2021).
 
     Args:
@@ -16,29 +16,16 @@ class ScaledDense(FrozenDense):
       lr_factor: the learning rate of kernel and bias over that of the scales.
     """
 
+    trains_dense = True
+
     def __init__(self, units: int, lr_factor: float = 1.0, **kwargs):
         super().__init__(units, **kwargs)
         self.lr_factor = lr_factor
-
-    def build(self, input_shape):
-        """Makes kernel [D, C], bias [C] and the scales [C], at first 1."""
-        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), initializer="zeros", name="kernel")
-        self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
-        self.scales = self.add_weight(shape=(self.units,), initializer="ones", name="scales")
 
     @property
     def multipliers(self) -> dict[str, float]:
         """Path of a variable -> factor on its learning rate."""
         return {variable.path: self.lr_factor for variable in (self.kernel, self.bias)}
-
-    def call(self, features):
-        """Features [B, D] -> logits [B, C]."""
-        return self.scales * self.frozen_logits(features)
-
-    def fold(self) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel [D, C] and bias [C] of the dense layer with the same logits."""
-        scales, kernel, bias = (keras.ops.convert_to_numpy(w) for w in (self.scales, self.kernel, self.bias))
-        return scales * kernel, scales * bias
 
     def get_config(self):
         """The constructor's arguments."""
@@ -92,19 +79,12 @@ def mislas(
     lr_factor: float = 0.05,
     head_smoothing: float = 0.3,
     tail_smoothing: float = 0.0,
-) -> list[tuple[list[dict], keras.layers.Layer]]:
+) -> Candidates:
     """The one layer to train, from stage one's weights; the smoothing is of its loss."""
-    kernel, bias = linear(head)
-    layer = ScaledDense(kernel.shape[1], lr_factor)
-    layer.build((None, kernel.shape[0]))
-    layer.kernel.assign(kernel)
-    layer.bias.assign(bias)
-    return [([{}], layer)]
+    return [([{}], ScaledDense.from_dense(*linear(head), lr_factor=lr_factor))]
 
 
-def max_norm(
-    head: keras.layers.Layer, *, seed: int, threshold: float = 0.1
-) -> list[tuple[list[dict], keras.layers.Layer]]:
+def max_norm(head: keras.layers.Layer, *, seed: int, threshold: float = 0.1) -> Candidates:
     """The one layer to train, from stage one's weights, within their relative radius."""
     kernel, bias = linear(head)
     width, units = dense_shape(kernel, bias)

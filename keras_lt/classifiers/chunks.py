@@ -4,20 +4,22 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 LOGITS_BYTES = 2**25  # of a chunk's logits in float32, of which a few are alive at once; larger ones are no faster
 MOST_ROWS = 8192  # of few classes
 
 
 def in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> Iterator[np.ndarray]:
-    """Features [N, D] as float32 [B, D], so many at a time that the classifier's logits [B, C] take `LOGITS_BYTES`.
-
-    Of no features there is one chunk of none.
-    """
+    """Features [N, D] as float32 [B, D], so many at a time that the classifier's logits [B, C] take `LOGITS_BYTES`."""
     classes = classifier(np.asarray(features[:1], np.float32)).shape[-1]
-    rows = min(MOST_ROWS, LOGITS_BYTES // (4 * classes) or 1)
+    return rows_at_once(features, min(MOST_ROWS, LOGITS_BYTES // (4 * classes) or 1))
+
+
+def rows_at_once(features: np.ndarray, rows: int, dtype: npt.DTypeLike = np.float32) -> Iterator[np.ndarray]:
+    """Features [N, D] so many at a time, [rows, D]; of no features there is one chunk of none."""
     for start in range(0, max(len(features), 1), rows):
-        yield np.asarray(features[start : start + rows], np.float32)
+        yield np.asarray(features[start : start + rows], dtype)
 
 
 def classify(classifier: keras.layers.Layer, features: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_lt.classifiers.cosine import CosineDense
+from keras_lt.classifiers.dense import Candidates
 from keras_lt.classifiers.ncm import NearestClassMean
 from keras_lt.classifiers.norms import safe_norms
 
@@ -31,16 +32,12 @@ def fresh(width: int, units: int, *, seed: int, scale: float = SCALE) -> ClassMe
     return layer
 
 
-def trained(
-    head: keras.layers.Layer, *, seed: int, scale: float = SCALE
-) -> list[tuple[list[dict], keras.layers.Layer]]:
+def trained(head: keras.layers.Layer, *, seed: int, scale: float = SCALE) -> Candidates:
     """One layer to be adapted and then trained."""
     return [([{"scale": scale}], fresh(head.kernel.shape[0], head.units, seed=seed, scale=scale))]
 
 
-def untrained(
-    head: keras.layers.Layer, *, seed: int, scale: float = SCALE
-) -> list[tuple[list[dict], keras.layers.Layer]]:
+def untrained(head: keras.layers.Layer, *, seed: int, scale: float = SCALE) -> Candidates:
     """One layer to be adapted, and left so."""
     ((choices, layer),) = trained(head, seed=seed, scale=scale)
     layer.trainable = False

@@ -2,21 +2,21 @@
 
 import keras
 
+from keras_lt.classifiers.dense import Candidates, Head
 from keras_lt.classifiers.norms import safe_norms
 
 SCALE = 16.0  # OLTR's; a softmax over plain cosines could not get sharp
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class CosineDense(keras.layers.Layer):
+class CosineDense(Head):
     """Logits scale * cos(features, class weights), [B, D] -> [B, C]; the kernel [D, C] is trained.
 
     A scale of 1 gives the plain cosines that the LDAM loss takes. A zero vector has cosine 0 to everything.
     """
 
-    def __init__(self, units: int, scale: float, *, kernel_initializer="glorot_uniform", dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
+    def __init__(self, units: int, scale: float, *, kernel_initializer="glorot_uniform", **kwargs):
+        super().__init__(units, **kwargs)
         self.scale = scale
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
@@ -33,12 +33,8 @@ class CosineDense(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "scale": self.scale,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return {**super().get_config(), "scale": self.scale, "kernel_initializer": initializer}
 
 
 def fresh_cosine(width: int, units: int, *, seed: int, scale: float = SCALE) -> CosineDense:
@@ -48,8 +44,6 @@ def fresh_cosine(width: int, units: int, *, seed: int, scale: float = SCALE) -> 
     return layer
 
 
-def candidates(
-    head: keras.layers.Layer, *, seed: int, scale: float = SCALE
-) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(head: keras.layers.Layer, *, seed: int, scale: float = SCALE) -> Candidates:
     """One fresh layer to train."""
     return [([{"scale": scale}], fresh_cosine(*head.kernel.shape, seed=seed, scale=scale))]

@@ -3,6 +3,51 @@
 import keras
 import numpy as np
 
+Candidates = list[tuple[list[dict], keras.layers.Layer]]  # layers, each with the choices that it stands for
+
+
+class Head(keras.layers.Layer):
+    """What layers from features [B, D] to logits [B, C] have in common.
+
+    Args:
+      units: classes C.
+    """
+
+    def __init__(self, units: int, *, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.units = units
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "units": self.units}
+
+
+class OnDense(Head):
+    """What layers on stage one's kernel [D, C] and bias [C] have in common, which are frozen unless they say else."""
+
+    # Frozen as they are made, not by `variable.trainable = False` later: a saved model forgets that.
+    trains_dense = False
+
+    @classmethod
+    def from_dense(cls, kernel: np.ndarray, bias: np.ndarray, **options):
+        """The built layer over stage one's kernel [D, C] and bias [C]."""
+        width, units = dense_shape(kernel, bias)
+        layer = cls(units, **options)
+        layer.build((None, width))
+        layer.kernel.assign(kernel)
+        layer.bias.assign(bias)
+        return layer
+
+    def build(self, input_shape):
+        """Makes room for kernel and bias; `from_dense` fills it."""
+        made = {"initializer": "zeros", "trainable": self.trains_dense}
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel", **made)
+        self.bias = self.add_weight(shape=(self.units,), name="bias", **made)
+
+    def dense_logits(self, features):
+        """Stage one's logits, [B, C]."""
+        return keras.ops.matmul(features, self.kernel) + self.bias
+
 
 def fresh_dense(width: int, units: int, *, seed: int) -> keras.layers.Dense:
     """A trainable dense layer on features [B, width], drawn as the reference draws its linear layers.
@@ -22,17 +67,17 @@ def dense_of(kernel: np.ndarray, bias: np.ndarray, *, name: str | None = None) -
     return layer
 
 
-def joint(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def joint(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """Stage one's own classifier, unchanged."""
     return [([{}], copied(head, trainable=False))]
 
 
-def crt(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def crt(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """Classifier re-training: a fresh dense layer in place of stage one's."""
     return [([{}], fresh_dense(*head.kernel.shape, seed=seed))]
 
 
-def fine_tuned(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def fine_tuned(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """Stage one's own classifier, trained on."""
     return [([{}], copied(head, trainable=True))]
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_lt.classifiers.chunks import rows_at_once
+from keras_lt.classifiers.dense import Candidates, Head
 from keras_lt.classifiers.norms import safe_norms
 
 TRANSFORMS = ("cl2n", "l2n", "un")
@@ -13,7 +15,7 @@ CHUNK = 4096  # rows of features in memory at once: 32 MiB when D is 2048
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class NearestClassMean(keras.layers.Layer):
+class NearestClassMean(Head):
     """Scores of features against class means, [B, D] -> [B, C]; nothing to train, `adapt` sets the means.
 
     Args:
@@ -25,13 +27,12 @@ class NearestClassMean(keras.layers.Layer):
         is what the reference computes under that name.
     """
 
-    def __init__(self, units: int, transform: str = "cl2n", distance: str = "l2", *, dtype="float32", **kwargs):
+    def __init__(self, units: int, transform: str = "cl2n", distance: str = "l2", **kwargs):
         if transform not in TRANSFORMS:
             raise ValueError(f"transform must be one of {TRANSFORMS}. Received: transform={transform!r}")
         if distance not in DISTANCES:
             raise ValueError(f"distance must be one of {DISTANCES}. Received: distance={distance!r}")
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
+        super().__init__(units, **kwargs)
         self.transform = transform
         self.distance = distance
 
@@ -62,7 +63,7 @@ class NearestClassMean(keras.layers.Layer):
         if not self.built:
             self.build((None, features.shape[1]))
         if self.transform != "l2n":
-            self.center.assign(sum(chunk.sum(0, np.float64) for chunk in _chunks(features)) / len(features))
+            self.center.assign(sum(chunk.sum(0, np.float64) for chunk in rows_at_once(features, CHUNK)) / len(features))
         self.means.assign(self._class_sums(features, labels) / counts[:, np.newaxis])
 
     def call(self, features):
@@ -85,12 +86,7 @@ class NearestClassMean(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "transform": self.transform,
-            "distance": self.distance,
-        }
+        return {**super().get_config(), "transform": self.transform, "distance": self.distance}
 
     def _distances(self, features, products):
         """Minus the squared distances to the means, [B, C]."""
@@ -122,7 +118,7 @@ class NearestClassMean(keras.layers.Layer):
     def _class_sums(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
         sums = np.zeros(self.means.shape, np.float64)
         start = 0
-        for chunk in _chunks(features):
+        for chunk in rows_at_once(features, CHUNK):
             ids = labels[start : start + len(chunk)]
             start += len(chunk)
             transformed = keras.ops.convert_to_numpy(self._transformed(chunk))
@@ -134,7 +130,7 @@ class NearestClassMean(keras.layers.Layer):
         return sums
 
 
-def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """A layer per transform, for every distance, still to be adapted; the paper's choice first, to win ties."""
     width, units = head.kernel.shape
     found = []
@@ -148,8 +144,3 @@ def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict],
 def _products(features, means):
     """Of features [B, D] and means [C, D], [B, C]; of many classes the means would take longer to transpose."""
     return keras.ops.transpose(keras.ops.matmul(means, keras.ops.transpose(features)))
-
-
-def _chunks(features: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(features), CHUNK):
-        yield np.asarray(features[start : start + CHUNK], np.float32)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import dense_shape, linear
+from keras_lt.classifiers.dense import Candidates, Head, dense_shape, linear
 from keras_lt.classifiers.norms import safe_norms
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(21))  # 0, 0.1, ..., 2: the reference's grid
@@ -37,7 +37,7 @@ class _InTheRangeOfTheGrid(keras.constraints.Constraint):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class TauNormalizedDense(keras.layers.Layer):
+class TauNormalizedDense(Head):
     """Logits of the tau-normalised kernel, [B, D] -> [B, C], without a bias.
 
     The bias is dropped for every tau, as in the reference, so tau 0 is not stage one's classifier.
@@ -50,10 +50,9 @@ class TauNormalizedDense(keras.layers.Layer):
         which the arg max does not see, so it may end elsewhere than the best tau of a grid.
     """
 
-    def __init__(self, units: int, tau: float = 1.0, *, learned: bool = False, dtype="float32", **kwargs):
+    def __init__(self, units: int, tau: float = 1.0, *, learned: bool = False, **kwargs):
         _check_tau(tau)
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
+        super().__init__(units, **kwargs)
         self.tau = tau
         self.learned = learned
 
@@ -102,10 +101,10 @@ class TauNormalizedDense(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments; a learned tau is where it stands."""
-        return {**super().get_config(), "units": self.units, "tau": self._tau_value, "learned": self.learned}
+        return {**super().get_config(), "tau": self._tau_value, "learned": self.learned}
 
 
-def candidates(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def candidates(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """One layer for every tau of the grid; validation chooses."""
     kernel, _ = linear(head)
     return [([{"tau": tau} for tau in TAUS], TauNormalizedDense.from_dense(kernel, TAUS[0]))]
@@ -140,7 +139,7 @@ def golden_section(taus: Sequence[float], *, tolerance: float = 0.005) -> Genera
             (right_score,) = yield [{"tau": right}]
 
 
-def learned(head: keras.layers.Layer, *, seed: int) -> list[tuple[list[dict], keras.layers.Layer]]:
+def learned(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """The one layer to train, from tau 1."""
     kernel, _ = linear(head)
     return [([{"tau": 1.0}], TauNormalizedDense.from_dense(kernel, 1.0, learned=True))]

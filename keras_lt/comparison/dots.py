@@ -8,10 +8,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from keras_lt.comparison.tables import mean_and_deviation
 from keras_lt.files import atomic
-from keras_lt.report.style import GROUP_LINES, INK, PALETTE, RC, SPARE_STYLES
+from keras_lt.report.figures import lay_grid
+from keras_lt.report.style import GROUP_LINES, PALETTE, RC, SPARE_STYLES
 from keras_lt.report.tables import display_name
+from keras_lt.significance import mean_and_deviation
 
 LOOKS = [*PALETTE, *SPARE_STYLES]  # classifiers stand side by side here, so these tell runs apart
 PANEL = (2.6, 3.3)  # inches
@@ -44,8 +45,7 @@ def draw_dots(runs: Mapping[str, Accuracies]) -> Figure:
         ax.set_xticks(range(len(classifiers)), names, rotation=40, ha="right", rotation_mode="anchor")
         ax.set_xlim(-0.5, len(classifiers) - 0.5)
         ax.tick_params(axis="x", length=0)
-        ax.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
-        ax.set_axisbelow(True)
+        lay_grid(ax, "y")
     figure.axes[0].set_ylabel("test accuracy in %")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(runs), 4))

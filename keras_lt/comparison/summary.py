@@ -2,17 +2,18 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
 import rich.table
 from matplotlib.figure import Figure
 
-from keras_lt.comparison.tables import Table, markdown_table, terminal_table, with_deviation
 from keras_lt.files import atomic, write_json
+from keras_lt.report.cells import DASH, Cell, Table, ends, markdown_table, mean_cells, percent, points, rich_table
+from keras_lt.report.figures import lay_grid
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
-from keras_lt.report.tables import DASH, SCORES, Cell, display_name, percent, points
+from keras_lt.report.tables import SCORES, display_name
 
 COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test images, all is the mean
 SUMMARY_FILES = ("summary.json", "summary.md", "differences.png")
@@ -22,14 +23,11 @@ SMALLEST_P = 0.001  # of smaller ones only that is said
 def tables(summary: Mapping) -> list[Table]:
     """Means with deviations, intervals, and where there are two classifiers or more their differences."""
     classifiers, header = summary["classifiers"], ["Classifier", *SCORES.values()]
-    means = [
-        [Cell(display_name(name)), *(_mean(row[score], [c[score] for c in classifiers.values()]) for score in SCORES)]
-        for name, row in classifiers.items()
-    ]
-    intervals = [
-        [Cell(display_name(name)), *(Cell(_range(row[score]["interval"], percent)) for score in SCORES)]
-        for name, row in classifiers.items()
-    ]
+    names = [Cell(display_name(name)) for name in classifiers]
+    columns = [[row[score] for row in classifiers.values()] for score in SCORES]
+    means = [mean_cells([(of["mean"], of["deviation"]) for of in column]) for column in columns]
+    intervals = [[Cell(ends(of["interval"], percent)) for of in column] for column in columns]
+    means, intervals = (list(zip(names, *cells, strict=True)) for cells in (means, intervals))
     found = [
         Table("Top-1 accuracy on test in %, mean ± standard deviation over seeds", header, means),
         Table("95 % interval over test images, of the mean over seeds", header, intervals),
@@ -46,31 +44,20 @@ def _comparisons(summary: Mapping) -> dict[str, Mapping]:
     return {reference: others for reference, others in summary["comparisons"].items() if others}
 
 
-def _mean(estimate: Mapping, of_all: Sequence[Mapping]) -> Cell:
-    """The mean and its deviation; best where no other mean prints higher."""
-    text = percent(estimate["mean"])
-    best = text != DASH and text == percent(max(other["mean"] for other in of_all))
-    return Cell(with_deviation(estimate["mean"], estimate["deviation"]), best)
-
-
-def _range(ends: Sequence[float], form: Callable[[float], str]) -> str:
-    return DASH if np.isnan(ends).any() else f"{form(ends[0])}…{form(ends[1])}"
-
-
 def _differences(comparison: Mapping) -> list[Cell]:
     """Differences of which an interval without 0 stands out, and the largest p over seeds."""
     cells = []
     for score in COMPARED:
-        mean, ends = (comparison["differences"][score][key] for key in ("mean", "interval"))
-        text = DASH if np.isnan(mean) else f"{points(mean)} ({_range(ends, points)})"
-        cells.append(Cell(text, best=bool(ends[0] > 0 or ends[1] < 0)))
+        mean, (low, high) = (comparison["differences"][score][key] for key in ("mean", "interval"))
+        text = DASH if np.isnan(mean) else f"{points(mean)} ({ends((low, high), points)})"
+        cells.append(Cell(text, best=bool(low > 0 or high < 0)))
     largest = max(comparison["p_values"])
     return [*cells, Cell(f"< {SMALLEST_P}" if largest < SMALLEST_P else f"{largest:.3f}")]
 
 
 def terminal_tables(summary: Mapping) -> list[rich.table.Table]:
     """The tables for the terminal; what is bold in Markdown is bold and starred."""
-    return [terminal_table(table) for table in tables(summary)]
+    return [rich_table(table, title_justify="left") for table in tables(summary)]
 
 
 def markdown(summary: Mapping, *, plot: str) -> str:
@@ -106,16 +93,15 @@ def draw_differences(summary: Mapping) -> Figure:
         below = 0.72 * ((number + 0.5) / len(shown) - 0.5)  # lines of a group stand close, groups apart
         for place, score in enumerate(scores):
             estimate = comparison["differences"][score]
-            mean, ends, per_seed = (100 * np.asarray(estimate[key]) for key in ("mean", "interval", "per_seed"))
+            mean, interval, per_seed = (100 * np.asarray(estimate[key]) for key in ("mean", "interval", "per_seed"))
             y, label = place + below, display_name(name) if place == 0 else None
-            ax.hlines(y, *ends, color=style.color)
+            ax.hlines(y, *interval, color=style.color)
             ax.plot(per_seed, np.full(len(per_seed), y), "|", color=style.color, markersize=8, markeredgewidth=0.8)
             ax.plot(mean, y, style.marker, color=style.color, label=label, linestyle="none")
     ax.set_yticks(range(len(scores)), scores)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
-    ax.set_axisbelow(True)
+    lay_grid(ax, "x")
     ax.set_xlabel(
         f"points of test accuracy above {display_name(reference)}\n"
         "marker: mean; tick: one seed; line: 95 % interval over test images"

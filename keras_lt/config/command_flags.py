@@ -55,15 +55,10 @@ class EvaluateOptions:
     """What `keras_lt.evaluate` is asked for.
 
     Attributes:
-      model: a `.keras` file or the folder of a SavedModel; empty is the classifiers of the run.
+      model, images, split, predictions, test_distribution, aggregate: the command's own flags.
       classifiers: those of the run, where some are named.
-      images: a folder of images; empty is `split`.
-      split: of the data set.
-      predictions: a CSV file to write; empty is none.
-      test_distribution: the class distribution that accuracy is given for too; empty is the split's own.
       target_prior: the class distribution that logits are moved to, or "em"; empty leaves them.
       calibrate: whether logits are divided by the temperature of val.
-      aggregate: whether the experts of the run are also weighed by the images.
       run: what opens the run in --workdir, as arguments of `Run`; None where there is none beside a model.
       data: says the data set; None where the run does, or where nothing does beside a model and images.
     """

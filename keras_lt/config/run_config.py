@@ -50,14 +50,9 @@ def _both_stages() -> Iterable[tuple]:
 
 _RecipeFlags = dataclasses.make_dataclass("_RecipeFlags", _both_stages(), frozen=True)
 
-_data = functools.partial(_flag, DATA)
-_run = functools.partial(_flag, RUN)
-_network = functools.partial(_flag, NETWORK)
-_augmentation = functools.partial(_flag, AUGMENTATION)
-_system = functools.partial(_flag, SYSTEM)
-_stage_two = functools.partial(_flag, STAGE_TWO)
-_machine = functools.partial(_flag, MACHINE)
-_export = functools.partial(_flag, EXPORT)
+_data, _run, _network, _augmentation, _system, _stage_two, _machine, _export = (
+    functools.partial(_flag, topic) for topic in (DATA, RUN, NETWORK, AUGMENTATION, SYSTEM, STAGE_TWO, MACHINE, EXPORT)
+)
 
 
 def _listed(path: str, family: str, *more: str) -> str:
@@ -83,9 +78,7 @@ class RunConfig(_RecipeFlags):
         "hf:<name or folder> one of the Hugging Face Hub or a folder that its `datasets` library reads.",
     )
     data_dir: str = _data(
-        "",
-        "Folder with the data set's lists, images or arrays, or with what keras_lt.prepare made.",
-        of_the_run=False,
+        "", "Folder with the data set's lists, images or arrays, or with what keras_lt.prepare made.", of_the_run=False
     )
     imbalance_ratio: float = _data(
         0.0, "Imposes a long tail: images of the largest class divided by those of the smallest; 0 imposes none."
@@ -319,8 +312,12 @@ class RunConfig(_RecipeFlags):
     @property
     def systems(self) -> list[str]:
         """The rows of its table: the method's own classifier, `classifiers`, and what a text start gives untrained."""
-        untrained = ["zero_shot"] * (self.head_start == "text" and self.train_parts == "classifier")
-        return list(dict.fromkeys([*[self.method] * self.method_entry.own_row, *self.classifiers, *untrained]))
+        from keras_lt.classifiers import CLASSIFIERS  # noqa: PLC0415 - imports Keras
+
+        own, starts = [self.method] * self.method_entry.own_row, []
+        if self.head_start == "text" and self.train_parts == "classifier":
+            starts = [name for name, entry in CLASSIFIERS.items() if entry.class_start and not entry.trained]
+        return list(dict.fromkeys([*own, *self.classifiers, *starts]))
 
     @property
     def begins_by_text(self) -> bool:

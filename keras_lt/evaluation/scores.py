@@ -9,19 +9,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_lt import metrics
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.features import FeatureSet
 from keras_lt.files import atomic, reading
 from keras_lt.keras_settings import plain_settings
-from keras_lt.metrics import (
-    FEW_SHOT_BELOW,
-    MANY_SHOT_ABOVE,
-    Reliability,
-    ShotGroups,
-    auroc,
-    class_means,
-    open_f_measure,
-)
 
 TOP = 5  # classes kept per example
 
@@ -50,7 +42,7 @@ class Scores:
     labels: np.ndarray
     top: np.ndarray
     confidences: np.ndarray
-    groups: ShotGroups
+    groups: metrics.ShotGroups
     open_confidences: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
@@ -91,11 +83,11 @@ class Scores:
         return float((self.top == self.labels[:, np.newaxis]).any(1).mean())
 
     @functools.cached_property
-    def reliability(self) -> dict[str, Reliability]:
+    def reliability(self) -> dict[str, metrics.Reliability]:
         """Accuracy and confidence in bins of confidence, over all examples and over those of each group of classes."""
         members = {"all": np.ones(self._classes, bool), **self.groups}
         rows = {name: classes[self.labels] for name, classes in members.items()}
-        return {name: Reliability.of(self.confidences[of], self.is_correct[of]) for name, of in rows.items()}
+        return {name: metrics.Reliability.of(self.confidences[of], self.is_correct[of]) for name, of in rows.items()}
 
     @property
     def summary(self) -> dict[str, float]:
@@ -108,15 +100,15 @@ class Scores:
         errors = {name: bins.error for name, bins in self.reliability.items()}
         summary = {
             **self.accuracies,
-            **class_means(self.correct, self.total, self._per_class(self.predictions)),
+            **metrics.class_means(self.correct, self.total, self._per_class(self.predictions)),
             "top_5": self.top_5,
             "ece": errors.pop("all"),
             **{f"ece_{group}": error for group, error in errors.items()},
         }
         if len(self.open_confidences):
             known, unknown = self.confidences, self.open_confidences
-            summary["open_f_measure"] = open_f_measure(self.is_correct, known, unknown)
-            summary["open_auroc"] = auroc(known, unknown)
+            summary["open_f_measure"] = metrics.open_f_measure(self.is_correct, known, unknown)
+            summary["open_auroc"] = metrics.auroc(known, unknown)
         return summary
 
     def confused_pairs(self, k: int) -> list[Confusion]:
@@ -142,8 +134,8 @@ class Scores:
         """Reads what `save` wrote; version 0.1 wrote no cuts, as it had these alone."""
         with reading(path, instead="remove it, and it is made again"), np.load(path) as file:
             arrays = dict(file)
-            cuts = arrays.pop("cuts", np.array([MANY_SHOT_ABOVE, FEW_SHOT_BELOW])).tolist()
-            return cls(groups=ShotGroups(arrays.pop("class_counts"), *cuts), **arrays)
+            cuts = arrays.pop("cuts", np.array([metrics.MANY_SHOT_ABOVE, metrics.FEW_SHOT_BELOW])).tolist()
+            return cls(groups=metrics.ShotGroups(arrays.pop("class_counts"), *cuts), **arrays)
 
     @property
     def _classes(self) -> int:
@@ -157,7 +149,7 @@ class Scores:
 def evaluate_classifier(
     classifier: keras.layers.Layer,
     features: FeatureSet,
-    groups: ShotGroups | np.ndarray,
+    groups: metrics.ShotGroups | np.ndarray,
     *,
     open_features: FeatureSet | None = None,
 ) -> Scores:
@@ -180,7 +172,7 @@ def evaluate_classifier(
 def score(
     logits: Iterable[np.ndarray],
     labels: np.ndarray,
-    groups: ShotGroups | np.ndarray,
+    groups: metrics.ShotGroups | np.ndarray,
     *,
     open_logits: Iterable[np.ndarray] = (),
 ) -> Scores:
@@ -193,7 +185,7 @@ def score(
     Raises:
       ValueError: another number of logits than of classes, or a label of none of them.
     """
-    groups, labels = ShotGroups.of(groups), np.asarray(labels)
+    groups, labels = metrics.ShotGroups.of(groups), np.asarray(labels)
     if labels.size and labels.max() >= len(groups.class_counts):
         raise ValueError(f"Labels must lie in 0..{len(groups.class_counts) - 1}. Received: {labels.max()}")
     top, confidences = _ranked(logits, len(groups.class_counts))

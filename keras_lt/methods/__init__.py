@@ -17,7 +17,7 @@ from keras_lt.stages import DECOUPLING
 __all__ = ["METHODS", "MethodEntry", "balpoe", "bbn", "experts", "fslwf", "method_entry", "oltr", "ride", "sade"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodEntry(Entry):
     """A method: (**parameters) -> `stages.Hooks`.
 
@@ -30,13 +30,11 @@ class MethodEntry(Entry):
         for these images, and the weights of its experts [E]; None of a method that has no such thing.
     """
 
-    own_row: bool = dataclasses.field(default=True, kw_only=True)
-    takes: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
-    prior: Literal["stage_one", "stage_two", "uniform"] = dataclasses.field(default="uniform", kw_only=True)
-    stage_one_prior: Literal["recipe", "uniform"] = dataclasses.field(default="recipe", kw_only=True)
-    aggregated: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = dataclasses.field(
-        default=None, kw_only=True
-    )
+    own_row: bool = True
+    takes: tuple[str, ...] = ()
+    prior: Literal["stage_one", "stage_two", "uniform"] = "uniform"
+    stage_one_prior: Literal["recipe", "uniform"] = "recipe"
+    aggregated: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 METHODS: dict[str, MethodEntry] = {

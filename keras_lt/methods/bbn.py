@@ -131,12 +131,7 @@ class CumulativeLearning(keras.callbacks.Callback):
 
 
 def paired_batches(
-    split: Split,
-    preprocessing: Preprocessing,
-    recipe: Recipe,
-    *,
-    seed: int,
-    **stream,
+    split: Split, preprocessing: Preprocessing, recipe: Recipe, *, seed: int, **stream
 ) -> tf.data.Dataset:
     """Batches of both samplers side by side: ((images, images), (labels, labels)), the uniform draws first.
 

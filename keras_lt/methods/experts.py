@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_lt import backbones, stages
 from keras_lt.classifiers import HeadEntry, dense_of, fold
+from keras_lt.classifiers.dense import Head
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.losses import PerExampleLoss
@@ -60,7 +61,7 @@ class ExpertPooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class ExpertHeads(keras.layers.Layer):
+class ExpertHeads(Head):
     """The mean of the logits of E linear classifiers, each on its expert's features: [B, E D] -> [B, C].
 
     Args:
@@ -70,9 +71,8 @@ class ExpertHeads(keras.layers.Layer):
         then 30 cos(features, class weights).
     """
 
-    def __init__(self, units: int, experts: int, *, cosine: bool = True, dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
+    def __init__(self, units: int, experts: int, *, cosine: bool = True, **kwargs):
+        super().__init__(units, **kwargs)
         self.experts = experts
         self.cosine = cosine
 
@@ -101,7 +101,7 @@ class ExpertHeads(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments."""
-        return {**super().get_config(), "units": self.units, "experts": self.experts, "cosine": self.cosine}
+        return {**super().get_config(), "experts": self.experts, "cosine": self.cosine}
 
     def _weights(self):
         kernel = ops.convert_to_tensor(self.kernel)

@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_lt.classifiers import HeadEntry
-from keras_lt.classifiers.dense import copied
+from keras_lt.classifiers.dense import Head, copied
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
@@ -33,15 +33,11 @@ CLASSES_AT_ONCE = 64  # whose examples are in memory when their weights are gene
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class CosineHead(keras.layers.Layer):
+class CosineHead(Head):
     """Logits scale * (cos(features, class weights) + bias), [B, D] -> [B, C], with a scale and a bias for all classes.
 
     All three are trained. A softmax does not see the bias, which therefore stays at 0.
     """
-
-    def __init__(self, units: int, *, dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
 
     def build(self, input_shape):
         """Makes scale, bias and room for the kernel [D, C]; `fresh_head` fills it."""
@@ -57,10 +53,6 @@ class CosineHead(keras.layers.Layer):
         """Logits [B, C] by other class weights, kernel [D, C]."""
         cosines = ops.matmul(features / safe_norms(features, axis=-1), kernel / safe_norms(kernel, axis=0))
         return self.scale * (cosines + self.bias)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "units": self.units}
 
 
 @keras.saving.register_keras_serializable("keras_lt")

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_lt.backbones import BackboneEntry, feature_map, pooled
 from keras_lt.classifiers import NearestClassMean, fold
+from keras_lt.classifiers.dense import Head
 from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy
@@ -87,7 +88,7 @@ class ModulatedAttention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class MetaEmbedding(keras.layers.Layer):
+class MetaEmbedding(Head):
     """OLTR's classifier, features [B, D] -> logits [B, C], on a memory of one centroid [D] per class.
 
     A feature v becomes reach * (v + tanh(selector(v)) * softmax(hallucinator(v)) @ centroids): the memory adds what it
@@ -96,10 +97,6 @@ class MetaEmbedding(keras.layers.Layer):
 
     The centroids are a trainable weight that logits have no gradient to: `centroid_loss` moves them.
     """
-
-    def __init__(self, units: int, *, dtype="float32", **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.units = units
 
     def build(self, input_shape):
         """Makes the memory [C, D], hallucinator, selector and kernel [D, C]."""
@@ -133,10 +130,6 @@ class MetaEmbedding(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """[B, C]."""
         return (*input_shape[:-1], self.units)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "units": self.units}
 
     def _memory(self):
         return ops.stop_gradient(ops.convert_to_tensor(self.centroids))
@@ -256,9 +249,7 @@ def learn_classifier(
         if (affine := fold(representation.head)) is not None:
             head.hallucinator.set_weights(affine)
         trained = WithFeatureLoss(
-            model,
-            lambda labels, batch: centroid_loss(labels, batch, head.centroids),
-            weight=CENTROID_LOSS_WEIGHT,
+            model, lambda labels, batch: centroid_loss(labels, batch, head.centroids), weight=CENTROID_LOSS_WEIGHT
         )
     rates = {variable.path: backbone_rate for variable in backbone.trainable_variables}
     fit_on_images(

@@ -59,11 +59,7 @@ class Preprocessing:
                 "resize=stretch takes all of an image: crop_fraction must be 1. "
                 f"Received: crop_fraction={self.crop_fraction}"
             )
-        for name, known in (
-            ("channel_order", CHANNEL_ORDERS),
-            ("resize", RESIZES),
-            ("interpolation", INTERPOLATIONS),
-        ):
+        for name, known in (("channel_order", CHANNEL_ORDERS), ("resize", RESIZES), ("interpolation", INTERPOLATIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}. Received: {getattr(self, name)!r}")
         if self.augmentation not in AUGMENTATIONS:

@@ -142,14 +142,7 @@ def shared_examples(duplicates: Mapping[tuple[str, str], int]) -> str:
     )
 
 
-ADVICE = (
-    on_duplicates,
-    on_capped_heads,
-    on_good_features,
-    on_small_val,
-    on_learning_by_heart,
-    on_classes_in_two,
-)
+ADVICE = (on_duplicates, on_capped_heads, on_good_features, on_small_val, on_learning_by_heart, on_classes_in_two)
 
 
 def _on_val(results: Mapping, score: str) -> dict[str, float]:

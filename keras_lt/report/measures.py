@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from keras_lt.report.tables import DASH, Cell, as_number, display_name, percent
+from keras_lt.report.cells import Cell, as_number, column_cells
+from keras_lt.report.systems import display_name
 
 MEASURES = {  # of `evaluation.Scores.summary`
     "macro_f1": "Macro-F1",
@@ -30,11 +31,8 @@ def measure_table(results: Mapping) -> tuple[list[str], list[list[Cell]]]:
     columns = {}
     for measure in MEASURES:
         numbers = [as_number(test.get(measure)) for test in tests.values()]
-        known = [number for number in numbers if not math.isnan(number)]
-        if known:
-            best = percent(min(known) if measure in ERRORS else max(known))
-            texts = map(percent, numbers)
-            columns[measure] = [Cell(text, text == best and best not in (DASH, percent(0))) for text in texts]
+        if not all(map(math.isnan, numbers)):
+            columns[measure] = column_cells(numbers, lowest=measure in ERRORS, zero=False)
     if not columns:
         return [], []
     rows = [[Cell(display_name(name)), *row] for name, *row in zip(tests, *columns.values(), strict=True)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jinja2
 import numpy as np
 
-from keras_lt.report import examples, measures, tables
+from keras_lt.report import cells, examples, measures, tables
 from keras_lt.report.details import RunDetails
 from keras_lt.report.figures import Plot
 from keras_lt.report.intervals import Ends, Intervals
@@ -18,12 +18,7 @@ GAINS = {"few": "Δ few", "all": "Δ all"}
 
 
 def render_page(
-    results: Mapping,
-    details: RunDetails,
-    plots: Sequence[Plot],
-    *,
-    intervals: Intervals,
-    comparison: Comparison,
+    results: Mapping, details: RunDetails, plots: Sequence[Plot], *, intervals: Intervals, comparison: Comparison
 ) -> str:
     """report.html: headline, tables, plots, examples and flags; plots are inline and follow the page's dark mode."""
     shown = details.exported or tables.best_classifier(results)
@@ -50,7 +45,7 @@ def render_page(
         pairs=examples.confused_pairs(details, scored) if scored else [],
         group=group,
         samples={"Correct": right, "Incorrect": wrong} if scored and details.thumbnails else {},
-        flags={name: _flag(value) for name, value in details.flags.items()},
+        flags=details.flags,
     )
 
 
@@ -87,7 +82,7 @@ def _rows(results: Mapping, intervals: Intervals, comparison: Comparison) -> lis
 
 
 def _range(of: Ends | None, score: str, form: Callable[[float], str]) -> str:
-    return "" if of is None or np.isnan(of[score]).any() else f"{form(of[score][0])}…{form(of[score][1])}"
+    return "" if of is None or np.isnan(of[score]).any() else cells.ends(of[score], form)
 
 
 def _known(scores: Mapping[str, float] | None, score: str) -> str:
@@ -105,12 +100,3 @@ def _inline(svg: bytes) -> str:
 
 def _variable(color: str) -> str:
     return f"--c{color.removeprefix('#')}"
-
-
-def _flag(value: object) -> str:
-    """A flag's value as a flag file writes it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

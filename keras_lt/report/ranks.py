@@ -109,12 +109,7 @@ class Ranks:
         step = max(len(self.shown) // 6, 1)
         for number, name in enumerate(values):
             style, line = styles[name], np.asarray(values[name], np.float64)[self.order]
-            look = {
-                "color": style.color,
-                "linestyle": style.dashes,
-                "marker": style.marker,
-                "label": display_name(name),
-            }
+            look = {**style.line, "label": display_name(name)}
             if self.named:
                 ax.plot(self.shown + 1, line, **look)
                 continue

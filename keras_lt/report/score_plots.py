@@ -88,8 +88,7 @@ def draw_test_distributions(
     ends = []
     for name, accuracies in per_class.items():
         values = [100 * accuracy_under(distribution, accuracies) for distribution in distributions]
-        style = styles[name]
-        ax.plot(values, color=style.color, linestyle=style.dashes, marker=style.marker, label=display_name(name))
+        ax.plot(values, **styles[name].line, label=display_name(name))
         ends.append(f"{display_name(name)} {values[0]:.1f}%, {values[len(TEST_RATIOS) - 1]:.1f}%, {values[-1]:.1f}%")
     ax.set_xticks(range(len(ratios)), [f"{'1:' * reverse}{ratio:g}{':1' * (not reverse)}" for ratio, reverse in ratios])
     ax.set_xlabel("test images of the largest training class : of the smallest")
@@ -120,13 +119,10 @@ def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: M
         ax.plot([0, 100], [0, 100], color=INK, linewidth=0.8, dashes=(2, 2))
         for name, of in bins.items():
             seen = of[group].count >= LEAST_IMAGES
-            style = styles[name]
             ax.plot(
                 100 * of[group].confidence[seen],
                 100 * of[group].accuracy[seen],
-                color=style.color,
-                linestyle=style.dashes,
-                marker=style.marker,
+                **styles[name].line,
                 label=display_name(name),
                 clip_on=not seen.any(),  # a line without points that is not clipped has no size to lay out by
             )

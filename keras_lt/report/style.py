@@ -47,6 +47,11 @@ class Style:
     marker: str | tuple
     dashes: str | tuple
 
+    @property
+    def line(self) -> dict[str, object]:
+        """Its line with markers, as arguments of `Axes.plot`."""
+        return {"color": self.color, "linestyle": self.dashes, "marker": self.marker}
+
 
 # Of the classifiers in the order of their family, then of the methods that have a row of their own. Kin have kindred
 # colors: the cRTs are blue, what has a τ is brown, what learns scales is green.

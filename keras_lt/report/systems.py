@@ -49,7 +49,7 @@ def display_name(name: str) -> str:
     """The papers' way to write the name of a classifier, method or system, with its parameters; unknown ones as is."""
     base, *parameters = name.split(":")
     known: dict[str, Entry | StageOne] = {**LOSSES, **FEATURE_LOSSES, **STAGE_ONE_SYSTEMS, **METHODS, **CLASSIFIERS}
-    label = "OLTR, decoupled" if base == OLTR_DECOUPLED else known[base].label if base in known else base
+    label = {OLTR_DECOUPLED: "OLTR, decoupled", **{name: entry.label for name, entry in known.items()}}.get(base)
     return ", ".join((label or base, *(word.replace("=", " ") for word in parameters)))
 
 

@@ -1,47 +1,28 @@
 """One run's scores in words and as a table: for Markdown, for the page and for the terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
-import rich.box
 import rich.markup
 import rich.table
-import rich.text
 
 from keras_lt.recipe import Recipe
+from keras_lt.report.cells import (
+    DASH,
+    Cell,
+    Table,
+    as_number,
+    column_cells,
+    markdown_table,
+    percent,
+    points,
+    rich_table,
+)
 from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row, in_words
 
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
 NUMERIC = range(1, 8)  # the columns of HEADER that align right
-DASH = "—"
-
-
-class Cell(NamedTuple):
-    """A table cell; `best` marks the highest score of its column."""
-
-    text: str
-    best: bool = False
-
-
-def as_number(value: float | None) -> float:
-    """A score as a float; null, which JSON has for "no such class", is NaN."""
-    return math.nan if value is None else float(value)
-
-
-def percent(fraction: float | None) -> str:
-    """0.379 -> "37.9"; a dash where nothing was measured."""
-    fraction = as_number(fraction)
-    return DASH if math.isnan(fraction) else f"{100 * fraction:.1f}"
-
-
-def points(difference: float) -> str:
-    """A difference of fractions in signed percentage points: 0.077 -> "+7.7"; a dash for NaN."""
-    if math.isnan(difference):
-        return DASH
-    rounded = round(100 * difference, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"
 
 
 def duration(seconds: float | None) -> str:
@@ -68,26 +49,17 @@ def score_rows(results: Mapping) -> list[list[Cell]]:
     """
     classifiers = results["classifiers"]
     joint = classifiers.get(BASELINE, {"test": {}})["test"]
-    highest = {score: _highest([c["test"].get(score) for c in classifiers.values()]) for score in SCORES}
-
-    rows = []
-    for name, classifier in classifiers.items():
-        test = classifier["test"]
-        texts = {score: percent(test.get(score)) for score in SCORES}
-        rows.append(
-            [
-                Cell(display_name(name)),
-                *(Cell(text, best=text != DASH and text == highest[score]) for score, text in texts.items()),
-                *(Cell(DASH if name == BASELINE else _gain(test, joint, score)) for score in ("few", "all")),
-                Cell(_chosen(classifier.get("chosen") or {})),
-                Cell(duration(classifier.get("seconds"))),
-            ]
-        )
-    return rows
-
-
-def _highest(fractions: Sequence[float | None]) -> str:
-    return percent(max((f for f in map(as_number, fractions) if not math.isnan(f)), default=None))
+    columns = [column_cells([c["test"].get(score) for c in classifiers.values()]) for score in SCORES]
+    return [
+        [
+            Cell(display_name(name)),
+            *scores,
+            *(Cell(DASH if name == BASELINE else _gain(row["test"], joint, score)) for score in ("few", "all")),
+            Cell(_chosen(row.get("chosen") or {})),
+            Cell(duration(row.get("seconds"))),
+        ]
+        for (name, row), *scores in zip(classifiers.items(), *columns, strict=True)
+    ]
 
 
 def _gain(scores: Mapping, joint: Mapping, score: str) -> str:
@@ -162,9 +134,7 @@ def _what_was_trained(results: Mapping) -> list[str]:
 
 def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
     """results.md: the headline, the table (best in bold) and the plots, given as path -> title."""
-    rows = [[f"**{_plain(text)}**" if best else _plain(text) for text, best in row] for row in score_rows(results)]
-    rule = ["---:" if column in NUMERIC else "---" for column in range(len(HEADER))]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in [HEADER, rule, *rows])
+    rows = [[Cell(_plain(text), best) for text, best in row] for row in score_rows(results)]
     notes = "".join(f"- {_plain(note)}\n" for note in results.get("notes", []))
     advice = "\n".join(f"- {_plain(text)}" for text in results.get("advice", []))
     images = "\n".join(f"![{title}]({path})" for path, title in plots.items())
@@ -174,7 +144,7 @@ def markdown(results: Mapping, plots: Mapping[str, str]) -> str:
         facts(results),
         notes.strip(),
         "Top-1 accuracy on test in %; best of each column in bold; Δ: points above Joint.",
-        table,
+        markdown_table(Table("", HEADER, rows, NUMERIC.start, NUMERIC.stop)),
         f"What these numbers advise:\n\n{advice}" if advice else "",
         images,
     ]
@@ -186,17 +156,13 @@ def _plain(text: str) -> str:
 
 
 def terminal_table(results: Mapping) -> rich.table.Table:
-    """The same table for the terminal; the best of each column is bold and starred."""
-    table = rich.table.Table(
-        title=f"{rich.markup.escape(results['dataset'])}: top-1 accuracy on test in %",
+    """The table of `results.md` for the terminal; the best of each column is bold and starred."""
+    title = f"{rich.markup.escape(results['dataset'])}: top-1 accuracy on test in %"
+    header = [name.replace(" ", "\n", 1) for name in HEADER]
+    table = rich_table(
+        Table(title, header, score_rows(results), NUMERIC.start, NUMERIC.stop),
         caption="* best of its column · Δ points above Joint",
-        box=rich.box.SIMPLE_HEAD,
-        padding=0,
     )
-    for column, name in enumerate(HEADER):
-        justify = "right" if column in NUMERIC else "left"
-        table.add_column(name.replace(" ", "\n", 1), justify=justify, no_wrap=name != "Chosen on val")
-    for row in score_rows(results):
-        # Text, not str: rich would read square brackets in a name as markup
-        table.add_row(*(rich.text.Text(f"*{t}" if best else t, "bold" if best else "") for t, best in row))
+    for column, name in zip(table.columns, HEADER, strict=True):
+        column.no_wrap = name != "Chosen on val"
     return table

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_lt.serving.priors import check_prior
+from keras_lt.significance import interval
 
 STEPS = 1000
 TOLERANCE = 1e-7  # of every probability from one step to the next
@@ -27,7 +28,7 @@ class PriorEstimate(NamedTuple):
           level: of the interval.
         """
         drawn = self.samples[:, classes].sum(axis=1)
-        ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if drawn.size else (np.nan, np.nan)
+        ends = interval(drawn, level) if drawn.size else (np.nan, np.nan)
         return float(self.prior[classes].sum()), float(ends[0]), float(ends[1])
 
 

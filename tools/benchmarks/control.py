@@ -7,6 +7,10 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
+
+from keras_lt.samplers import probability_table
+from tools.benchmarks.torch_resnet import NETS, ResNet
 
 SAMPLERS = ("instance_balanced", "class_balanced", "square_root", "progressive")
 CLASSIFIERS = ("joint", "ncm", "crt", "tau_norm", "lws")
@@ -57,8 +61,6 @@ def _write(path: pathlib.Path, rows: list[dict]):
 
 def _read(folder: pathlib.Path, device: str) -> dict:
     """Split -> (images float32 [N, 3, S, S] normalised, labels [N]), on the device; and what "black" is then."""
-    import torch  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-
     data, mean, std = {}, 0.0, 1.0
     for split in ("train", "val", "test"):
         with np.load(folder / f"{split}.npz") as arrays:
@@ -72,10 +74,6 @@ def _read(folder: pathlib.Path, device: str) -> dict:
 
 def _study(data: dict, *, sampler, epochs, seed, rate, augmentation, draws) -> tuple[float, dict[str, dict]]:
     """Accuracy on train, and classifier -> accuracies on test, of one representation."""
-    import torch  # noqa: PLC0415
-
-    from tools.benchmarks.torch_resnet import NETS, ResNet  # noqa: PLC0415
-
     torch.manual_seed(seed)
     images, labels = data["train"]
     counts = torch.bincount(labels)
@@ -105,8 +103,6 @@ def _study(data: dict, *, sampler, epochs, seed, rate, augmentation, draws) -> t
 
 def _step(parameters: list, loss_of: Callable) -> Callable:
     """One update by SGD with coupled weight decay: (inputs, labels, learning rate) -> nothing; a graph on a GPU."""
-    import torch  # noqa: PLC0415
-
     velocities = [torch.zeros_like(parameter) for parameter in parameters]
     rate = torch.zeros((), device=parameters[0].device)
     static: dict = {}
@@ -137,8 +133,6 @@ def _step(parameters: list, loss_of: Callable) -> Callable:
 
 def _captured(update: Callable, state: list):
     """A CUDA graph of an update, for which hundreds of small kernels are launched once; the state stays as it was."""
-    import torch  # noqa: PLC0415
-
     before = [one.detach().clone() for one in state]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -173,10 +167,6 @@ def _rows(labels, *, sampler: str, epochs: int, steps: int, seed: int, cycle: bo
     Args:
       cycle: of an epoch, a class's images come in shuffled cycles, each as often as the others; not independently.
     """
-    import torch  # noqa: PLC0415
-
-    from keras_lt.samplers import probability_table  # noqa: PLC0415
-
     own = labels.cpu().numpy()
     counts, rng = np.bincount(own), np.random.default_rng(seed)
     by_class, starts = np.argsort(own, kind="stable"), np.cumsum(counts) - counts
@@ -200,8 +190,6 @@ def _rows(labels, *, sampler: str, epochs: int, steps: int, seed: int, cycle: bo
 
 def _cropped(x, black, generator):
     """Padded by four pixels, then cropped at random, each image in its own place."""
-    import torch  # noqa: PLC0415
-
     size = x.shape[-1]
     padded = torch.nn.functional.pad(x - black, (PADDING,) * 4) + black
     corners = torch.randint(0, 2 * PADDING + 1, (2, len(x), 1), device=x.device, generator=generator)
@@ -213,8 +201,6 @@ def _cropped(x, black, generator):
 
 def _classifiers(features, labels, *, kernel, bias, counts, seed: int) -> dict[str, Callable]:
     """Classifier -> (features [N, D] -> logits [N, C]), learned on train, tau chosen on val."""
-    import torch  # noqa: PLC0415
-
     train, own = features["train"], labels["train"]
     centre = train.mean(0)
 
@@ -249,8 +235,6 @@ def _classifiers(features, labels, *, kernel, bias, counts, seed: int) -> dict[s
 
 def _fit(logits: Callable, parameters: list, features, labels, *, epochs: int, seed: int):
     """Class-balanced draws of features, the reference's cosine."""
-    import torch  # noqa: PLC0415
-
     step = _step(parameters, lambda x, y: torch.nn.functional.cross_entropy(logits(x), y))
     steps = len(labels) // BATCH
     rows = _rows(labels, sampler="class_balanced", epochs=epochs, steps=steps, seed=seed, cycle=False)

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 
+import tensorflow as tf
+
 MAIN_JOB = "keras_lt.train --flagfile=flags/fashion_lt.cfg"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 
@@ -26,8 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Every part as a process of its own, so that one that fails leaves the others."""
-    import tensorflow as tf  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-
     names = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         for gpu in tf.config.list_physical_devices("GPU")

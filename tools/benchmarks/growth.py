@@ -9,12 +9,19 @@ import pathlib
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 
 import numpy as np
+import PIL.Image
 
+import keras_lt
+from keras_lt import backbones, datasets, inspection, report, resampling, samplers, serving, stages
+from keras_lt.classifiers import fresh_dense
+from keras_lt.datasets.examples import ArrayRows
+from keras_lt.evaluation import Scores
+from keras_lt.stages.checks import STAGE_TWO
 from tools.benchmarks.sampling import long_tail, measure
+from tools.benchmarks.timing import timed
 
 Work = Callable[[], object]
 BATCH, SECONDS = 4096, 0.5  # of indices drawn
@@ -65,17 +72,14 @@ def measured(task: str, classes: int, examples: int, width: int) -> tuple[tuple[
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         work = TASKS[task](classes, examples, width, pathlib.Path(folder))
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on; Linux alone can
-        before, start, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
-        more = work()
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        before = _memory("VmRSS")
+        seconds, cpu, more = timed(work)
         costs = more.pop("seconds", seconds), more.pop("CPU", cpu), max(_memory("VmHWM") - before, 0.0)
         return costs, " ".join(f"{k} {v:,.3g}" for k, v in more.items())
 
 
 def drawing(engine_and_q: tuple[str, float], classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """The first index of a stream, and the rate of those after it."""
-    from keras_lt import resampling, samplers  # noqa: PLC0415
-
     labels = long_tail(classes, examples / classes)
     engine, q = engine_and_q
     row = samplers.power_probabilities(np.bincount(labels, minlength=classes), q)
@@ -83,21 +87,20 @@ def drawing(engine_and_q: tuple[str, float], classes: int, examples: int, width:
     next(iter(stream([0, 1], [0.5, 0.5], num_samples=2)))  # what TensorFlow loads once
 
     def work() -> dict[str, float]:
-        start, cpu = time.perf_counter(), time.process_time()
-        batches = iter(stream(labels, row, num_samples=len(labels), batch_size=BATCH))
-        next(batches)
-        first = {"seconds": time.perf_counter() - start, "CPU": time.process_time() - cpu}
+        def first():
+            batches = iter(stream(labels, row, num_samples=len(labels), batch_size=BATCH))
+            next(batches)
+            return batches
+
+        seconds, cpu, batches = timed(first)
         _, rate = measure(lambda: batches, BATCH, seconds=SECONDS)
-        return {**first, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
+        return {"seconds": seconds, "CPU": cpu, "M/s": rate / 1e6, "labels, MB": labels.nbytes / MB}
 
     return work
 
 
 def learning(name: str, classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """An epoch of a classifier on features that are drawn from few, so that they take no memory; and its validation."""
-    import keras_lt  # noqa: PLC0415
-    from keras_lt.stages.checks import STAGE_TWO  # noqa: PLC0415
-
     validated = -(-examples // TRAINED_PER_VALIDATED)
     features = {"train": _features(examples, classes, width), "val": _features(validated, classes, width)}
     head, groups = _head(classes, width), keras_lt.ShotGroups(np.bincount(features["train"].labels))
@@ -112,8 +115,6 @@ def learning(name: str, classes: int, examples: int, width: int, folder: pathlib
 
 def evaluating(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """Examples scored by a dense layer."""
-    import keras_lt  # noqa: PLC0415
-
     head, features = _head(classes, width), _features(examples, classes, width)
 
     def work() -> dict[str, float]:
@@ -125,11 +126,8 @@ def evaluating(classes: int, examples: int, width: int, folder: pathlib.Path) ->
 
 def reporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """Report and plots of three classifiers; says how large the largest file is."""
-    from keras_lt import ShotGroups, report  # noqa: PLC0415
-    from keras_lt.evaluation import Scores  # noqa: PLC0415
-
     counts = np.bincount(long_tail(classes, examples / classes), minlength=classes)
-    groups, rng = ShotGroups(counts), np.random.default_rng(0)
+    groups, rng = keras_lt.ShotGroups(counts), np.random.default_rng(0)
     labels = np.arange(examples) % classes
     names, scores = ("joint", "tau_norm", "lws"), {}
     for name in names:
@@ -162,8 +160,6 @@ def reporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> 
 
 def exporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """A SavedModel of a dense layer on feature vectors; says how large its largest file but the weights is."""
-    from keras_lt import backbones, serving, stages  # noqa: PLC0415
-
     backbone, classifier = backbones.of_features(width), stages.on_features(_head(classes, width), width)
     names = [f"class {number}" for number in range(classes)]
 
@@ -176,10 +172,6 @@ def exporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> 
 
 def opening(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """A folder of tiny images, one file many times over, opened for the second time."""
-    import PIL.Image  # noqa: PLC0415
-
-    from keras_lt import datasets, inspection  # noqa: PLC0415
-
     images, cache = folder / "images", folder / "cache"
     for label, count in enumerate(np.bincount(long_tail(classes, examples / classes))):
         place = images / f"class {label}"
@@ -213,17 +205,12 @@ TASKS: dict[str, Callable[[int, int, int, pathlib.Path], Work]] = {
 
 
 def _features(examples: int, classes: int, width: int):
-    import keras_lt  # noqa: PLC0415
-    from keras_lt.datasets.examples import ArrayRows  # noqa: PLC0415
-
     few = np.random.default_rng(0).random((1000, width), np.float32)
     rows = np.arange(examples)
     return keras_lt.FeatureSet(ArrayRows(few, rows % len(few)), rows % classes)
 
 
 def _head(classes: int, width: int):
-    from keras_lt.classifiers import fresh_dense  # noqa: PLC0415
-
     return fresh_dense(width, classes, seed=0)
 
 

@@ -8,7 +8,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+import keras
 import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageEnhance
+
+from keras_lt.backbones import build
+from keras_lt.datasets import Split
+from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
+from keras_lt.datasets.records import ShardedRecords
+from keras_lt.input_pipeline import training_batches
+from keras_lt.optimization import Recipe
+from keras_lt.preprocessing import Preprocessing
 
 SIZES = {(500, 375): 95, (256, 256): 93}  # width and height -> JPEG quality: about 60 and 20 kB
 AUGMENTATIONS = ("resized_crop_flip", "imagenet")
@@ -35,8 +46,6 @@ class Rate:
 
 def run(arguments: argparse.Namespace) -> None:
     """Images per second per core of ours and of Pillow's, and how long a small net's training waits for images."""
-    import tensorflow as tf  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-
     if arguments.determinism:
         tf.config.experimental.enable_op_determinism()
     for size, quality in SIZES.items():
@@ -84,16 +93,11 @@ def _rivals(paths: list[str], augmentation: str, arguments: argparse.Namespace) 
 
 def _files(paths: list[str]):
     """A split of the photographs, in two classes."""
-    from keras_lt.datasets import Split  # noqa: PLC0415
-
     return Split(np.array(paths), np.arange(len(paths)) % 2)
 
 
 def _records(paths: list[str]):
     """The same split as a prepared data set has it: stretches of one file."""
-    from keras_lt.datasets import Split  # noqa: PLC0415
-    from keras_lt.datasets.records import ShardedRecords  # noqa: PLC0415
-
     images = [pathlib.Path(path).read_bytes() for path in paths]
     shard = pathlib.Path(paths[0]).with_name("shard")
     shard.write_bytes(b"".join(images))
@@ -104,11 +108,6 @@ def _records(paths: list[str]):
 
 def _batches(split, augmentation: str, arguments: argparse.Namespace):
     """The stream that training takes its batches from."""
-    from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD  # noqa: PLC0415
-    from keras_lt.input_pipeline import training_batches  # noqa: PLC0415
-    from keras_lt.optimization import Recipe  # noqa: PLC0415
-    from keras_lt.preprocessing import Preprocessing  # noqa: PLC0415
-
     preprocessing = Preprocessing(arguments.image_size, IMAGENET_MEAN, IMAGENET_STD, augmentation=augmentation)
     recipe = Recipe(epochs=1_000, batch_size=arguments.batch_size, steps_per_epoch=1_000)
     return training_batches(split, preprocessing, recipe, class_counts=np.bincount(split.labels), seed=0)
@@ -116,10 +115,6 @@ def _batches(split, augmentation: str, arguments: argparse.Namespace):
 
 def _wait(batches, arguments: argparse.Namespace) -> None:
     """Prints which part of a small net's training goes by until the next batch is there."""
-    import keras  # noqa: PLC0415
-
-    from keras_lt.backbones import build  # noqa: PLC0415
-
     backbone = build(arguments.backbone, image_size=arguments.image_size)
     model = keras.Model(backbone.input, keras.layers.Dense(2)(backbone.output))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
@@ -139,8 +134,6 @@ def _wait(batches, arguments: argparse.Namespace) -> None:
 
 def _pillow_batches(paths: list[str], augmentation: str, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray]]:
     """The reference's processing as its libraries do it, in one process: batches float32 [B, 3, S, S]."""
-    from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD  # noqa: PLC0415
-
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     rng = np.random.default_rng(0)
     while True:
@@ -154,8 +147,6 @@ def _pillow_batches(paths: list[str], augmentation: str, arguments: argparse.Nam
 
 def _pillow_image(path: str, rng: np.random.Generator, *, size: int, jitter: bool):
     """Random resized crop, flip, and colour jitter of 0.4."""
-    from PIL import Image, ImageEnhance  # noqa: PLC0415
-
     with Image.open(path) as file:
         image = file.convert("RGB")
     left, top, width, height = _window(image.width, image.height, rng)
@@ -181,8 +172,6 @@ def _window(width: int, height: int, rng: np.random.Generator) -> tuple[int, int
 
 def _write_photographs(folder: pathlib.Path, number: int, *, size: tuple[int, int], quality: int) -> list[str]:
     """JPEGs of smooth noise at several scales, which pack about as photographs do."""
-    from PIL import Image  # noqa: PLC0415
-
     rng = np.random.default_rng(0)
     paths = []
     for i in range(number):

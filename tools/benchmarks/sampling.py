@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import tensorflow as tf
+
+from keras_lt import resampling, samplers
 
 Stream = tuple[Callable[[], Iterable], int]  # what builds it, and how many indices one of its elements holds
 
@@ -39,10 +42,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _sampling_rivals(labels: np.ndarray, classes: int) -> dict[str, Callable[[], list[Stream]]]:
     """Ways to draw: name -> the stream one by one, in blocks to leave out Python's own loop, and maybe as batches."""
-    import tensorflow as tf  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-
-    from keras_lt import resampling, samplers  # noqa: PLC0415
-
     counts = np.bincount(labels, minlength=classes)
     examples = np.arange(len(labels))
     balanced = samplers.power_probabilities(counts, 0.0)
@@ -100,8 +99,6 @@ def _sampling_rivals(labels: np.ndarray, classes: int) -> dict[str, Callable[[],
 
 
 def _range_baseline() -> Iterable:
-    import tensorflow as tf  # noqa: PLC0415
-
     return tf.data.Dataset.range(2**62).batch(4096)
 
 

@@ -7,9 +7,13 @@ import resource
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 
+import keras
 import numpy as np
+
+import keras_lt
+from keras_lt.stages import OnePass
+from tools.benchmarks.timing import timed
 
 IMAGENET_LT = {"train": 115_846, "val": 20_000, "test": 50_000}
 LATENT = 128  # dimensions that the made-up features have behind their 2048
@@ -35,29 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """The comparison on images, or with `--features` the study at ImageNet-LT's size."""
-    import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
-
     keras.utils.disable_interactive_logging()
     (_on_features if arguments.features else _against_the_reference)(arguments)
 
 
 def _against_the_reference(arguments: argparse.Namespace) -> None:
     """Both ways through the same stage one, images, epochs and draws; both without augmentation."""
-    from keras_lt import Recipe, learn_representation  # noqa: PLC0415
-    from keras_lt.stages import OnePass  # noqa: PLC0415
-
     data = _fashion(arguments.fraction)
     print(
         f"{', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} images; stage one ...", flush=True
     )
-    representation = learn_representation(
+    representation = keras_lt.learn_representation(
         data,
         backbone=arguments.backbone,
         image_size=arguments.image_size,
         augmentation="none",
-        recipe=Recipe(epochs=arguments.stage_one_epochs, batch_size=32, learning_rate=0.05),
+        recipe=keras_lt.Recipe(epochs=arguments.stage_one_epochs, batch_size=32, learning_rate=0.05),
     )
-    recipe = Recipe(batch_size=64, learning_rate=0.2, sampler="class_balanced")
+    recipe = keras_lt.Recipe(batch_size=64, learning_rate=0.2, sampler="class_balanced")
     recipes = {
         "crt": dataclasses.replace(recipe, epochs=arguments.crt_epochs),
         "lws": dataclasses.replace(recipe, epochs=arguments.lws_epochs),
@@ -90,10 +89,9 @@ def _reference(representation, data, recipes: dict, passes: dict | None = None) 
     Args:
       passes: name -> `OnePass` of the classifiers to train, in our own way on images; None trains all, each for itself.
     """
-    from keras_lt.features import FeatureSet, extract_features  # noqa: PLC0415
 
     def extract(split: str):
-        return extract_features(representation.backbone, data.splits[split], representation.preprocessing)
+        return keras_lt.extract_features(representation.backbone, data.splits[split], representation.preprocessing)
 
     def learn(name: str, splits: tuple[str, ...]) -> dict[str, float]:
         features = {"train": unread, "val": val, **{split: extract(split) for split in splits}}
@@ -103,45 +101,38 @@ def _reference(representation, data, recipes: dict, passes: dict | None = None) 
     # Our interface asks for features of train and val. cRT and LWS train on images and validate inside `fit`, as the
     # reference does, and Joint is not fitted: to them those of train are rows that nobody reads.
     val = extract("val")
-    unread = FeatureSet(np.broadcast_to(np.float32(0), (len(data.train), val.width)), data.train.labels)
+    unread = keras_lt.FeatureSet(np.broadcast_to(np.float32(0), (len(data.train), val.width)), data.train.labels)
     splits = {"joint": ("test",), "ncm": ("train", "test"), "crt": ("test",), "tau_norm": tuple(data.splits)}
     splits["lws"] = splits["crt"]
     names, passes = passes or splits, passes or {}
-    return {name: _timed(lambda name=name: learn(name, splits[name])) for name in names}
+    return {name: timed(lambda name=name: learn(name, splits[name])) for name in names}
 
 
 def _ours(representation, data, recipes: dict) -> Study:
     """Features once, then every classifier on them."""
-    from keras_lt.features import extract_features  # noqa: PLC0415
-
     features = {}
 
     def extract():
         for name, split in data.splits.items():
-            features[name] = extract_features(representation.backbone, split, representation.preprocessing)
+            features[name] = keras_lt.extract_features(representation.backbone, split, representation.preprocessing)
 
-    study = {"features": _timed(extract)}
+    study = {"features": timed(extract)}
     for name in ("joint", "ncm", "crt", "tau_norm", "lws"):
-        study[name] = _timed(lambda name=name: _learn(name, data.groups, features, recipes, head=representation.head))
+        study[name] = timed(lambda name=name: _learn(name, data.groups, features, recipes, head=representation.head))
     return study
 
 
 def _learn(name: str, groups, features: dict, recipes: dict, **options) -> dict[str, float]:
     """Accuracies on test of a classifier; of its trained ones, `recipes` holds the recipes."""
-    from keras_lt import learn_classifier  # noqa: PLC0415
-    from keras_lt.evaluation import evaluate_classifier  # noqa: PLC0415
-
     if name in recipes:
         options["recipe"] = recipes[name]
-    classifier = learn_classifier(name, features=features, groups=groups, **options)
-    return evaluate_classifier(classifier.model, features["test"], groups).accuracies
+    classifier = keras_lt.learn_classifier(name, features=features, groups=groups, **options)
+    return keras_lt.evaluate_classifier(classifier.model, features["test"], groups).accuracies
 
 
 def _on_features(arguments: argparse.Namespace) -> None:
     """NCM, tau-norm, cRT and LWS as on ImageNet-LT with a ResNet-50, but for the backbone."""
-    from keras_lt import Recipe  # noqa: PLC0415
-
-    recipe = Recipe(learning_rate=0.2, sampler="class_balanced")  # batches of 512
+    recipe = keras_lt.Recipe(learning_rate=0.2, sampler="class_balanced")  # batches of 512
     recipes = {
         "crt": dataclasses.replace(recipe, epochs=arguments.crt_epochs),
         "lws": dataclasses.replace(recipe, epochs=arguments.lws_epochs),
@@ -157,7 +148,7 @@ def _on_features(arguments: argparse.Namespace) -> None:
         total = 0.0
         for name in ("joint", "ncm", "tau_norm", "tau_learned", "crt", "lws"):
             with _PeakMemory() as peak:
-                wall, cpu, accuracies = _timed(lambda name=name: _learn(name, groups, features, recipes, head=head))
+                wall, cpu, accuracies = timed(lambda name=name: _learn(name, groups, features, recipes, head=head))
             total += wall
             scores = f"{accuracies['all']:10.4f}{accuracies['class_mean']:12.4f}"
             print(f"{name:14}{wall:9.1f}{cpu:9.1f}{scores}{peak.gigabytes:15.2f}", flush=True)
@@ -167,9 +158,7 @@ def _on_features(arguments: argparse.Namespace) -> None:
 
 def _fashion(fraction: float):
     """Fashion-MNIST's long tail with val and test in ImageNet-LT's proportion to train."""
-    from keras_lt import datasets  # noqa: PLC0415
-
-    data = datasets.load("fashion_lt", "")
+    data = keras_lt.load("fashion_lt", "")
     rng = np.random.default_rng(0)
 
     def some(split, number: float):
@@ -187,10 +176,6 @@ def _imagenet_lt(folder: pathlib.Path, fraction: float):
 
     Returns: (stage one's classifier, the classes' groups, split -> features).
     """
-    import keras  # noqa: PLC0415
-
-    from keras_lt import FeatureSet, ShotGroups  # noqa: PLC0415
-
     classes, width = (1000, 2048) if fraction == 1 else (10, 32)
     rng = np.random.default_rng(0)
     counts = _long_tail(classes, round(fraction * IMAGENET_LT["train"]))
@@ -207,11 +192,11 @@ def _imagenet_lt(folder: pathlib.Path, fraction: float):
             latent = centers[chunk] + rng.standard_normal((len(chunk), LATENT), np.float32)
             rows[start : start + CHUNK] = np.maximum(latent @ projection, 0)
         rows.flush()
-        features[split] = FeatureSet(np.load(path, mmap_mode="r"), own)
+        features[split] = keras_lt.FeatureSet(np.load(path, mmap_mode="r"), own)
     head = keras.layers.Dense(classes)
     head.build((None, width))
     head.set_weights([(centers @ projection).T * (counts / counts.max()) ** 0.25, np.zeros(classes)])
-    return head, ShotGroups(counts), features
+    return head, keras_lt.ShotGroups(counts), features
 
 
 def _long_tail(classes: int, total: int) -> np.ndarray:
@@ -220,13 +205,6 @@ def _long_tail(classes: int, total: int) -> np.ndarray:
     counts = 5 + ((total - 5 * classes) * weights / weights.sum()).astype(np.int64)
     counts[0] += total - counts.sum()
     return counts
-
-
-def _timed(part: Callable[[], dict[str, float] | None]) -> tuple[float, float, dict[str, float] | None]:
-    """Wall seconds, CPU seconds, which others on the machine hardly change, and what the part returns."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = part()
-    return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
 class _PeakMemory:

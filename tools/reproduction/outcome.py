@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 
 from keras_lt.comparison.dots import draw_dots, save_figure
 from keras_lt.comparison.runs import is_finished
-from keras_lt.comparison.tables import Table, mark_best, markdown_table, mean_and_deviation, with_deviation
 from keras_lt.config import RunConfig
 from keras_lt.files import atomic, write_history, write_json
+from keras_lt.report import cells
 from keras_lt.report.published import GROUPS
 from keras_lt.report.style import RC
-from keras_lt.report.tables import DASH, Cell, as_number, percent, points
 from keras_lt.run import Run
-from keras_lt.significance import average_ranks, critical_difference
+from keras_lt.significance import average_ranks, critical_difference, mean_and_deviation
 from tools.reproduction.plans import Plan, Row
 
 CELL = 0.9  # inches of a grid's cell
@@ -66,8 +65,8 @@ class Outcome:
         """Our fractions of the seeds whose runs are finished."""
         tests = [self.scores.get((column, row.run, seed), {}).get(row.classifier) for seed in self.seeds]
         if score == "error":
-            return [1 - as_number(test["all"]) for test in tests if test]
-        return [as_number(test[score]) for test in tests if test]
+            return [1 - cells.as_number(test["all"]) for test in tests if test]
+        return [cells.as_number(test[score]) for test in tests if test]
 
     def every_classifier(self) -> list[dict]:
         """Of every finished run each classifier's test scores, as fractions, and how well stage one was learned."""
@@ -134,30 +133,32 @@ class Outcome:
             return ""
         apart = critical_difference(len(ranks), runs)
         first = min(ranks.values())
-        rows = [[Cell(row.name), Cell(f"{rank:.1f}", best=rank - first < apart)] for row, rank in ranks.items()]
-        table = Table("", ["System", "Mean rank"], rows)
+        rows = [
+            [cells.Cell(row.name), cells.Cell(f"{rank:.1f}", best=rank - first < apart)] for row, rank in ranks.items()
+        ]
+        table = cells.Table("", ["System", "Mean rank"], rows)
         return (
             f"Ranked by {self.plan.ranked_by} in each of {runs} runs, 1 is best. Two systems differ by Nemenyi's test "
             f"(95 %) where their mean ranks lie {apart:.1f} or more apart; in bold those that do not differ from the "
-            f"first. Seeds of one data set say nothing of others.\n\n{markdown_table(table)}"
+            f"first. Seeds of one data set say nothing of others.\n\n{cells.markdown_table(table)}"
         )
 
-    def table(self) -> Table:
+    def table(self) -> cells.Table:
         """Ours, and in brackets what was published and what lies between."""
         columns = list(zip(*map(self.entries, self.plan.rows), strict=True))
-        sign = -1 if "error" in self.plan.scores else 1  # of errors the lowest is best
-        cells = mark_best(
-            [[sign * entry["mean"] for entry in column] for column in columns],
-            [[_cell(entry) for entry in column] for column in columns],
-        )
-        what = "Top-1 error" if sign < 0 else "Top-1 accuracy"
+        errors = "error" in self.plan.scores
+        shown = [
+            cells.column_cells([of["mean"] for of in column], [*map(_cell, column)], lowest=errors)
+            for column in columns
+        ]
+        what = "Top-1 error" if errors else "Top-1 accuracy"
         first = next(iter(self.plan.columns))
         beside = "points between" if self.own_data else f"on {' '.join(filter(None, (self.plan.flag_file, first)))}"
         published = f" (published, {beside})" if any(row.published for row in self.plan.rows) else ""
-        return Table(
+        return cells.Table(
             f"{self.plan.title}. {what} on test in %{published}",
             ["System", *(" ".join(filter(None, (entry[0]["column"], entry[0]["score"]))) for entry in columns)],
-            [[(row.name, False), *line] for row, line in zip(self.plan.rows, zip(*cells, strict=True), strict=True)],
+            [[(row.name, False), *line] for row, line in zip(self.plan.rows, zip(*shown, strict=True), strict=True)],
         )
 
     def write(self, folder: pathlib.Path, *, name: str) -> list[pathlib.Path]:
@@ -180,7 +181,7 @@ class Outcome:
         table = self.table()
         images = [f"![{self.plan.title}]({path.name})" for path in figures if path.suffix == ".png"]
         seeds = f"Seeds {', '.join(map(str, self.seeds))}; {len(self.scores)} of {len(self.runs)} runs are finished."
-        parts = [f"# {table.title}", seeds, markdown_table(table), *filter(None, [self.ranking()]), *images]
+        parts = [f"# {table.title}", seeds, cells.markdown_table(table), *filter(None, [self.ranking()]), *images]
         with atomic(folder / "table.md") as scratch:
             scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         write_history(folder / "runs.csv", self.every_classifier())
@@ -192,9 +193,9 @@ def _figure(fraction: float | None) -> str:
 
 
 def _cell(entry: Mapping) -> str:
-    beside = [percent(entry["published"]), points(entry["difference"])]
-    shown = ", ".join(text for text in beside if text != DASH)
-    return with_deviation(entry["mean"], entry["deviation"]) + (f" ({shown})" if shown else "")
+    beside = [cells.percent(entry["published"]), cells.points(entry["difference"])]
+    shown = ", ".join(text for text in beside if text != cells.DASH)
+    return cells.with_deviation(entry["mean"], entry["deviation"]) + (f" ({shown})" if shown else "")
 
 
 def draw_samplers(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
@@ -231,7 +232,7 @@ def draw_grid(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
         ax = figure.add_subplot()
         ax.imshow(means, cmap="Blues")
         for (y, x), mean in np.ndenumerate(means):
-            text = with_deviation(*errors[y][x]).replace(" ", "\n", 1)
+            text = cells.with_deviation(*errors[y][x]).replace(" ", "\n", 1)
             ax.text(x, y, text, ha="center", va="center", size=8, color="white" if mean > dark else "black")
         ax.set_xticks(range(len(outcome.columns)), outcome.columns)
         ax.set_yticks(range(len(names)), names)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
+from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.methods import METHODS
 from keras_lt.report.published import (
     FIGURE_1,
     GROUPS,
@@ -22,7 +24,7 @@ from keras_lt.report.published import (
     TABLE_3_COLUMNS,
     TABLE_4,
 )
-from keras_lt.report.systems import BASELINE, display_name
+from keras_lt.report.systems import BASELINE, OLTR_DECOUPLED, display_name
 
 ONE_COLUMN: Mapping[str, Mapping] = {"": {}}
 
@@ -81,6 +83,18 @@ def _sampled(sampler: str, classifier: str) -> Row:
     return Row(f"{sampler}, {display_name(classifier)}", sampler, classifier, published)
 
 
+def _rows(table: Mapping[str, tuple[float | None, ...]]) -> tuple[Row, ...]:
+    """A row per system: a classifier of the run "decoupling"; else a method's own, or Joint, of a run of its name."""
+
+    def row(system: str) -> Row:
+        if system == OLTR_DECOUPLED:
+            return Row("OLTR**", system, "oltr", table[system])
+        classifier = system if system in {**CLASSIFIERS, **METHODS} else BASELINE
+        return Row(display_name(system), "decoupling" if system in CLASSIFIERS else system, classifier, table[system])
+
+    return tuple(map(row, table))
+
+
 # OLTR trains its own stage one, in steps (its configuration files: 30 epochs, then 60 on ImageNet-LT; 30, then 30 on
 # Places-LT); OLTR** is its stage two on the representation of the table.
 OLTR_STAGE_TWO = {
@@ -114,18 +128,8 @@ BBN_CLASSIFIERS = {
 }
 
 HEADS = (
-    "joint",
-    "logit_adjusted",
-    "ncm",
-    "class_mean_cosine",
-    "lift",
-    "crt",
-    "tau_norm",
-    "lws",
-    "mislas",
-    "disalign",
-    "marc",
-    "max_norm",
+    *("joint", "logit_adjusted", "ncm", "class_mean_cosine", "lift", "crt"),
+    *("tau_norm", "lws", "mislas", "disalign", "marc", "max_norm"),
 )
 HEAD_LOSSES = {  # of a new linear classifier on images as they come
     "LADE": "lade",
@@ -149,19 +153,7 @@ PLANS = {
         "ImageNet-LT by backbone",
         "imagenet_lt",
         IMAGENET_RUNS,
-        (
-            Row("FSLwF", "fslwf", "fslwf", TABLE_2["fslwf"]),
-            Row("Focal", "focal", "joint", TABLE_2["focal"]),
-            Row("Range", "range", "joint", TABLE_2["range"]),
-            Row("Lifted", "lifted", "joint", TABLE_2["lifted"]),
-            Row("OLTR", "oltr", "oltr", TABLE_2["oltr"]),
-            Row("OLTR**", "oltr_decoupled", "oltr", TABLE_2["oltr_decoupled"]),
-            Row("Joint", "decoupling", "joint", TABLE_2["joint"]),
-            Row("NCM", "decoupling", "ncm", TABLE_2["ncm"]),
-            Row("cRT", "decoupling", "crt", TABLE_2["crt"]),
-            Row("τ-normalized", "decoupling", "tau_norm", TABLE_2["tau_norm"]),
-            Row("LWS", "decoupling", "lws", TABLE_2["lws"]),
-        ),
+        _rows(TABLE_2),
         columns={name: {"backbone": name.lower().replace("-", "")} for name in TABLE_2_COLUMNS},
         scores=("all",),
     ),
@@ -170,31 +162,13 @@ PLANS = {
         "inaturalist18",
         {
             "decoupling": Run(),
-            "cb_focal": Run(
-                {
-                    "loss": "sigmoid_focal",
-                    "class_weights": "effective_number:beta=0.999",
-                }
-            ),
+            "cb_focal": Run({"loss": "sigmoid_focal", "class_weights": "effective_number:beta=0.999"}),
             "ldam": Run({"loss": "ldam"}),
             "ldam_drw": Run(
-                {
-                    "loss": "ldam",
-                    "class_weights": "effective_number",
-                    "class_weights_from": Fraction(160, 200),
-                }
+                {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": Fraction(160, 200)}
             ),
         },
-        (
-            Row("CB-Focal", "cb_focal", "joint", TABLE_3["cb_focal"]),
-            Row("LDAM", "ldam", "joint", TABLE_3["ldam"]),
-            Row("LDAM + DRW", "ldam_drw", "joint", TABLE_3["ldam_drw"]),
-            Row("Joint", "decoupling", "joint", TABLE_3["joint"]),
-            Row("NCM", "decoupling", "ncm", TABLE_3["ncm"]),
-            Row("cRT", "decoupling", "crt", TABLE_3["crt"]),
-            Row("τ-normalized", "decoupling", "tau_norm", TABLE_3["tau_norm"]),
-            Row("LWS", "decoupling", "lws", TABLE_3["lws"]),
-        ),
+        _rows(TABLE_3),
         columns={
             f"{name}-{epochs}-epochs": {"backbone": name.lower().replace("-", ""), "epochs": epochs}
             for name, epochs in TABLE_3_COLUMNS
@@ -218,18 +192,7 @@ PLANS = {
                 }
             ),
         },
-        (
-            Row("Lifted", "lifted", "joint", TABLE_4["lifted"]),
-            Row("Focal", "focal", "joint", TABLE_4["focal"]),
-            Row("Range", "range", "joint", TABLE_4["range"]),
-            Row("FSLwF", "fslwf", "fslwf", TABLE_4["fslwf"]),
-            Row("OLTR", "oltr", "oltr", TABLE_4["oltr"]),
-            Row("Joint", "decoupling", "joint", TABLE_4["joint"]),
-            Row("NCM", "decoupling", "ncm", TABLE_4["ncm"]),
-            Row("cRT", "decoupling", "crt", TABLE_4["crt"]),
-            Row("τ-normalized", "decoupling", "tau_norm", TABLE_4["tau_norm"]),
-            Row("LWS", "decoupling", "lws", TABLE_4["lws"]),
-        ),
+        _rows(TABLE_4),
     ),
     "fig1": Plan(
         "Classifiers on representations learned with each sampler",
