@@ -101,8 +101,10 @@ EVERYWHERE = (*DEVICES, *PASSES)
 QUICK = [
     ({"class_weights": "inverse_frequency", "clip_norm": 0.05, "schedule": "cosine_per_step"}, EVERYWHERE),
     ({"backbone": "tiny", "feature_loss": "range", "ema_momentum": 0.5}, DEVICES),
-    ({"classifier": "tau_learned"}, EVERYWHERE),
+    ({"classifier": "tau_learned", "learning_rate": 2.0}, EVERYWHERE),
 ]
+# A head alone would hardly move in four steps, and what hardly moves hardly differs.
+FAR = {"classifier": {"learning_rate": 1.0}, "last_block": {}, "all": {}}
 LONG = [
     *(
         ({"loss": name, "class_weights": "effective_number:beta=0.9"}, DEVICES if entry.compares else EVERYWHERE)
@@ -121,11 +123,11 @@ LONG = [
     ({"backbone": "tiny", "precision": "mixed_bfloat16", "learning_rate": 0.0}, DEVICES, DEVICES),
     ({"feature_loss": "lifted", "mixup": 0.5}, DEVICES),
     *(
-        ({"classifier": name, "class_weights": "inverse_frequency"}, EVERYWHERE)
-        for name in CLASSIFIERS
-        if CLASSIFIERS[name].trained
+        ({"classifier": name, "class_weights": "inverse_frequency", **FAR[entry.train_parts]}, EVERYWHERE)
+        for name, entry in CLASSIFIERS.items()
+        if entry.trained
     ),
-    ({"classifier": "lws", "stage_two": "images"}, EVERYWHERE),
+    ({"classifier": "lws", "stage_two": "images", **FAR["classifier"]}, EVERYWHERE),
     ({"classifier": "crt_all", "backbone": "tiny"}, DEVICES, DEVICES),
     ({"method": "bbn"}, EVERYWHERE),
     ({"method": "oltr"}, DEVICES),
