@@ -130,6 +130,7 @@ LONG = [
         if entry.trained
     ),
     ({"classifier": "lws", "stage_two": "images", **FAR["classifier"]}, EVERYWHERE),
+    ({"classifier": "max_norm", "ema_momentum": 0.5, **FAR["classifier"]}, DEVICES),
     ({"classifier": "crt_all", "backbone": "tiny"}, DEVICES, DEVICES),
     ({"method": "bbn"}, EVERYWHERE),
     ({"method": "oltr"}, DEVICES),
