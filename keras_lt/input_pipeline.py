@@ -136,8 +136,7 @@ def weighted(
 ) -> tf.data.Dataset:
     """Training batches (inputs, labels [B]) with the recipe's class weights as a third element; unchanged without any.
 
-    Where the loss wants a mean over weights, they are w B / sum(w) of all B examples of an update, over its passes and
-    workers: a mean over examples is then exact, however the update is divided.
+    They are `update_weights`, over an update's passes and workers.
 
     Args: as `training_indices`; `labels` are those of the examples drawn from, [N].
     """
@@ -148,9 +147,8 @@ def weighted(
     share = recipe.micro_batch // workers
 
     def of_update(step, rows):
-        weights = tf.gather(weights_of[tf.minimum(step // steps, len(table) - 1)], tf.gather(labels_of, rows))
-        if recipe.loss_entry.normalizes_weights:
-            weights /= tf.reduce_mean(weights)
+        of_class = weights_of[tf.minimum(step // steps, len(table) - 1)]
+        weights = update_weights(of_class, tf.gather(labels_of, rows), recipe)
         return tf.reshape(weights, (recipe.accumulate_steps, workers, share))[:, worker]
 
     stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
@@ -158,6 +156,20 @@ def weighted(
     positions = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     weights = tf.data.Dataset.zip(positions, rows).map(of_update).unbatch().apply(as_many_as(batches))
     return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
+
+
+def update_weights(of_class: np.ndarray | tf.Tensor, labels: np.ndarray | tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """What every example of an update counts in a loss that is a mean over examples, float32 [..., B].
+
+    Where the recipe's loss wants a mean over weights, they are w B / sum(w) of all B examples: the plain mean is then
+    exact, however the update is divided.
+
+    Args:
+      of_class: class weights w, float32 [C].
+      labels: of the examples of one update or several, [..., B].
+    """
+    weights = tf.gather(of_class, labels)
+    return weights / tf.reduce_mean(weights, -1, keepdims=True) if recipe.loss_entry.normalizes_weights else weights
 
 
 def _undivided(recipe: Recipe) -> Recipe:

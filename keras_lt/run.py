@@ -20,6 +20,7 @@ from keras_lt.features import FeatureSet, extract_features
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.resampling import resampled_counts
+from keras_lt.stages.checks import STAGE_TWO
 from keras_lt.work_folder import FEATURE_FILES
 
 
@@ -278,7 +279,13 @@ def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.n
     """The class distribution [C] that the logits of a run's classifier take for granted; None is uniform."""
     name, method = RENAMED_VALUES["method"].get(name, name), config.method_entry
     entry = method if name == config.method else stages.classifier_entry(name)[0]
-    if entry.prior == "uniform" or (entry.prior == "stage_one" and method.stage_one_prior == "uniform"):
+    if entry.prior == "uniform":
         return None
+    if entry.prior == "stage_one" and method.stage_one_prior:
+        prior = method.stage_one_prior(np.asarray(class_counts, np.float64), **method.parameters)
+        return prior / prior.sum()
     recipe = config.stage_one_recipe if entry.prior == "stage_one" else config.stage_two_recipe(name)
+    if name == config.method and entry.prior == "stage_two":  # the flags may be there for another classifier
+        others = (field for field in ("sampler", "class_weights", "resampling") if field not in method.takes)
+        recipe = dataclasses.replace(recipe, **{field: getattr(STAGE_TWO, field) for field in others})
     return serving.trained_prior(recipe, resampled_counts(class_counts, recipe.resampling))

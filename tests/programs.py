@@ -1,5 +1,7 @@
 """Short programs in processes of their own, for what a process can set only once."""
 
+import os
+import socket
 import subprocess
 import sys
 
@@ -26,3 +28,33 @@ def lines_of(*parts):
     done = subprocess.run([sys.executable, "-c", "".join(parts)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
+
+
+def run_on_jax(*jobs, timeout):
+    """Runs programs at once on JAX, (arguments of python, variables of the environment) each; all must end well."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env={**os.environ, "KERAS_BACKEND": "jax", **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for arguments, variables in jobs
+    ]
+    try:
+        for process in processes:
+            said, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, said[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def two_hosts():
+    """By which two processes of this machine find each other, the variables of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        hosts = {"JOB_ADDRESSES": f"127.0.0.1:{free.getsockname()[1]}", "NUM_PROCESSES": "2"}
+    of_each = [{**hosts, "PROCESS_ID": str(process)} for process in (0, 1)]
+    return [{f"KERAS_DISTRIBUTION_{key}": value for key, value in variables.items()} for variables in of_each]

@@ -1,17 +1,18 @@
-"""The same numbers, however a batch is divided: over two devices, and into four and sixteen micro-batches.
+"""The same numbers, however a batch is divided: over two devices or processes, and into four and sixteen micro-batches.
 
 One program trains every option whole and divided, and prints how far apart the weights end, relative to the largest of
 them. Its backbone has no batch norm, whose statistics are of a micro-batch; two devices share them, so there the
 tests' tiny backbone is an option of its own.
 """
 
+import numpy as np
 import pytest
 
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.losses import LOSSES
-from tests.programs import TWO_CPUS, lines_of
+from tests.programs import TWO_CPUS, lines_of, run_on_jax, two_hosts
 
-PROGRAM = """
+TRAINING = """
 import dataclasses
 import sys
 import keras
@@ -74,7 +75,8 @@ def weights_of(options, strategy, passes):
     else:
         learned = learn_classifier(classifier, first, data, recipe=recipe, strategy=strategy, **of_stage_two)
     return learned.model.get_weights() + learned.backbone.get_weights()
-
+"""
+COMPARISON = """
 TWO = make_strategy("mirrored", ["CPU:0", "CPU:1"])  # a second one would take the collective keys of the first
 
 def compare(options):
@@ -101,8 +103,10 @@ EVERYWHERE = (*DEVICES, *PASSES)
 QUICK = [
     ({"class_weights": "inverse_frequency", "clip_norm": 0.05, "schedule": "cosine_per_step"}, EVERYWHERE),
     ({"backbone": "tiny", "feature_loss": "range", "ema_momentum": 0.5}, DEVICES),
-    ({"classifier": "tau_learned"}, EVERYWHERE),
+    ({"classifier": "tau_learned", "learning_rate": 2.0}, EVERYWHERE),
 ]
+# A head alone would hardly move in four steps, and what hardly moves hardly differs.
+FAR = {"classifier": {"learning_rate": 1.0}, "last_block": {}, "all": {}}
 LONG = [
     *(
         ({"loss": name, "class_weights": "effective_number:beta=0.9"}, DEVICES if entry.compares else EVERYWHERE)
@@ -121,11 +125,12 @@ LONG = [
     ({"backbone": "tiny", "precision": "mixed_bfloat16", "learning_rate": 0.0}, DEVICES, DEVICES),
     ({"feature_loss": "lifted", "mixup": 0.5}, DEVICES),
     *(
-        ({"classifier": name, "class_weights": "inverse_frequency"}, EVERYWHERE)
-        for name in CLASSIFIERS
-        if CLASSIFIERS[name].trained
+        ({"classifier": name, "class_weights": "inverse_frequency", **FAR[entry.train_parts]}, EVERYWHERE)
+        for name, entry in CLASSIFIERS.items()
+        if entry.trained
     ),
-    ({"classifier": "lws", "stage_two": "images"}, EVERYWHERE),
+    ({"classifier": "lws", "stage_two": "images", **FAR["classifier"]}, EVERYWHERE),
+    ({"classifier": "max_norm", "ema_momentum": 0.5, **FAR["classifier"]}, DEVICES),
     ({"classifier": "crt_all", "backbone": "tiny"}, DEVICES, DEVICES),
     ({"method": "bbn"}, EVERYWHERE),
     ({"method": "oltr"}, DEVICES),
@@ -141,7 +146,7 @@ LONG = [
 def compared(cases):
     """Every option and way -> how far apart the weights end, or why it is refused."""
     arguments = ["two,4,16", repr([options for options, *_ in cases])]
-    lines = lines_of(f"import sys\nsys.argv[1:] = {arguments}\n", TWO_CPUS, PROGRAM)
+    lines = lines_of(f"import sys\nsys.argv[1:] = {arguments}\n", TWO_CPUS, TRAINING, COMPARISON)
     rows = (line.split("|", 3) for line in lines if line.startswith("COMPARED|"))
     return {(name, way): apart for _, name, way, apart in rows}
 
@@ -167,6 +172,34 @@ def test_the_weights_of_a_batch_are_those_of_its_parts():
 @pytest.mark.parametrize("part", range(4))
 def test_every_option_that_takes_part_in_a_step(part):
     check(LONG[part::4])
+
+
+WEIGHTS = """
+strategy, cases, path = make_strategy(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
+for number, options in enumerate(cases):
+    np.savez(f"{path}-{number}.npz", *weights_of(options, strategy, 1))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(3))
+def test_two_processes_of_jax_give_the_weights_of_one(tmp_path, part):
+    """Of every option that is not refused on several hosts; the second process ends with the weights of the first."""
+    one_host = ("feature_loss", "ema_momentum")
+    cases = [options for options, *_ in (*QUICK, *LONG) if not any(name in options for name in one_host)]
+    cases = [options for options in cases if options.get("method") != "oltr"][part::3]
+    jobs = [("none", "one", {}), *(("multi_host", str(n), hosts) for n, hosts in enumerate(two_hosts()))]
+    program = TRAINING + WEIGHTS
+    run_on_jax(
+        *((("-c", program, strategy, repr(cases), tmp_path / name), hosts) for strategy, name, hosts in jobs),
+        timeout=900,
+    )
+    for number, options in enumerate(cases):
+        one, *two = (list(np.load(tmp_path / f"{name}-{number}.npz").values()) for name in ("one", "0", "1"))
+        scale = max(np.abs(array).max() for array in one)
+        for weights in two:
+            apart = max(np.abs(a - b).max() for a, b in zip(one, weights, strict=True)) / scale
+            assert apart < 1e-4, options
 
 
 OVERFLOW = """

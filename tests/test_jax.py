@@ -1,12 +1,8 @@
 """The whole command on Keras's JAX backend, by one process and by two: TensorFlow's numbers, and one writer."""
 
 import dataclasses
-import os
 import pathlib
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from keras_lt.config import RunConfig
 from keras_lt.files import read_history, read_json
 from keras_lt.run import Run
 from tests.conftest import COUNTS, squares
+from tests.programs import run_on_jax, two_hosts
 
 # Process 1 may not give anything its place on the disk. Each process counts the images that its batches read.
 RUN = """
@@ -94,31 +91,10 @@ def on_jax(on_tensorflow):
         first_epoch = "representation/checkpoints/epoch-00001.npz"
         shutil.copy(on_tensorflow.folder / first_epoch, folder / first_epoch)
         configs[name].save(folder.with_suffix(".cfg"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        hosts = {"JOB_ADDRESSES": f"127.0.0.1:{free.getsockname()[1]}", "NUM_PROCESSES": "2"}
-    jobs = [("one", {})] + [("two", {**hosts, "PROCESS_ID": str(process)}) for process in (0, 1)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN, configs[name].folder.with_suffix(".cfg")],
-            env={
-                **os.environ,
-                "KERAS_BACKEND": "jax",
-                **{f"KERAS_DISTRIBUTION_{key}": value for key, value in cluster.items()},
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name, cluster in jobs
-    ]
-    try:
-        for process in processes:
-            said, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, said[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+    jobs = zip(("one", "two", "two"), ({}, *two_hosts()), strict=True)
+    run_on_jax(
+        *((("-c", RUN, configs[name].folder.with_suffix(".cfg")), variables) for name, variables in jobs), timeout=300
+    )
     return configs
 
 

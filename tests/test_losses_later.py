@@ -88,6 +88,21 @@ def test_equal_counts_and_rare_classes_are_finite(loss, counts):
     assert np.isfinite(slope).all()
 
 
+def test_a_class_of_nearly_all_images_has_all_digits_of_its_prior():
+    """Seven of three billion and seven images: the odds of the rest are 3e9 / 7, which 1 - pi in float32 has not."""
+    labels, odds = np.array([0, 1]), 3e9 / 7
+    ours = loss_entry("balanced_binary_cross_entropy")([3_000_000_000, 7]).call(tf.constant(labels), tf.zeros((2, 2)))
+    np.testing.assert_allclose(ours, [2 * np.log1p(1 / odds), 2 * np.log1p(odds)], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gap", [9.0, 30.0])
+def test_a_class_that_is_nearly_certain_has_all_digits_of_its_complement(gap):
+    """Two classes: -log p of the wrong one, and -log(1 - p) of the right one, are both log(1 + e^gap)."""
+    value, slope = value_and_gradient("class_balanced_binary", [5, 5], [0], [[0.0, gap]])
+    assert value == pytest.approx(np.log1p(np.exp(gap)), rel=1e-6)
+    np.testing.assert_allclose(slope, [[-1, 1]], rtol=1e-3)
+
+
 def test_smoothing_by_hand():
     """Counts 9, 5 and 1 have t = 1, 1/2 and 0."""
     np.testing.assert_allclose(smoothing_by_class([9, 5, 1], head=0.3, tail=0.1, shape="linear"), [0.3, 0.2, 0.1])

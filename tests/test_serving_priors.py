@@ -1,7 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from keras_lt.config import RunConfig
+from keras_lt.methods import balpoe, sade
 from keras_lt.optimization import Recipe
+from keras_lt.run import source_prior
 from keras_lt.serving import fit_temperature, logit_offset, read_prior, trained_prior
 
 COUNTS = [80, 40, 20, 20]
@@ -75,6 +81,69 @@ def test_a_name_of_nothing_is_refused():
 )
 def test_what_training_leaves_in_the_logits(recipe, prior):
     np.testing.assert_allclose(trained_prior(Recipe(**recipe), COUNTS), prior, rtol=1e-6)
+
+
+def at_log_posteriors(loss, logits, labels, weights):
+    """Largest slope, by the logits [C] of one image, of its mean loss where it is of each label by these weights."""
+    logits = tf.constant(logits, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = loss(labels, tf.broadcast_to(logits, (len(labels), *logits.shape)))
+        mean = tf.reduce_sum(losses * tf.constant(weights, tf.float32))
+    return np.abs(tape.gradient(mean, logits)).max()
+
+
+LIKELIHOODS = np.array([0.2, 0.05, 0.4, 0.1])  # p(x|c) of some image x
+
+
+@pytest.mark.parametrize("class_weights", ["none", "power:rho=0.7"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "cross_entropy",
+        "balanced_softmax",
+        "logit_adjustment:tau=0.5",
+        "lade:weight=0",
+        "class_balanced_binary:beta=0.99",
+    ],
+)
+def test_a_loss_is_smallest_at_log_likelihoods_and_the_prior_that_it_leaves(loss, class_weights):
+    recipe = Recipe(loss=loss, class_weights=class_weights)
+    joint = LIKELIHOODS * COUNTS * recipe.weights_entry(COUNTS)
+    logits = np.log(LIKELIHOODS * trained_prior(recipe, COUNTS))
+    slope = at_log_posteriors(recipe.loss_entry(COUNTS).call, logits, np.arange(4), joint / joint.sum())
+    assert slope < 1e-6
+    assert at_log_posteriors(recipe.loss_entry(COUNTS).call, logits[::-1], np.arange(4), joint / joint.sum()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("method", "loss", "inside"),
+    [
+        ("sade:tau=1.5", sade.loss, lambda pi: [pi, 1 + 0 * pi, sade.inverse_prior(COUNTS) ** 1.5]),
+        ("balpoe:experts=2:taus=0+1.5", balpoe.loss, lambda pi: [pi, pi**-0.5]),
+    ],
+)
+def test_experts_leave_the_prior_of_their_mean(method, loss, inside):
+    """Each expert's loss is smallest at log-likelihoods and a prior of its own; the classifier is their mean."""
+    pi = np.array(AS_TRAINED)
+    logits = np.log(LIKELIHOODS * np.stack(inside(pi)))
+    settings = {"tau": 1.5} if loss is sade.loss else {"taus": [0, 1.5]}
+    joint = LIKELIHOODS * pi
+
+    def of_experts(labels, logits):
+        return loss(labels, tf.transpose(logits, (1, 0, 2)), COUNTS, **settings)
+
+    assert at_log_posteriors(of_experts, logits, np.arange(4), joint / joint.sum()) < 1e-6
+    config = RunConfig(dataset="arrays", method=method, classifiers=("joint",))
+    left = logits.mean(axis=0) - np.log(source_prior("joint", config, np.array(COUNTS)))
+    np.testing.assert_allclose(left - np.log(LIKELIHOODS), (left - np.log(LIKELIHOODS))[0], atol=1e-6)
+
+
+def test_episodes_draw_classes_alike_whatever_other_classifiers_do():
+    config = RunConfig(dataset="arrays", method="fslwf", classifiers=("crt",), classifier_sampler="instance_balanced")
+    np.testing.assert_allclose(source_prior("fslwf", config, np.array(COUNTS)), [0.25] * 4)
+    config = dataclasses.replace(config, classifier_loss="balanced_softmax")
+    np.testing.assert_allclose(source_prior("fslwf", config, np.array(COUNTS)), np.array([1, 2, 4, 4]) / 11)
 
 
 def test_the_offset_turns_one_posterior_into_the_other():

@@ -70,6 +70,18 @@ def test_averaged_weights_have_the_statistics_of_their_own_activations(data):
     assert history[-1]["val_all"] == pytest.approx(np.mean(predicted == data.val.labels))
 
 
+def test_what_comes_after_an_epoch_is_done_to_weights_and_their_average(data):
+    """Halved after each of two epochs of one step at rate 0, 1 is 1/2 and 1/4; the average .75 / 2 + .25 / 2 is 1/4."""
+
+    class Halved(keras.layers.Dense):
+        def after_epoch(self):
+            self.kernel.assign(self.kernel / 2)
+
+    recipe = dataclasses.replace(RECIPE, ema_momentum=0.75, learning_rate=0, steps_per_epoch=1, kept_epoch="last")
+    model, _ = linear(data, recipe, layer=lambda units: Halved(units, kernel_initializer="ones"))
+    np.testing.assert_allclose(model.get_weights()[0], 0.25)
+
+
 def test_a_network_is_traced_once_to_train_and_once_to_validate(data):
     """A graph of a deep net takes a minute; Keras makes two where the optimizer's variables are not there yet."""
     traced = []

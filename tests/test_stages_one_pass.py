@@ -81,6 +81,31 @@ def test_two_classifiers_are_as_apart_and_the_backbone_runs_for_the_longer_one(l
     assert passes[0] == before
 
 
+def test_averaged_weights_of_a_head_need_no_statistics_of_its_frozen_net(learn, monkeypatch):
+    """Each epoch's statistics would begin the batches anew."""
+    begun, batches = [], one_pass._batches
+
+    def counted(*arguments, **options):
+        begun.append(options["start_step"])
+        return batches(*arguments, **options)
+
+    monkeypatch.setattr(one_pass, "_batches", counted)
+    learn("crt", recipe=dataclasses.replace(RECIPE, ema_momentum=0.5))
+    assert begun == [0]
+
+
+def test_a_frozen_net_is_trained_as_before_where_that_ends():
+    net = tiny()
+    layers = [net, *net.layers]
+    net.layers[1].trainable = False  # the stem, as stage one may have frozen it
+    net.layers[-2].layers[1].kernel.trainable = False
+    before = [part.trainable for part in (*layers, *net.variables)]
+    with one_pass._frozen(net):
+        assert not any(part.trainable for part in (*layers, *net.variables))
+    assert [part.trainable for part in (*layers, *net.variables)] == before
+    assert len(set(before)) == 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -203,5 +203,9 @@ LOSSES: dict[str, LossEntry] = {
         _balanced_binary, label="Balanced binary cross-entropy", prior=lambda class_counts, **_: class_counts
     ),
     "lade": LossEntry(_lade, label="LADE", prior=lambda class_counts, **_: class_counts, compares=True),
-    "class_balanced_binary": LossEntry(_class_balanced_binary, label="Class-balanced binary"),
+    "class_balanced_binary": LossEntry(
+        _class_balanced_binary,
+        label="Class-balanced binary",
+        prior=lambda class_counts, *, beta: 1 / np.maximum(effective_number_weights(class_counts, beta), 1e-12),
+    ),
 }

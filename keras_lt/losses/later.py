@@ -78,7 +78,7 @@ def balanced_binary_cross_entropy(labels, logits, class_counts, *, label_smoothi
     """
     labels = class_ids(labels, logits.shape[-1])
     prior = _prior(class_counts)
-    logits = keras.ops.cast(logits, "float32") + keras.ops.log(prior) - keras.ops.log1p(-prior)
+    logits = keras.ops.cast(logits, "float32") + _float32(np.log(prior) - np.log1p(-prior))
     classes = logits.shape[-1]
     targets = keras.ops.one_hot(labels, classes, dtype="float32") * (1 - label_smoothing) + label_smoothing / classes
     return keras.ops.sum(keras.ops.softplus(logits) - targets * logits, axis=-1)
@@ -101,14 +101,15 @@ def lade(labels, logits, class_counts, *, weight=0.1, regularizer=0.1):
     labels = class_ids(labels, logits.shape[-1])
     logits = keras.ops.cast(logits, "float32")
     prior = _prior(class_counts)
+    log_prior = _float32(np.log(prior))
     all_labels, all_logits = of_all_replicas(labels, logits)
     one_hot = keras.ops.one_hot(all_labels, logits.shape[-1], dtype="float32")
     own = keras.ops.sum(one_hot * all_logits, axis=0) / (keras.ops.sum(one_hot, axis=0) + 1e-8)
-    balanced = all_logits - keras.ops.log(prior) - math.log(logits.shape[-1])
+    balanced = all_logits - log_prior - math.log(logits.shape[-1])
     examples = keras.ops.cast(keras.ops.shape(all_logits)[0], "float32")
     over_all = keras.ops.logsumexp(balanced, axis=0) - keras.ops.log(examples)
-    regular = -keras.ops.sum(prior * (own - over_all - regularizer * keras.ops.square(over_all)))
-    return cross_entropy(labels, logits + keras.ops.log(prior)) + weight * regular
+    regular = -keras.ops.sum(_float32(prior) * (own - over_all - regularizer * keras.ops.square(over_all)))
+    return cross_entropy(labels, logits + log_prior) + weight * regular
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -122,15 +123,25 @@ def class_balanced_binary(labels, logits, class_weights):
     Returns: mean over the C classes, times the label's weight, [B].
     """
     labels = class_ids(labels, logits.shape[-1])
-    log_probabilities = keras.ops.log_softmax(keras.ops.cast(logits, "float32"), axis=-1)
-    # log(1 - p), exact also where p is nearly one.
-    complement = keras.ops.log(-keras.ops.expm1(keras.ops.minimum(log_probabilities, -1e-7)))
+    logits = keras.ops.cast(logits, "float32")
+    log_probabilities = keras.ops.log_softmax(logits, axis=-1)
+    # log(1 - p), of the most probable class by the others: where p is nearly one, 1 - p has no digits left.
+    top = keras.ops.one_hot(keras.ops.argmax(logits, axis=-1), logits.shape[-1], dtype="float32") > 0
+    others = keras.ops.logsumexp(keras.ops.where(top, -1e9, logits), axis=-1, keepdims=True)
+    others = others - keras.ops.logsumexp(logits, axis=-1, keepdims=True)
+    complement = keras.ops.where(
+        top, others, keras.ops.log1p(-keras.ops.exp(keras.ops.where(top, -1.0, log_probabilities)))
+    )
     right = keras.ops.one_hot(labels, logits.shape[-1], dtype="float32")
     losses = -keras.ops.mean(right * log_probabilities + (1 - right) * complement, axis=-1)
     return keras.ops.take(keras.ops.convert_to_tensor(class_weights, "float32"), labels) * losses
 
 
-def _prior(class_counts):
-    """Shares of the images, [C]; a class without images counts as one of a single image."""
-    counts = keras.ops.maximum(keras.ops.convert_to_tensor(class_counts, "float32"), 1.0)
-    return counts / keras.ops.sum(counts)
+def _prior(class_counts) -> np.ndarray:
+    """Shares of the images, float64 [C]; a class without images counts as one of a single image."""
+    counts = np.maximum(np.asarray(class_counts, np.float64), 1.0)
+    return counts / counts.sum()
+
+
+def _float32(array: np.ndarray):
+    return keras.ops.convert_to_tensor(array, "float32")

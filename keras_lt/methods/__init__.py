@@ -25,7 +25,8 @@ class MethodEntry(Entry):
       own_row: whether it has a classifier of its own beside those of `classifiers.CLASSIFIERS`.
       takes: what of stage two's recipe that is trained by, beside epochs and learning rate.
       prior: the class distribution that its own classifier's logits take for granted, as `ClassifierEntry.prior`.
-      stage_one_prior: the one that stage one's classifier does: that which its "recipe" leaves, or "uniform".
+      stage_one_prior: (class_counts [C], **parameters) -> the one that stage one's classifier does, up to a factor;
+        None is what its recipe leaves.
       aggregated: (kernel [E D, C] of its classifier, features of two views of test images [N, 2, E D]) -> the kernel
         for these images, and the weights of its experts [E]; None of a method that has no such thing.
     """
@@ -33,20 +34,20 @@ class MethodEntry(Entry):
     own_row: bool = True
     takes: tuple[str, ...] = ()
     prior: Literal["stage_one", "stage_two", "uniform"] = "uniform"
-    stage_one_prior: Literal["recipe", "uniform"] = "recipe"
+    stage_one_prior: Callable[..., np.ndarray] | None = None
     aggregated: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 METHODS: dict[str, MethodEntry] = {
     "decoupling": MethodEntry(lambda: DECOUPLING, label="Decoupling", own_row=False),
-    "bbn": MethodEntry(bbn.hooks, label="BBN", prior="stage_one", stage_one_prior="uniform"),
+    "bbn": MethodEntry(bbn.hooks, label="BBN", prior="stage_one", stage_one_prior=np.ones_like),
     "oltr": MethodEntry(
         oltr.hooks, label="OLTR", takes=("sampler", "loss", "class_weights", "resampling"), prior="stage_two"
     ),
-    "fslwf": MethodEntry(fslwf.hooks, label="FSLwF", takes=("loss",)),
-    "balpoe": MethodEntry(balpoe.hooks, label="BalPoE", prior="stage_one", stage_one_prior="uniform"),
+    "fslwf": MethodEntry(fslwf.hooks, label="FSLwF", takes=("loss",), prior="stage_two"),
+    "balpoe": MethodEntry(balpoe.hooks, label="BalPoE", prior="stage_one", stage_one_prior=balpoe.prior),
     "sade": MethodEntry(
-        sade.hooks, label="SADE", prior="stage_one", stage_one_prior="uniform", aggregated=sade.aggregated
+        sade.hooks, label="SADE", prior="stage_one", stage_one_prior=sade.prior, aggregated=sade.aggregated
     ),
     "ride": MethodEntry(ride.hooks, label="RIDE", prior="stage_one"),
 }

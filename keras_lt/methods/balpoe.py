@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_lt.losses import logit_adjustment
@@ -28,6 +29,11 @@ def loss(labels, expert_logits, class_counts, *, taus: Sequence[float]):
         raise ValueError(f"taus must be one for each of the {expert_logits.shape[0]} experts. Received: taus={taus}")
     pairs = zip(ops.unstack(expert_logits), taus, strict=True)
     return sum(logit_adjustment(labels, logits, class_counts, tau) for logits, tau in pairs) / len(taus)
+
+
+def prior(class_counts, *, taus: str, **_) -> np.ndarray:
+    """What the mean of the logits takes for granted, up to a factor: the classes' shares to the power 1 - mean tau."""
+    return np.maximum(class_counts, 1.0) ** (1 - np.mean(_numbers(taus)))
 
 
 def hooks(*, experts: int = 3, taus: str = "0+1+2", cosine: bool = True) -> Hooks:

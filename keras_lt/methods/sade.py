@@ -56,6 +56,14 @@ def loss(labels, expert_logits, class_counts, *, tau: float):
     )
 
 
+def prior(class_counts, *, tau: float, **_) -> np.ndarray:
+    """What the mean of the logits takes for granted, up to a factor: the geometric mean of what the three experts do.
+
+    The first has the classes' shares in it, the second nothing, the third `inverse_prior` to the power tau.
+    """
+    return (np.maximum(class_counts, 1.0) * inverse_prior(class_counts) ** tau) ** (1 / EXPERTS)
+
+
 def hooks(*, experts: int = EXPERTS, tau: float = 2.0, cosine: bool = True) -> Hooks:
     """What SADE changes: three experts on one trunk, each for another class distribution; their mean is the classifier.
 

@@ -19,7 +19,6 @@ from keras_lt.features import FeatureSet, extract_features
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
-from keras_lt.stages.callbacks import AfterEpoch
 from keras_lt.stages.checks import (
     STAGE_TWO,
     begins_by,
@@ -265,7 +264,7 @@ def _fitted(
     backbone = None if representation is None else representation.backbone
     training["multipliers"] = getattr(layer, "multipliers", None)
     where = {"strategy": strategy, "folder": folder}
-    options = {"callbacks": [AfterEpoch()] if hasattr(layer, "after_epoch") else [], **training, **where}
+    options = {**training, **where}
     if hasattr(layer, "adapt"):
         layer.adapt(start.features, start.labels)
     if layer.trainable_weights and train_parts:

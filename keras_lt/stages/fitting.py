@@ -21,7 +21,7 @@ from keras_lt.optimization import make_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
-from keras_lt.stages.callbacks import FiniteLoss, LearningRateLog, StatisticsOfAverage
+from keras_lt.stages.callbacks import AfterEpoch, FiniteLoss, LearningRateLog, StatisticsOfAverage
 from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.statistics import estimated_statistics
 
@@ -109,16 +109,18 @@ def _fit(
     hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
 
     def statistics(epoch):
-        batches = train_batches(epoch * steps).take(min(passes, STATISTICS_BATCHES))
-        return estimated_statistics(model, batches, strategy)
+        return estimated_statistics(
+            model, lambda: train_batches(epoch * steps).take(min(passes, STATISTICS_BATCHES)), strategy
+        )
 
     if done < recipe.epochs:
         shared = [
             LearningRateLog(recipe, steps),
             FiniteLoss(train_batches, recipe, passes, folder if is_first(strategy) else None),
+            AfterEpoch(),
         ]
-        if recipe.ema_momentum:
-            shared += [keras.callbacks.SwapEMAWeights(), StatisticsOfAverage(statistics)]
+        if recipe.ema_momentum:  # then it is done to the average, too
+            shared += [keras.callbacks.SwapEMAWeights(), AfterEpoch(), StatisticsOfAverage(statistics)]
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))

@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_lt.classifiers.chunks import classify
 from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, verbosity
-from keras_lt.input_pipeline import epoch_rows
+from keras_lt.input_pipeline import epoch_rows, update_weights
 from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import make_optimizer
 from keras_lt.recipe import Recipe
@@ -64,6 +64,7 @@ def fit_in_memory(
     """
     train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
     class_counts = np.bincount(train.labels, minlength=layer.units)
+    table = recipe.weight_table(class_counts)
     rows_of = epoch_rows(train.labels, recipe, class_counts=class_counts, seed=seed)
     arrays = tf.constant(np.asarray(train.features, np.float32)), tf.constant(train.labels)
     factors = tuple((multipliers or {}).get(variable.path, 1.0) for variable in layer.trainable_weights)
@@ -78,13 +79,13 @@ def fit_in_memory(
             factors=factors,
         )
         compiled.start(layer)
-        best, weights = -np.inf, layer.get_weights()
+        best, kept = -np.inf, layer.get_weights()
         progress = keras.utils.Progbar(recipe.epochs, unit_name="epoch", verbose=verbosity())
         begun = time.monotonic()
         for epoch in range(recipe.epochs):
             rows = rows_of(epoch)
-            weighed = _weights(train.labels, rows, recipe, class_counts, epoch)
-            losses = compiled.epoch(*arrays, tf.constant(rows), tf.constant(weighed, tf.float32))
+            weights = tf.ones(rows.shape) if table is None else update_weights(table[epoch], train.labels[rows], recipe)
+            losses = compiled.epoch(*arrays, tf.constant(rows), weights)
             _check_finite(losses.numpy(), epoch=epoch, rate=recipe.rate(epoch))
             if hasattr(compiled.layer, "after_epoch"):
                 compiled.layer.after_epoch()
@@ -92,10 +93,10 @@ def fit_in_memory(
             if len(val.labels) and recipe.kept_epoch == "best":
                 score = groups.of_predictions(classify(compiled.layer, val.features), val.labels)[chosen_by]
             if score > best:
-                best, weights = score, compiled.layer.get_weights()
+                best, kept = score, compiled.layer.get_weights()
             if time.monotonic() - begun > QUIET_SECONDS:
                 progress.update(epoch + 1)
-    layer.set_weights(weights)
+    layer.set_weights(kept)
 
 
 class _Compiled:
@@ -168,15 +169,6 @@ def _compiled(
     function = keras.saving.deserialize_keras_object(json.loads(loss))
     function.reduction = "sum_over_batch_size"  # the weights are normalised
     return _Compiled(copy, function, optimizer, width=width, batch_size=recipe.batch_size)
-
-
-def _weights(labels, rows, recipe: Recipe, class_counts: np.ndarray, epoch: int) -> np.ndarray:
-    """What every draw of an epoch counts in the loss, float32 [S, B]; `input_pipeline.weighted` has the rule."""
-    table = recipe.weight_table(class_counts)
-    if table is None:
-        return np.ones(rows.shape, np.float32)
-    weights = table[epoch][labels[rows]]
-    return weights / weights.mean(axis=1, keepdims=True) if recipe.loss_entry.normalizes_weights else weights
 
 
 def _check_finite(losses: np.ndarray, *, epoch: int, rate: float):

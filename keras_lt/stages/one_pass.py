@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.compat import layers_within
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, backbone_hash, examples_hash
@@ -82,15 +83,15 @@ def fit_through_frozen(
 
 @contextlib.contextmanager
 def _frozen(model: keras.Model) -> Iterator[None]:
-    """Inside, no weight of the model is trained; afterwards those are again that were before."""
-    trained = model.trainable_variables
-    for variable in trained:
-        variable.trainable = False
+    """Inside, nothing of the model is trained, neither weights nor statistics; afterwards what was trained before."""
+    parts = [model, *layers_within(model), *model.variables]
+    trained = [part.trainable for part in parts]
+    model.trainable = False
     try:
         yield
     finally:
-        for variable in trained:
-            variable.trainable = True
+        for part, before in zip(parts, trained, strict=True):
+            part.trainable = before
 
 
 @keras.saving.register_keras_serializable("keras_lt")

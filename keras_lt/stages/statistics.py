@@ -9,13 +9,15 @@ from keras_lt.compat import layers_within
 from keras_lt.distribution import Strategy
 
 
-def estimated_statistics(model: keras.Model, batches: Iterable[tuple], strategy: Strategy) -> Callable[[], None]:
+def estimated_statistics(
+    model: keras.Model, batches: Callable[[], Iterable[tuple]], strategy: Strategy
+) -> Callable[[], None]:
     """Gives the batch norm of a model the mean statistics of some training batches (Izmailov et al., UAI 2018).
 
     Layers that are frozen keep theirs.
 
     Args:
-      batches: (inputs, ...) each, inputs as the model takes them.
+      batches: gives (inputs, ...) each, inputs as the model takes them; not asked where no batch norm is trained.
     Returns: what puts the statistics back that were there.
     """
     layers = [
@@ -39,7 +41,7 @@ def estimated_statistics(model: keras.Model, batches: Iterable[tuple], strategy:
         for layer in layers:
             layer.momentum, layer.synchronized = 0.0, False  # a batch's own, and one device has the whole batch
         with strategy.scope():
-            for inputs, *_ in batches:
+            for inputs, *_ in batches():
                 model(inputs, training=True)
                 seen.append([np.array(keras.ops.convert_to_numpy(variable)) for variable in variables])
     finally:
