@@ -77,14 +77,14 @@ def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: 
     import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
     import tensorflow as tf  # noqa: PLC0415
 
-    from keras_lt.backbones import BACKBONES  # noqa: PLC0415
+    from keras_lt import backbones  # noqa: PLC0415
     from keras_lt.forward import forward_pass  # noqa: PLC0415
     from keras_lt.optimization import CoupledSGD  # noqa: PLC0415
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     try:
-        backbone = BACKBONES[name](image_size=images.shape[1])
+        backbone = backbones.build(name, image_size=images.shape[1])
         model = keras.Model(backbone.input, keras.layers.Dense(CLASSES, dtype="float32")(backbone.output))
     finally:
         keras.config.set_dtype_policy(before)

@@ -16,10 +16,13 @@ STAGES = (
 
 
 def convolution(channels: int, filters: int, size: int, *, strides: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution, padded by half a kernel, and its batch norm."""
-    padding = size // 2
+    """A convolution and its batch norm.
+
+    It is padded by half a kernel, on each side as much, which is quicker than TensorFlow's way for strides of 2 and
+    images of an even size, and the same otherwise.
+    """
     return [
-        nn.Conv2d(channels, filters, size, strides, padding, groups=groups, bias=False),
+        nn.Conv2d(channels, filters, size, strides, size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01),
     ]
 
@@ -45,9 +48,9 @@ class Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Images [B,3,H,W] -> logits [B,classes]."""
+    """Images [B,3,H,W] -> features [B,1280], or logits [B,classes]."""
 
-    def __init__(self, *, classes: int):
+    def __init__(self, *, classes: int = 0):
         super().__init__()
         layers = [*convolution(3, 32, 3, strides=2), nn.ReLU6(inplace=True)]
         channels = 32
@@ -57,8 +60,8 @@ class EfficientNetLite(nn.Module):
                 layers.append(Block(channels, filters, **own))
                 channels = filters
         self.layers = nn.Sequential(*layers, *convolution(channels, 1280, 1), nn.ReLU6(inplace=True))
-        self.fc = nn.Linear(1280, classes)
+        self.fc = nn.Linear(1280, classes) if classes else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[B,3,H,W] -> [B,classes]."""
+        """[B,3,H,W] -> [B,1280 or classes]."""
         return self.fc(self.layers(x).mean((2, 3)))
