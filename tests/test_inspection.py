@@ -124,7 +124,7 @@ def test_missing_files_and_folders_are_bad(tmp_path):
     ids=["a Mac's umlauts", "capitals", "backslashes"],
 )
 def test_a_missing_file_is_told_with_the_one_that_may_be_meant(tmp_path, there, written):
-    [path] = files(tmp_path, {there: JPEG})
+    path = str(files(tmp_path, {there: JPEG})[0])
     paths = np.array([path, str(tmp_path / written), str(tmp_path / "none" / "2.jpg")])
     problems = inspect(long_tailed(paths), cache_dir=tmp_path / "cache")["train"].problems
     assert problems == {1: f"not found; {path!a} is there", 2: "not found"}
