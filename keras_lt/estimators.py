@@ -95,7 +95,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, first, labels = np.unique(y, return_index=True, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"Training needs two classes or more. Received: one class, {self.classes_[0]!r}")
+            raise ValueError(f"Training needs two classes or more. Received: one class, {self.classes_.tolist()[0]!r}")
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
         self.mean_, self.scale_ = _moments(X) if self.standardize else (np.zeros(X.shape[1]), np.ones(X.shape[1]))

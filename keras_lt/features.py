@@ -21,6 +21,7 @@ from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
 from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN
 from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
+from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import (
     as_many_as,
     evaluation_batches,
@@ -170,7 +171,7 @@ def extract_features(
 
     Args:
       backbone: images [B, S, S, 3] -> features [B, D].
-      batch_size: images of one forward pass.
+      batch_size: images that are read at once; on a CPU a net takes fewer of them, as `forward` says.
       folder: where `features.npy` and its manifest are kept, those of the views in a folder beside it. An extraction
         that was stopped goes on there, to the same bits. What is there, or was copied there from another run, is taken
         where all that the manifest names is the same: backbone, preprocessing, examples (files by their paths below
@@ -198,7 +199,7 @@ def extract_features(
     if given is not None:
         return FeatureSet(given, split.labels)
     size, width = preprocessing.image_size, backbone.output_shape[-1]
-    compiled = functools.partial(_compiled, backbone, size)  # not where all features are found
+    compiled = functools.partial(forward_pass, backbone, (size, size, 3))  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
         folder = expanded(folder)
@@ -223,18 +224,6 @@ def extract_features(
 def verbosity() -> int:
     """Of Keras's progress: a moving bar on a terminal, a line when done in a log."""
     return 1 if sys.stdout.isatty() else 2
-
-
-@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other
-def _compiled(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
-    """The backbone as a compiled function, images [B, size, size, 3] -> features float32 [B, D]."""
-    if keras.backend.backend() != "tensorflow":
-        return lambda images: backbone.predict_on_batch(images.numpy()).astype(np.float32)
-    # Not `predict_on_batch`, which under a strategy gives every replica the whole batch.
-    spec = tf.TensorSpec((None, size, size, 3), tf.float32)
-    function = tf.function(lambda images: tf.cast(backbone(images, training=False), tf.float32), input_signature=[spec])
-    forward = function.get_concrete_function()  # TensorFlow warns of functions, each of a backbone, that it calls once
-    return lambda images: forward(images).numpy()
 
 
 def _extract(

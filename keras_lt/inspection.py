@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_lt.datasets import Examples, LongTailed
 from keras_lt.datasets.examining import Examined, hash_of
+from keras_lt.datasets.long_tailed import plain
 from keras_lt.files import atomic, expanded
 
 ON_BAD_IMAGE = ("error", "skip")
@@ -170,11 +171,30 @@ def _try(examples: Examples, row: int) -> tuple[int, Examined | None, str]:
     try:
         return row, examples.examine(row), ""
     except FileNotFoundError:
-        return row, None, "not found"
+        meant = _meant(examples.names[row].replace("\\", "/"))
+        return row, None, f"not found; {meant!a} is there" if meant else "not found"
     except OSError as error:
         return row, None, error.strerror or str(error)
     except ValueError as error:
         return row, None, str(error)
+
+
+def _meant(path: str) -> str | None:
+    """A path that is there and is written a little otherwise, as lists of another system have it."""
+    if os.path.exists(path):
+        return path
+    folder, name = os.path.split(path)
+    folder = _meant(folder) if name else None
+    if folder is None:
+        return None
+    found = os.path.join(folder, _plainly(folder).get(plain(name), name))
+    return found if os.path.exists(found) else None
+
+
+@functools.lru_cache(maxsize=1)  # one after another is not found in a folder
+def _plainly(folder: str) -> dict[str, str]:
+    """Plain name -> name of all that is in a folder."""
+    return {plain(name): name for name in os.listdir(folder)} if os.path.isdir(folder) else {}
 
 
 def _read_cache(path: pathlib.Path, examples: int) -> np.ndarray:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt.backbones.batch_norm import FusedBatchNormalization
+from keras_lt.backbones.batch_norm import FusedBatchNormalization, FusedInferenceBatchNormalization
 
 MODES = {
     "eager": lambda function: function,
@@ -12,12 +12,10 @@ MODES = {
 }
 
 
-def pair(**options):
+def pair(fused=FusedBatchNormalization, **options):
     """Ours and Keras's, with the same uneven weights for four channels."""
     rng = np.random.default_rng(0)
-    layers = [
-        cls(momentum=0.9, epsilon=1e-5, **options) for cls in (FusedBatchNormalization, keras.layers.BatchNormalization)
-    ]
+    layers = [cls(momentum=0.9, epsilon=1e-5, **options) for cls in (fused, keras.layers.BatchNormalization)]
     weights = [rng.uniform(0.5, 1.5, 4) for _ in range(4)]
     for layer in layers:
         layer.build((None, 5, 6, 4))
@@ -25,13 +23,13 @@ def pair(**options):
     return layers
 
 
-def trained(layer, images, mode, **options):
+def trained(layer, images, mode, *, training=True):
     """Outputs and gradients of one training step; statistics move on."""
 
     def step(images):
         with tf.GradientTape() as tape:
-            tape.watch(images)
-            outputs = layer(images, training=True, **options)
+            tape.watch([images, layer.gamma.value, layer.beta.value])  # also where the layer is frozen
+            outputs = layer(images, training=training)
             loss = tf.reduce_sum(tf.sin(tf.cast(outputs, tf.float32)))
         return outputs, *tape.gradient(loss, [images, layer.gamma.value, layer.beta.value])
 
@@ -95,6 +93,31 @@ def test_frozen_and_in_inference_it_uses_the_moving_statistics():
 
 
 @pytest.mark.versions
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("trainable", "training"), [(True, False), (False, True), (True, True)])
+def test_the_kernel_of_inference_gives_what_keras_gives(mode, trainable, training):
+    """Outputs, and gradients with the statistics as constants, as in a frozen layer below one that is trained."""
+    ours, theirs = layers = pair(FusedInferenceBatchNormalization)
+    for layer in layers:
+        layer.trainable = trainable
+    outputs = [trained(layer, photographs(), mode, training=training) for layer in layers]
+    for our, their in zip(*outputs, strict=True):
+        np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-5)
+    for our, their in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(our, their, rtol=1e-5, err_msg=our.name)
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_kernel_of_inference_in_half_precision(dtype):
+    ours, theirs = (
+        layer(photographs(dtype)) for layer in pair(FusedInferenceBatchNormalization, dtype=f"mixed_{dtype}")
+    )
+    assert ours.dtype == theirs.dtype == dtype
+    np.testing.assert_allclose(tf.cast(ours, "float32"), tf.cast(theirs, "float32"), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
@@ -105,10 +128,11 @@ def test_frozen_and_in_inference_it_uses_the_moving_statistics():
     ],
 )
 def test_what_the_kernel_does_not_fit_is_left_to_keras(options, shape):
-    layers = [cls(**options) for cls in (FusedBatchNormalization, keras.layers.BatchNormalization)]
+    layers = [cls(**options) for cls in (FusedInferenceBatchNormalization, keras.layers.BatchNormalization)]
     images = np.random.default_rng(0).normal(1.0, 2.0, shape)
-    ours, theirs = (layer(images, training=True) for layer in layers)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    for training in (True, False):
+        ours, theirs = (layer(images, training=training) for layer in layers)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.versions

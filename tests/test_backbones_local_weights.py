@@ -1,5 +1,7 @@
 """Weights from files of one's own, of either layout; those of another net are refused."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -49,3 +51,21 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "notes.h5").write_text("no weights")
     with pytest.raises(ValueError, match=r"pretrained must be a .weights.h5, .h5 or .keras file. Received: .*notes.h5"):
         backbones.build("resnet8", pretrained=str(tmp_path / "notes.h5"))
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_a_file_that_was_cut_short_is_named(suffix, tmp_path):
+    net, path = backbones.build("resnet8", image_size=16), tmp_path / f"cut{suffix}"
+    net.save_weights(path) if suffix == ".weights.h5" else net.save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(
+        ValueError, match=rf"pretrained must be a .*\.keras file\. Received: .*/cut{suffix}(: |, which)"
+    ):
+        backbones.build("resnet8", image_size=16, pretrained=str(path))
+
+
+def test_an_archive_of_something_else_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("notes.txt", "no weights")
+    with pytest.raises(ValueError, match=r"whole .*\. Received: .*net\.keras: .*no item named 'model\.weights\.h5'"):
+        backbones.build("resnet8", image_size=16, pretrained=str(tmp_path / "net.keras"))

@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import torch
 
-from keras_lt.backbones import BACKBONES, load_torch_state
-from tools.benchmarks import backbones, control, growth, timing, torch_resnet
+from keras_lt.backbones import BACKBONES, EFFICIENTNET_LITE, load_torch_state
+from tools.benchmarks import backbones, control, growth, timing, torch_efficientnet_lite, torch_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
@@ -105,7 +106,7 @@ def test_the_gpus_benchmark_runs_where_there_is_none(benchmark, tmp_path):
 
 
 def test_every_backbone_has_its_rival():
-    assert set(BACKBONES) - {"tiny"} == set(backbones.NAMES) == set(torch_resnet.NETS)
+    assert set(BACKBONES) - {"tiny"} == set(backbones.RESNETS) == set(torch_resnet.NETS)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet10", "resnet32", "resnet50", "resnext50"])
@@ -117,6 +118,25 @@ def test_the_rival_is_the_same_net(name):
     with torch.inference_mode():
         theirs = rival(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(ours(images), theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_rival_of_efficientnet_lite_is_the_same_net():
+    """At 33 pixels, where both pad alike; the weights lie in the same order."""
+    torch.manual_seed(0)
+    rival = torch_efficientnet_lite.EfficientNetLite().eval()
+    for parameters in rival.parameters():
+        torch.nn.init.uniform_(parameters, -0.2, 0.3)
+    ours = EFFICIENTNET_LITE["efficientnet_lite0"].function(image_size=33)
+    state = [array.numpy() for name, array in rival.state_dict().items() if not name.endswith("tracked")]
+    for layer in (layer for layer in ours.layers if layer.weights):
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        own = [state.pop(0) for _ in layer.weights]
+        layer.set_weights([w.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0)) if w.ndim == 4 else w for w in own])
+    assert not state
+    images = np.random.default_rng(0).standard_normal((2, 33, 33, 3)).astype(np.float32)
+    with torch.inference_mode():
+        theirs = rival(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(keras.ops.mean(ours(images), (1, 2)), theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():

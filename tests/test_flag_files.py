@@ -97,10 +97,10 @@ def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
     assert np.isfinite(results["stage_one"]["images_per_second"])
 
 
-def test_own_images_run_on_views_of_their_features_and_the_card_says_their_licence(tmp_path):
+def test_own_images_run_also_on_views_of_their_features_and_the_card_says_their_licence(tmp_path):
     """By flags/elpv.cfg, which includes own_images.cfg; MARC draws views with class weights."""
     path = FLAG_FILES[0].parent / "elpv.cfg"
-    results = run_miniature(path, tmp_path, backbone="tiny", classifiers=["joint", "marc"])
+    results = run_miniature(path, tmp_path, backbone="tiny", classifiers=["joint", "marc"], feature_views=2)
     assert list(results["classifiers"]) == ["joint", "marc"]
     assert (tmp_path / "run/features/train-views/features.npy").exists()
     [card] = (tmp_path / "run/export").glob("*/*/README.md")

@@ -16,7 +16,7 @@ ROWS = [
     {"labels"},
     {
         *("samplers", "backbones", "classifiers", "losses", "metrics", "significance"),
-        *("preprocessing", "command", "work_folder"),
+        *("preprocessing", "command", "work_folder", "forward"),
     },
     {"resampling"},
     {"recipe", "datasets", "checkpoints", "distribution"},

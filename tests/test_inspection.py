@@ -61,8 +61,8 @@ BAD = {  # file -> content, what is said of it
 
 
 def files(folder, contents):
-    folder.mkdir(exist_ok=True)
     for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return np.array([f"{folder}/{name}" for name in contents])
 
@@ -112,6 +112,22 @@ def test_missing_files_and_folders_are_bad(tmp_path):
         pathlib.Path(path).unlink()
     pathlib.Path(paths[1]).mkdir()
     assert inspect(long_tailed(paths), cache_dir=tmp_path)["train"].problems == {1: "not a file", 2: "not found"}
+
+
+@pytest.mark.parametrize(
+    ("there", "written"),
+    [
+        ("Ka\u0308fer/Bu\u0308ro 1.jpg", "K\u00e4fer/B\u00fcro 1.jpg"),
+        ("owls/IMG_1.JPG", "owls/img_1.jpg"),
+        ("owls/1.jpg", "owls\\1.jpg"),
+    ],
+    ids=["a Mac's umlauts", "capitals", "backslashes"],
+)
+def test_a_missing_file_is_told_with_the_one_that_may_be_meant(tmp_path, there, written):
+    path = str(files(tmp_path, {there: JPEG})[0])
+    paths = np.array([path, str(tmp_path / written), str(tmp_path / "none" / "2.jpg")])
+    problems = inspect(long_tailed(paths), cache_dir=tmp_path / "cache")["train"].problems
+    assert problems == {1: f"not found; {path!a} is there", 2: "not found"}
 
 
 def test_only_new_changed_and_bad_files_are_read_again(tmp_path, reads):

@@ -44,3 +44,27 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             and self.center
             and not (self.synchronized or renormalizes(self))
         )
+
+
+@keras.saving.register_keras_serializable("keras_lt")
+class FusedInferenceBatchNormalization(FusedBatchNormalization):
+    """The same, with one kernel in inference too; TensorFlow makes it one with a convolution before and a ReLU6 behind.
+
+    `FusedBatchNormalization` computes in inference as Keras does, in two passes over the images.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """[B,h,w,C] -> [B,h,w,C]."""
+        if (training and self.trainable) or mask is not None or not self._fits(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf  # noqa: PLC0415 - the other backends need none
+
+        return tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=self.moving_mean.value,
+            variance=self.moving_variance.value,
+            epsilon=self.epsilon,
+            is_training=False,
+        ).y

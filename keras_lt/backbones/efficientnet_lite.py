@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from keras_lt.backbones.batch_norm import FusedInferenceBatchNormalization
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import SYMMETRIC
 from keras_lt.backbones.torch_file import read_tensors
@@ -101,7 +102,7 @@ def _convolution(x, channels: int, kernel: int, *, strides: int = 1, activate: b
 
 
 def _normalized(x, *, activate: bool = True, name: str):
-    x = keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
+    x = FusedInferenceBatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
     return keras.layers.ReLU(6.0, name=f"{name}_relu")(x) if activate else x
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import h5py
 import keras
 
+KINDS = ".weights.h5, .h5 or .keras"
+
 
 def load_weights(model: keras.Model, path: str):
     """Loads weights that Keras saved of this net, as `.weights.h5`, `.h5` or `.keras`.
@@ -16,12 +18,15 @@ def load_weights(model: keras.Model, path: str):
     first.
 
     Raises:
-      ValueError: the file is of another kind, or holds the weights of another net.
+      ValueError: the file is of another kind or damaged, or holds the weights of another net.
     """
     own = collections.Counter(
         tuple(weight.shape) for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)
     )
-    saved = collections.Counter(_shapes(path))
+    try:
+        saved = collections.Counter(_shapes(path))
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"pretrained must be a whole {KINDS} file. Received: {path}: {error}") from error
     differing = sorted(shape for shape in own | saved if own[shape] != saved[shape])
     if differing:
         some = ", ".join(f"{saved[shape]} of shape {shape} instead of {own[shape]}" for shape in differing[:3])
@@ -38,7 +43,7 @@ def _shapes(path: str) -> Iterator[tuple[int, ...]]:
     elif h5py.is_hdf5(path):
         file = path
     else:
-        raise ValueError(f"pretrained must be a .weights.h5, .h5 or .keras file. Received: {path}")
+        raise ValueError(f"pretrained must be a {KINDS} file. Received: {path}, which has something else in it")
     with h5py.File(file, "r") as groups:
         datasets = []
         for name, group in groups.items():

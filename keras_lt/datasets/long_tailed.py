@@ -240,16 +240,17 @@ def not_known(names: Iterable[str], known: Iterable[str]) -> str:
 
     Of letters that look alike the codes are shown, as macOS writes an umlaut in two.
     """
-
-    def plain(name):
-        return unicodedata.normalize("NFKC", name).strip().casefold()
-
     known = list(known)
     meant = {plain(name): name for name in known}
     unknown = sorted(set(names) - set(known))[:5]
     return ", ".join(
         f"{name!a}, elsewhere {meant[plain(name)]!a}" if plain(name) in meant else repr(name) for name in unknown
     )
+
+
+def plain(name: str) -> str:
+    """A name without what is easily written otherwise: capitals, spaces around it, its form in Unicode."""
+    return unicodedata.normalize("NFKC", name).strip().casefold()
 
 
 def image_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_lt.datasets import Split
 from keras_lt.files import check_loadable, expanded, reading
+from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import evaluation_batches
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.stages import read_preprocessing
@@ -85,8 +86,10 @@ def _keras_model(
         )
 
     def logits(split: Split) -> Iterator[np.ndarray]:
-        for images, _ in evaluation_batches(split, preprocessing, batch_size=BATCH_SIZE):
-            yield model.predict_on_batch(images.numpy())
+        batches = evaluation_batches(split, preprocessing, batch_size=BATCH_SIZE)
+        forward = forward_pass(model, tuple(batches.element_spec[0].shape[1:]))
+        for examples, _ in batches:
+            yield forward(examples)
 
     return ScoredModel(str(path), logits)
 

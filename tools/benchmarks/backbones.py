@@ -9,7 +9,8 @@ from tools.benchmarks.timing import duration, fastest, use_threads
 
 CLASSES = 1000
 SMALL = ("resnet8", "resnet32")  # made for images of 32 pixels
-NAMES = (*SMALL, "resnet10", "resnet50", "resnet101", "resnet152", "resnext50", "resnext101", "resnext152")
+RESNETS = (*SMALL, "resnet10", "resnet50", "resnet101", "resnet152", "resnext50", "resnext101", "resnext152")
+NAMES = (*RESNETS, "efficientnet_lite0")
 PRECISIONS = ("float32", "bfloat16")
 
 Steps = tuple[Callable[[], object], Callable[[], object]]  # one of training, one of inference
@@ -76,13 +77,14 @@ def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: 
     import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
     import tensorflow as tf  # noqa: PLC0415
 
-    from keras_lt.backbones import BACKBONES  # noqa: PLC0415
+    from keras_lt import backbones  # noqa: PLC0415
+    from keras_lt.forward import forward_pass  # noqa: PLC0415
     from keras_lt.optimization import CoupledSGD  # noqa: PLC0415
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     try:
-        backbone = BACKBONES[name](image_size=images.shape[1])
+        backbone = backbones.build(name, image_size=images.shape[1])
         model = keras.Model(backbone.input, keras.layers.Dense(CLASSES, dtype="float32")(backbone.output))
     finally:
         keras.config.set_dtype_policy(before)
@@ -92,17 +94,20 @@ def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: 
         jit_compile=jit_compile,
     )
     inputs, labels = tf.constant(images), tf.zeros(len(images), tf.int64)
-    return lambda: model.train_on_batch(inputs, labels), lambda: model.predict_on_batch(inputs)
+    infer = model.predict_on_batch if jit_compile else forward_pass(model, images.shape[1:])
+    return lambda: model.train_on_batch(inputs, labels), lambda: infer(inputs)
 
 
 def _torch_steps(name: str, images: np.ndarray, *, precision: str) -> Steps:
     """In the layout that PyTorch is fastest with; on a GPU where there is one, as TensorFlow."""
     import torch  # noqa: PLC0415
 
+    from tools.benchmarks.torch_efficientnet_lite import EfficientNetLite  # noqa: PLC0415
     from tools.benchmarks.torch_resnet import NETS, ResNet  # noqa: PLC0415
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = ResNet(**NETS[name], classes=CLASSES).to(device, memory_format=torch.channels_last)
+    net = ResNet(**NETS[name], classes=CLASSES) if name in RESNETS else EfficientNetLite(classes=CLASSES)
+    net = net.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
     inputs = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # channels last already
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
