@@ -41,7 +41,7 @@ class RunDetails:
       per_class: classifier -> test accuracy per class in [0, 1], [C]; NaN for a class without a test image.
       curves: classifier -> points `{"tau", "many", "medium", "few", "all"}` measured on val.
       weight_norms: linear classifier -> norm of every class's weights, [C].
-      flags: the resolved flags of the run, as a flag file writes them.
+      flags: the resolved flags of the run.
       scores: classifier -> what it says of every test image, all of the same images.
       exported: the classifier whose confidence and mistakes are shown; empty is the best.
       thumbnails: rows of the test split -> their images, small, uint8 [H, W, 3] each.
@@ -55,7 +55,7 @@ class RunDetails:
     per_class: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
     weight_norms: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    flags: Mapping[str, object] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Scored] = dataclasses.field(default_factory=dict)
     exported: str = ""
     thumbnails: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None

@@ -45,7 +45,7 @@ def render_page(
         pairs=examples.confused_pairs(details, scored) if scored else [],
         group=group,
         samples={"Correct": right, "Incorrect": wrong} if scored and details.thumbnails else {},
-        flags=details.flags,
+        flags={name: _flag(value) for name, value in details.flags.items()},
     )
 
 
@@ -100,3 +100,12 @@ def _inline(svg: bytes) -> str:
 
 def _variable(color: str) -> str:
     return f"--c{color.removeprefix('#')}"
+
+
+def _flag(value: object) -> str:
+    """A flag's value as a flag file writes it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -74,7 +74,7 @@ def _rivals(name: str, images: np.ndarray, precisions: Sequence[str]) -> dict[st
 
 
 def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: bool) -> Steps:
-    import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
+    import keras  # noqa: PLC0415 - after `use_threads`
     import tensorflow as tf  # noqa: PLC0415
 
     from keras_lt import backbones  # noqa: PLC0415

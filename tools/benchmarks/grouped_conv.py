@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _keras_step(batch_size: int, side: int, channels: int, *, ours: bool, jit_compile: bool) -> Callable[[], object]:
     """One forward and backward pass of a grouped convolution on TensorFlow, by images and kernel."""
-    import keras  # noqa: PLC0415 (a benchmark of another kind need not wait for it)
+    import keras  # noqa: PLC0415 - after `use_threads`
     import tensorflow as tf  # noqa: PLC0415
 
     from keras_lt.backbones.grouped_convolution import GroupedConv2D  # noqa: PLC0415
