@@ -198,7 +198,7 @@ def extract_features(
     if given is not None:
         return FeatureSet(given, split.labels)
     size, width = preprocessing.image_size, backbone.output_shape[-1]
-    compiled = functools.partial(_compiled, backbone, size)  # not where all features are found
+    compiled = functools.partial(compiled_backbone, backbone, size)  # not where all features are found
     shared = {"dtype": dtype, "batch_size": batch_size}
     if folder is not None:
         folder = expanded(folder)
@@ -225,8 +225,8 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other
-def _compiled(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
+@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other, and then the classifiers
+def compiled_backbone(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
     """The backbone as a compiled function, images [B, size, size, 3] -> features float32 [B, D]."""
     if keras.backend.backend() != "tensorflow":
         return lambda images: backbone.predict_on_batch(images.numpy()).astype(np.float32)
