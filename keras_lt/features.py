@@ -225,16 +225,21 @@ def verbosity() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other, and then the classifiers
 def compiled_backbone(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], np.ndarray]:
     """The backbone as a compiled function, images [B, size, size, 3] -> features float32 [B, D]."""
     if keras.backend.backend() != "tensorflow":
         return lambda images: backbone.predict_on_batch(images.numpy()).astype(np.float32)
     # Not `predict_on_batch`, which under a strategy gives every replica the whole batch.
+    forward = traced_backbone(backbone, size)
+    return lambda images: forward(images).numpy()
+
+
+@functools.lru_cache(maxsize=1)  # splits, classifiers and the export come one after the other
+def traced_backbone(backbone: keras.Model, size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same as a function of TensorFlow alone, to be called in other graphs as well; a large net takes seconds."""
     spec = tf.TensorSpec((None, size, size, 3), tf.float32)
     function = tf.function(lambda images: tf.cast(backbone(images, training=False), tf.float32), input_signature=[spec])
-    forward = function.get_concrete_function()  # TensorFlow warns of functions, each of a backbone, that it calls once
-    return lambda images: forward(images).numpy()
+    return function.get_concrete_function()  # TensorFlow warns of functions, each of a backbone, that it calls once
 
 
 def _extract(
