@@ -91,9 +91,12 @@ def test_what_is_frozen_is_not_written_and_the_training_goes_on_exactly(tmp_path
         if earlier:  # which wrote all
             patch.setattr("keras_lt.checkpoints.frozen_variables", lambda model: [])
         train(stopped, EpochCheckpoints(tmp_path, "loss"), 2)
-    with np.load(tmp_path / "checkpoints" / "epoch-00002.npz") as state:
-        kernels = [name for name in state.files if name.startswith("model") and state[name].shape == (4, 8)]
-    assert len(kernels) == earlier
+    path = tmp_path / "checkpoints" / "epoch-00002.npz"
+    with np.load(path) as file:
+        state = dict(file)
+    assert sum(value.shape == (4, 8) for name, value in state.items() if name.startswith("model")) == earlier
+    if earlier:  # without a checksum
+        np.savez(path, **{name: value for name, value in state.items() if name != "frozen"})
     assert train(resumed, EpochCheckpoints(tmp_path, "loss"), 3) == 2
     for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
