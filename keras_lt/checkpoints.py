@@ -6,11 +6,13 @@ import pathlib
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from keras_lt.compat import frozen_variables
 from keras_lt.files import atomic, reading, write_history
 
 LATEST = 2  # checkpoints on disk, beside the kept epoch's
@@ -19,8 +21,9 @@ LATEST = 2  # checkpoints on disk, beside the kept epoch's
 class EpochCheckpoints(keras.callbacks.Callback):
     """Saves all training state after every epoch, and knows which epoch is kept.
 
-    State is every variable of model and optimizer, random state included, and this callback's own history: what Keras's
-    `BackupAndRestore` leaves out. The last two checkpoints and the kept epoch's stay on disk.
+    State is every variable of model and optimizer that can change, random state included, and this callback's own
+    history, which Keras's `BackupAndRestore` leaves out. What is frozen is there before the fit; a checkpoint has a
+    checksum of it. The last two checkpoints and the kept epoch's stay on disk.
 
     Args:
       folder: where checkpoints and `history.csv` go; None keeps the history and the kept weights in memory only.
@@ -37,6 +40,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
         self.writes = writes and folder is not None
         self.history: list[dict[str, float]] = []
         self._kept_state: dict[str, np.ndarray] = {}  # where nothing is written
+        self._frozen = 0  # a checksum
         self._begun = 0.0
 
     @property
@@ -53,7 +57,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
         step, and then trace that again.
 
         Raises:
-          OSError: it is one of another model or optimizer.
+          OSError: it is one of another model or optimizer, or of other frozen weights.
         """
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -65,10 +69,17 @@ class EpochCheckpoints(keras.callbacks.Callback):
                 warnings.warn(f"Checkpoint {path} cannot be read ({error}); the one before it is used.", stacklevel=2)
                 continue
             _restore(model, values, of=path)
+            self._frozen = _checksum(model)
+            if int(values.get("frozen", self._frozen)) != self._frozen:
+                raise OSError(
+                    "What is frozen must be as it was when the training began. Received: other weights than "
+                    f"{path} was written beside; without its folder this training starts over"
+                )
             self.history = json.loads(str(values["history"]))
             if self.writes:
                 self._tidy()
             return len(self.history)
+        self._frozen = _checksum(model)
         return 0
 
     def restore_kept(self, model: keras.Model):
@@ -95,7 +106,8 @@ class EpochCheckpoints(keras.callbacks.Callback):
             raise ValueError(f"No log to choose the best epoch by: {self.monitor}. Received: {sorted(logs)}")
         if not self.writes and self.kept_epoch != epoch:
             return
-        state = {f"model{i}": v for i, v in enumerate(self.model.variables)}
+        frozen = {id(variable) for variable in frozen_variables(self.model)}
+        state = {f"model{i}": v for i, v in enumerate(self.model.variables) if id(v) not in frozen}
         state |= {f"optimizer{i}": v for i, v in enumerate(self.model.optimizer.variables)}
         state = {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in state.items()}
         if not self.writes:
@@ -103,7 +115,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
             return
         size = sum(value.nbytes for value in state.values())
         with atomic(self._path(epoch), size=size) as scratch, scratch.open("wb") as file:
-            np.savez(file, history=json.dumps(self.history), **state)
+            np.savez(file, history=json.dumps(self.history), frozen=self._frozen, **state)
         self._tidy()
 
     def _tidy(self):
@@ -126,10 +138,11 @@ def _restore(model: keras.Model, state: Mapping[str, np.ndarray], *, of: object 
     Raises:
       OSError: they are not those of the model and its optimizer.
     """
-    optimizer = model.optimizer
-    variables = [*model.variables, *optimizer.variables]
-    values = [state[f"model{i}"] for i in range(_count(state, "model"))]
-    own = [state[f"optimizer{i}"] for i in range(_count(state, "optimizer"))]
+    optimizer, frozen = model.optimizer, {id(variable) for variable in frozen_variables(model)}
+    # Earlier versions wrote what is frozen as well.
+    variables = [v for i, v in enumerate(model.variables) if f"model{i}" in state or id(v) not in frozen]
+    variables += optimizer.variables
+    values, own = _named(state, "model"), _named(state, "optimizer")
     if len(own) == len(optimizer.variables) + 1:  # of version 0.1, whose learning rate was a variable
         updates = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales the loss
         del own[len(optimizer.variables) - len(updates.variables) + 1]  # it stood behind the iterations
@@ -143,5 +156,14 @@ def _restore(model: keras.Model, state: Mapping[str, np.ndarray], *, of: object 
         variable.assign(value)
 
 
-def _count(state: Mapping[str, np.ndarray], prefix: str) -> int:
-    return sum(name.rstrip("0123456789") == prefix for name in state)
+def _named(state: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
+    numbers = sorted(int(name.removeprefix(prefix)) for name in state if name.rstrip("0123456789") == prefix)
+    return [state[f"{prefix}{number}"] for number in numbers]
+
+
+def _checksum(model: keras.Model) -> int:
+    """Of what is frozen."""
+    checksum = 0
+    for variable in frozen_variables(model):
+        checksum = zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)), checksum)
+    return checksum

@@ -16,6 +16,30 @@ def layers_within(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers(include_self=False))
 
 
+def frozen_variables(model: keras.Model) -> list[keras.Variable]:
+    """Weights that are made to be trained, and are frozen now: nothing changes them in a fit. Keras 3.10 to 3.15."""
+    layers = [model, *layers_within(model)]
+    return [variable for layer in layers for variable in layer._trainable_variables if not variable.trainable]
+
+
+@contextlib.contextmanager
+def unwatched(variables: list[keras.Variable]) -> Iterator[None]:
+    """Inside, TensorFlow's tape leaves variables out, where Keras would have it record what is frozen.
+
+    The gradients that it then traces nothing asks for; of a large frozen net they are most of the graph of a step.
+    Keras 3.10 to 3.15, TensorFlow 2.18 to 2.21.
+    """
+    values = [variable.value for variable in variables if keras.backend.backend() == "tensorflow"]
+    copies = [copy for value in values for copy in getattr(value, "values", [value])]  # a strategy has one per device
+    for copy in copies:
+        copy._trainable = False
+    try:
+        yield
+    finally:
+        for copy in copies:
+            copy._trainable = True
+
+
 def keep_positions(model: keras.Model):
     """Has a trained DINOv2 be saved as it is, where its positions are for the size of its images.
 

@@ -12,7 +12,6 @@ import tensorflow as tf
 PIECE_BYTES = 2**25
 
 
-@functools.lru_cache(maxsize=1)  # the splits of a data set come one after the other
 def forward_pass(net: keras.Model, shape: tuple[int, ...]) -> Callable[[tf.Tensor], np.ndarray]:
     """The net compiled, in inference mode: examples [B, *shape] -> float32 [B, D].
 
@@ -20,10 +19,7 @@ def forward_pass(net: keras.Model, shape: tuple[int, ...]) -> Callable[[tf.Tenso
     """
     if keras.backend.backend() != "tensorflow":
         return lambda examples: net.predict_on_batch(examples.numpy()).astype(np.float32)
-    # Not `predict_on_batch`, which under a strategy gives every replica the whole batch.
-    spec = tf.TensorSpec((None, *shape), tf.float32)
-    function = tf.function(lambda examples: tf.cast(net(examples, training=False), tf.float32), input_signature=[spec])
-    forward = function.get_concrete_function()  # TensorFlow warns of functions, each of a net, that it calls once
+    forward = traced(net, shape)  # not `predict_on_batch`, which under a strategy gives every replica the whole batch
     if any(device.device_type != "CPU" for device in tf.config.list_logical_devices()):
         return lambda examples: forward(examples).numpy()
     rows = max(1, PIECE_BYTES // _largest_activation(forward.graph))
@@ -32,6 +28,14 @@ def forward_pass(net: keras.Model, shape: tuple[int, ...]) -> Callable[[tf.Tenso
         return np.concatenate([forward(examples[at : at + rows]).numpy() for at in range(0, len(examples), rows)])
 
     return by_pieces
+
+
+@functools.lru_cache(maxsize=1)  # splits, classifiers and the export come one after the other
+def traced(net: keras.Model, shape: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same on TensorFlow, to be called in other graphs as well: of a large net tracing takes seconds."""
+    spec = tf.TensorSpec((None, *shape), tf.float32)
+    function = tf.function(lambda examples: tf.cast(net(examples, training=False), tf.float32), input_signature=[spec])
+    return function.get_concrete_function()  # TensorFlow warns of functions, each of a net, that it calls once
 
 
 def _largest_activation(graph: tf.Graph) -> int:

@@ -76,6 +76,40 @@ def test_a_checkpoint_of_another_training_is_refused_in_one_line_and_nothing_is_
     np.testing.assert_array_equal(model.get_weights(), before)
 
 
+def with_a_frozen_layer():
+    model = model_with_dropout()
+    model.layers[0].trainable = False
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
+    return model
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "earlier version"])
+def test_what_is_frozen_is_not_written_and_the_training_goes_on_exactly(tmp_path, monkeypatch, earlier):
+    whole, stopped, resumed = with_a_frozen_layer(), with_a_frozen_layer(), with_a_frozen_layer()
+    train(whole, EpochCheckpoints(None, "loss"), 3)
+    with monkeypatch.context() as patch:
+        if earlier:  # which wrote all
+            patch.setattr("keras_lt.checkpoints.frozen_variables", lambda model: [])
+        train(stopped, EpochCheckpoints(tmp_path, "loss"), 2)
+    path = tmp_path / "checkpoints" / "epoch-00002.npz"
+    with np.load(path) as file:
+        state = dict(file)
+    assert sum(value.shape == (4, 8) for name, value in state.items() if name.startswith("model")) == earlier
+    if earlier:  # without a checksum
+        np.savez(path, **{name: value for name, value in state.items() if name != "frozen"})
+    assert train(resumed, EpochCheckpoints(tmp_path, "loss"), 3) == 2
+    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_other_frozen_weights_than_a_checkpoint_was_written_beside_are_refused(tmp_path):
+    model = with_a_frozen_layer()
+    train(model, EpochCheckpoints(tmp_path, "loss"), 1)
+    model.layers[0].bias.assign(np.ones(8))
+    with pytest.raises(OSError, match=r"^What is frozen must be as it was when the training began\. Received: other"):
+        EpochCheckpoints(tmp_path, "loss").restore(model)
+
+
 def feed(folder, values, keep="best"):
     """Epochs that log the values, with the epoch's number as the model's only weight."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])

@@ -6,7 +6,9 @@ import pathlib
 import re
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_lt
 from keras_lt import backbones, compat
@@ -119,3 +121,21 @@ def test_a_net_that_skips_over_the_cut_is_refused():
     model = keras.Model(inputs, keras.layers.Add()([x, inputs]), name="skips")
     with pytest.raises(ValueError, match=r"all of the net goes through one tensor\. Received: skips"):
         backbones.build(backbones.of_model(model, last_block="last"), image_size=8)
+
+
+def test_no_gradient_goes_through_what_is_frozen_and_trains_again_afterwards():
+    layers = [keras.layers.Dense(3, use_bias=False) for _ in range(2)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    layers[0].trainable = False
+    frozen = compat.frozen_variables(model)
+    assert [variable.path for variable in frozen] == [layers[0].kernel.path]
+
+    def watched():
+        with tf.GradientTape() as tape:
+            model(np.ones((1, 2), "float32"))
+        return len(tape.watched_variables())
+
+    assert watched() == 2  # Keras says nothing to the tape
+    with compat.unwatched(frozen):
+        assert watched() == 1
+    assert watched() == 2

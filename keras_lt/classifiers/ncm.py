@@ -64,7 +64,7 @@ class NearestClassMean(Head):
             self.build((None, features.shape[1]))
         if self.transform != "l2n":
             self.center.assign(sum(chunk.sum(0, np.float64) for chunk in rows_at_once(features, CHUNK)) / len(features))
-        self.means.assign(self._class_sums(features, labels) / counts[:, np.newaxis])
+        self.means.assign(self._class_means(features, labels, counts))
 
     def call(self, features):
         """Features [B, D] -> scores [B, C], the larger the nearer."""
@@ -115,7 +115,7 @@ class NearestClassMean(Head):
             raise ValueError(f"every class needs an example. Received: labels without classes {absent}")
         return counts
 
-    def _class_sums(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def _class_means(self, features: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
         sums = np.zeros(self.means.shape, np.float64)
         start = 0
         for chunk in rows_at_once(features, CHUNK):
@@ -127,18 +127,19 @@ class NearestClassMean(Head):
             present, first = np.unique(ids[order], return_index=True)
             for one, rows in zip(present, np.split(transformed[order], first[1:]), strict=True):
                 sums[one] += rows.sum(0, np.float64)
-        return sums
+        sums /= counts[:, np.newaxis]  # of many classes a second array of float64 would be most of the memory
+        return sums.astype(np.float32)
 
 
 def candidates(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """A layer per transform, for every distance, still to be adapted; the paper's choice first, to win ties."""
-    width, units = head.kernel.shape
-    found = []
-    for transform in TRANSFORMS:
-        layer = NearestClassMean(units, transform)
-        layer.build((None, width))
-        found.append(([{"transform": transform, "distance": distance} for distance in DISTANCES], layer))
-    return found
+    return [
+        (
+            [{"transform": transform, "distance": distance} for distance in DISTANCES],
+            NearestClassMean(head.units, transform),
+        )
+        for transform in TRANSFORMS
+    ]
 
 
 def _products(features, means):

@@ -15,6 +15,7 @@ from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import dense_of, fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, check_loadable, expanded, write_json
+from keras_lt.forward import traced
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
@@ -182,9 +183,7 @@ def _signatures(
     one = tf.TensorSpec((size, size, 3), tf.float32)
     batch = tf.TensorSpec((None, size, size, 3), tf.float32)
 
-    @tf.function(input_signature=[batch])
-    def features_of(images):
-        return tf.cast(backbone(images, training=False), tf.float32)
+    features_of = traced(backbone, (size, size, 3)) if backbone else None
 
     def logits_of(images, training):
         return network(features_of(images) if backbone else images, training=training)

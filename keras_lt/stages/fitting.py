@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.compat import ScaledLoss, keep_positions, layers_within
+from keras_lt.compat import ScaledLoss, frozen_variables, keep_positions, layers_within, unwatched
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
@@ -124,16 +124,17 @@ def _fit(
         if folder is not None and is_first(strategy):
             table = probability_table(recipe.sampler, class_counts, recipe.epochs)
             shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
-        model.fit(
-            train_batches(done * steps),
-            steps_per_epoch=passes,
-            initial_epoch=done,
-            epochs=recipe.epochs,
-            validation_data=val_batches(val_batch_size),
-            callbacks=[*shared, *callbacks, checkpoints],
-            shuffle=False,  # the stream is drawn as it should be
-            verbose=verbosity(),
-        )
+        with unwatched(frozen_variables(model)):
+            model.fit(
+                train_batches(done * steps),
+                steps_per_epoch=passes,
+                initial_epoch=done,
+                epochs=recipe.epochs,
+                validation_data=val_batches(val_batch_size),
+                callbacks=[*shared, *callbacks, checkpoints],
+                shuffle=False,  # the stream is drawn as it should be
+                verbose=verbosity(),
+            )
     checkpoints.restore_kept(model)
     if recipe.ema_momentum:
         statistics(checkpoints.kept_epoch)

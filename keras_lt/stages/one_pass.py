@@ -20,6 +20,7 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, backbone_hash, examples_hash
 from keras_lt.files import atomic, expanded
+from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import draws, prefetched, training_batches, weighted
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
@@ -153,7 +154,7 @@ def _batches(
     images_of = functools.partial(images_of, dataclasses.replace(recipe, class_weights="none", class_weights_from=0))
     labels_spec = images_of(start_step=start_step).element_spec[1]
     features_spec = tf.TensorSpec((recipe.micro_batch, backbone.output_shape[-1]), tf.float32)
-    computed = functools.partial(_computed, _forward(backbone, strategy), images_of)
+    computed = functools.partial(_computed, _forward(backbone, preprocessing.image_size, strategy), images_of)
 
     def drawn():
         for features, *labels in epochs.batches(computed, first=first, parts=1 + len(tf.nest.flatten(labels_spec))):
@@ -165,8 +166,10 @@ def _batches(
     return prefetched(weighted(batches, split.labels, recipe, start_step=start_step, **stream))
 
 
-def _forward(backbone: keras.Model, strategy: Strategy) -> Callable[[tf.Tensor], np.ndarray]:
-    """The backbone compiled, images [B, S, S, 3] -> features [B, D]; every device has its part of a batch."""
+def _forward(backbone: keras.Model, size: int, strategy: Strategy) -> Callable[[tf.Tensor], np.ndarray]:
+    """The backbone compiled, images [B, size, size, 3] -> features [B, D]; every device has its part of a batch."""
+    if strategy.num_replicas_in_sync == 1:
+        return forward_pass(backbone, (size, size, 3))
 
     def features(images):
         return tf.cast(backbone(images, training=False), tf.float32)
