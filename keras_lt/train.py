@@ -183,7 +183,7 @@ def describe(data: LongTailed):
 
 def describe_repeats(record: DataRecord):
     """Says before the training what of the data contradicts itself."""
-    if said := shared_examples(record.duplicates()):
+    if said := shared_examples(record.duplicates):
         print(said)
     if number := record.of_two_labels():
         print(f"{number:,} examples stand under two labels, byte for byte the same; keras_lt.describe names some.")
@@ -328,7 +328,7 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),
         train_accuracy=history[-1].get("class_mean", math.nan) if history else math.nan,
         val_examples=len(run.data.val),
-        duplicates=run.current_data.duplicates(),
+        duplicates=run.current_data.duplicates,
     )
 
 

@@ -202,8 +202,28 @@ def test_one_table_with_a_split_column(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "table",
+    [
+        "path;label\na, b.jpg;1\nc.jpg;0\n",
+        "label\tpath\r\n1\ta, b.jpg\r\n0\tc.jpg\r\n",
+        '"path", "label"\n"a, b.jpg", "1"\n\n"c.jpg", "0"\n',
+        '\ufeff,path,width,label,note\n0,"a, b.jpg",5,1,\n1,c.jpg,,0,"so;so"\n',
+    ],
+)
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_bytes(table.encode())
+    data = csv(str(tmp_path))
+    assert [relative(tmp_path, split) for split in data.splits.values()] == [[("a, b.jpg", 1), ("c.jpg", 0)]] * 3
+    assert data.notes == ("Columns beside path and label were ignored: width, note.",) * ("width" in table)
+
+
+@pytest.mark.parametrize(
     ("table", "message"),
     [
+        ("path,label;split\n", r"images\.csv with path,label;split$"),
+        ("path;label;split;split\n", r"images\.csv with path;label;split;split$"),
+        ("path;label;split\na.jpg;0,train\n", r"images\.csv:2 with \['a\.jpg', '0,train', None\]$"),
         (
             "file,label,split\n",
             r"Expected the columns path,label,split\. Received: .*images\.csv with file,label,split",
