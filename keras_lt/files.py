@@ -258,6 +258,26 @@ def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSErro
     )
 
 
+def new_memory_map(path: pathlib.Path, *, dtype: np.dtype, shape: Sequence[int]) -> np.memmap:
+    """An npy file to be filled, its room taken: a memory map that finds none later ends the process without a word.
+
+    Raises:
+      OSError: the disk is full, with what to do about it.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
+        with path.open("r+b") as file, contextlib.suppress(AttributeError):  # macOS has no such call
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            said = _no_room(path, path, int(np.prod(shape)) * dtype.itemsize, error)
+            remove(path)
+            raise OSError(said) from error
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that promises no room
+            raise
+    return array
+
+
 def write_json(path: str | os.PathLike, value):
     """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
     with atomic(path) as scratch:

@@ -107,7 +107,7 @@ def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):
     assert len(set(everything)) == len(everything) == 1001
     assert all("abf"[label] == path[0] for path, label in everything)
     assert "split by their names" in data.notes[0]
-    assert data.notes[1].startswith("1 classes have no image in test")
+    assert data.said[1:] == ("1 classes have no test image, such as f: no score is of them.",)
 
 
 def test_images_that_are_added_move_no_other(unsplit, tmp_path_factory):

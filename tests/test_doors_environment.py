@@ -10,11 +10,12 @@ import sys
 import keras
 import numpy as np
 import pytest
+import rich.console
 
 from keras_lt import config
 from keras_lt.__main__ import COMMANDS
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.command import begin_in_utf8, launch, quietly
+from keras_lt.command import begin_in_utf8, launch, plain_errors, quietly, unread
 from keras_lt.datasets.data_record import DataRecord
 from keras_lt.datasets.prepared import read_prepared
 from keras_lt.evaluation import Scores, load_model
@@ -143,6 +144,20 @@ def test_a_command_that_is_stopped_says_so_in_one_line_and_has_the_exit_code_of_
     )
     with pytest.raises(KeyboardInterrupt), quietly("a.module"):
         stopped()
+
+
+@pytest.mark.parametrize("how", [print, lambda said: print(said, flush=True), rich.console.Console().print])
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(monkeypatch, how):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", nowhere)
+        with pytest.raises(SystemExit) as end, unread(), plain_errors():
+            how("a table")
+    assert end.value.code == 141
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match=r"^Error: expected$"), unread():
+        sys.exit("Error: expected")
 
 
 def test_a_backend_that_there_is_not_is_refused_in_one_line():

@@ -182,6 +182,15 @@ class LongTailed:
         return self.splits if self.open_set is None else {**self.splits, "open_set": self.open_set}
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """The notes, and what the splits say themselves."""
+        absent = sorted(set(range(len(self.class_names))) - set(self.test.labels.tolist()))
+        if not absent:
+            return self.notes
+        example = self.class_names[absent[0]]
+        return (*self.notes, f"{len(absent)} classes have no test image, such as {example}: no score is of them.")
+
+    @property
     def of_features(self) -> bool:
         """Whether the examples are features already, without images."""
         return self.train.examples.features is not None
