@@ -104,7 +104,10 @@ def parsed(given: Mapping[str, str], parameters: Mapping[str, Any], *, of: str, 
 def _value(text: str, default: Any, parameter: str, *, of: str) -> Any:
     kind = type(default)
     try:
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError(value)
+        return value
     except (KeyError, ValueError) as error:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         raise ValueError(f"{parameter} must be {kinds[kind]}. Received: {of}") from error

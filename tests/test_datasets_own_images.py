@@ -199,6 +199,8 @@ def test_one_table_with_a_split_column(tmp_path):
     assert relative(tmp_path, data.test) == [("b.jpg", 1)]
     (tmp_path / "images.csv").write_text("path,label,split\na.jpg,0,train\nb.jpg,0,test\nc.jpg,0,train\n")
     assert "1 of 2 training images were set aside" in csv(str(tmp_path)).notes[0]
+    (tmp_path / "train.csv").touch()
+    assert csv(str(tmp_path)).notes[0] == "images.csv is read, and not train.csv beside it."
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,10 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         tables = {split: [row[:2] for row in rows if row[2] == split] for split in ("train", "val", "test")}
         if not tables["val"]:
             del tables["val"]
+        beside = sorted(path.name for path in root.glob("*.csv") if path.stem in ("train", "test", *VAL_NAMES))
+        notes = (f"images.csv is read, and not {', '.join(beside)} beside it.",) * bool(beside)
     else:
+        notes = ()
         files = _split_files(root, "csv", "{}.csv")
         read = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
         tables = {split: rows for split, (rows, _) in read.items()}
@@ -163,7 +166,7 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         )
         for split, table in tables.items()
     }
-    notes = (f"Columns beside path and label were ignored: {', '.join(dict.fromkeys(others))}.",) * bool(others)
+    notes += (f"Columns beside path and label were ignored: {', '.join(dict.fromkeys(others))}.",) * bool(others)
     return _listed(root, entries, names, seed=seed, notes=notes)
 
 
