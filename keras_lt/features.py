@@ -305,7 +305,7 @@ def _fill(array, forward, batches, *, start, save):
 def _rows_done(folder: pathlib.Path, manifest: dict, older: Callable[[], str]) -> int:
     """Rows of the array in the folder, 0 where it is not the manifest's."""
     try:
-        found = read_json(folder / "manifest.json")
+        found = read_json(folder / "manifest.json", needs=["rows"])
         rows = found.pop("rows")
         np.load(folder / "features.npy", mmap_mode="r")  # refuses a file that was cut short
     except (OSError, ValueError, KeyError, EOFError):  # never written, or of a machine that lost its power

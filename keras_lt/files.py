@@ -301,16 +301,21 @@ def read_text(path: str | os.PathLike) -> str:
     return text.replace("\r\n", "\n")
 
 
-def read_json(path: str | os.PathLike):
+def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()):
     """Reads what `write_json` wrote.
 
+    Args:
+      needs: keys that it must have.
     Raises:
       FileNotFoundError: it is not there.
-      DamagedError: it is no JSON.
+      DamagedError: it is no JSON, or not that which is asked for.
     """
     content = pathlib.Path(path).read_bytes()
     with reading(path):
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"))
+        if missing := [key for key in needs if key not in value]:
+            raise ValueError(f"without {', '.join(missing)}")
+        return value
 
 
 def write_history(path: str | os.PathLike, history: list[dict[str, float]]):

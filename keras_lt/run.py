@@ -43,6 +43,8 @@ from keras_lt.stages import (
 )
 from keras_lt.work_folder import FEATURE_FILES
 
+OUTCOME = ("val", "test", "chosen", "seconds", "candidates", "per_class")  # of a classifier, in scores.json
+
 
 class Run(DataOfRun):
     """A run of `keras_lt.train`, finished or not. What takes long to load is loaded once, on first use.
@@ -185,7 +187,7 @@ class Run(DataOfRun):
           ValueError: the run has no finished classifier of that name.
         """
         self.check_finished([name])
-        return files.read_json(self.outcome_file(name))
+        return files.read_json(self.outcome_file(name), needs=OUTCOME)
 
     def save_scores(self, name: str, scores: Scores, outcome: dict):
         """Makes a classifier a finished one: its scores on test, and its numbers as `scores.json`."""
@@ -210,7 +212,7 @@ class Run(DataOfRun):
           FileNotFoundError: there is no finished run in the folder.
         """
         self._expect(self.results_file, "a finished run")
-        return files.read_json(self.results_file)
+        return files.read_json(self.results_file, needs=["classifiers", "best"])
 
     def save_results(self, results: dict):
         """Makes the run a finished one."""
@@ -287,7 +289,7 @@ class Run(DataOfRun):
         if latest is None or not (latest / MADE_BY).exists():
             return latest  # none, or one of version 0.1
         made_by = files.without_nan(self._made_by(name, self.config))
-        found = files.read_json(latest / MADE_BY)
+        found = files.read_json(latest / MADE_BY, needs=["versions"])
         return latest if {key: found.get(key) for key in made_by} == made_by else None
 
 

@@ -22,6 +22,7 @@ from keras_lt.evaluation import Scores, load_model
 from keras_lt.features import extract_features
 from keras_lt.files import DamagedError, check_own, read_json, reading
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.run import Run
 from keras_lt.stages import Representation, load_classifier
 from tests.tiny_backbone import tiny
 
@@ -91,6 +92,22 @@ def test_damaged_scores_records_and_prepared_folders_are_named(tmp_path, content
         facts.write_text(known)
         with pytest.raises(DamagedError, match=r"data\.json is damaged"):
             DataRecord.load(facts=facts, images=tmp_path / "predictions.npz")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '"best"'])
+def test_json_of_something_else_is_damage_too(tmp_path, content):
+    run = Run(tmp_path)
+    for path in (run.results_file, run.outcome_file("crt"), run.data_file, run.flags_file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for read, name in (
+        (lambda: run.results, "results"),
+        (lambda: run.outcome("crt"), "scores"),
+        (lambda: run.recorded_data, "data"),
+        (lambda: run._recorded_weights, "data"),
+    ):
+        with pytest.raises(DamagedError, match=rf"{name}\.json is damaged: "):
+            read()
 
 
 def test_a_run_without_a_line_in_its_flags_is_not_one_of_all_defaults(tmp_path):
