@@ -231,9 +231,16 @@ class Run(DataOfRun):
         Args:
           **options: target_prior, calibrate, on_bad_request and export_onnx, as the flags; by default the run's own.
         Raises:
-          ValueError: the run has no finished classifier of that name, or an option does not fit.
+          ValueError: the run has no finished classifier of that name, an option does not fit, or another process
+            exports from the run.
         """
         config = dataclasses.replace(self.config, **options)
+        self.check_finished([name])
+        with files.locked(self.export_folder):  # two at once would have the same number
+            return self._export(name, config)
+
+    def _export(self, name: str, config: RunConfig) -> pathlib.Path:
+        """`export` by a config."""
         data, latest = self.about_data, self.latest_export(name)
         target = read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model

@@ -115,9 +115,9 @@ def test_every_flag_has_help():
         (["--randaugment=101"], r"randaugment must lie in \[0, 100\]"),
         (["--mixup=inf"], r"mixup must lie in \[0, 1e\+06\]"),
         (["--head=cosine:scale=0"], "scale must be finite and at least 1e-06"),
-        (["--head=cosine:scale=nan"], "scale must be a number"),
+        (["--head=cosine:scale=nan"], "scale must be finite"),
         (["--classifiers=cosine:scale=-1"], "scale must be finite and at least 1e-06"),
-        (["--classifiers=max_norm:threshold=inf"], "threshold must be a number"),
+        (["--classifiers=max_norm:threshold=inf"], "threshold must be finite"),
     ],
 )
 def test_values_that_cannot_be_are_refused_before_any_work(arguments, message):

@@ -9,6 +9,7 @@ import pytest
 import keras_lt
 from keras_lt import train
 from keras_lt.config import RunConfig
+from keras_lt.files import locked
 from tests.conftest import COUNTS, squares
 from tests.test_doors import SMALL
 
@@ -50,6 +51,14 @@ def test_a_run_is_not_gone_on_with_by_other_data(run_config, tmp_path):
     assert contents(run_config.folder) == before
 
 
+@pytest.mark.parametrize("name", [" run", "läufe $x ~y", "~"])
+def test_a_path_is_read_back_as_it_was_written(run_config, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_config.folder, tmp_path / name)
+    assert keras_lt.Run(f"./{name}").config.epochs == keras_lt.Run(tmp_path / name).config.epochs == 1
+    assert keras_lt.Run(name if name != "~" else "./~").config.backbone == "tiny"
+
+
 def test_a_folder_of_version_01_has_its_data_written_down(run_config, tmp_path):
     run = keras_lt.Run(shutil.copytree(run_config.folder, tmp_path / "run"))
     run.data_file.unlink()
@@ -63,6 +72,8 @@ def test_an_export_needs_no_image_and_is_written_anew_where_flags_came_later(run
     folder = shutil.copytree(run_config.folder, tmp_path / "run")
     run = keras_lt.Run(folder, data_dir="/gone")
     assert run.current_export("joint") == run.latest_export("joint") == folder / "export/joint/1"
-    run = keras_lt.Run(folder, data_dir="/gone", target_prior="uniform")
+    run = keras_lt.Run(folder, data_dir="/gone", on_bad_request="nan")
     assert run.current_export("joint") is None
+    with locked(folder / "export"), pytest.raises(ValueError, match=r"export is in use by process \d+ "):
+        run.export("joint")
     assert run.export("joint") == run.current_export("joint") == folder / "export/joint/2"

@@ -303,6 +303,8 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     Args:
       fractions: of each class, by name.
     """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be at least 0 and of 64 bits. Received: seed={seed}")
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])
     part = (np.searchsorted(edges, keys / 2.0**64, side="right")) % len(edges)  # 0 is what is left
