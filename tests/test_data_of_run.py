@@ -23,7 +23,9 @@ def run_config(tmp_path_factory):
         np.savez(folder / f"{name}.npz", images=images, labels=labels)
     small = {**SMALL, "classifiers": ("joint",)}
     run_config = RunConfig(dataset="arrays", data_dir=str(folder), workdir=str(folder / "run"), **small)
-    train.run(run_config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_report", lambda *_: {})  # it takes seconds, and other tests look at it
+        train.run(run_config)
     return run_config
 
 
