@@ -5,6 +5,8 @@ import pathlib
 import runpy
 import sys
 
+from keras_lt.command import unread
+
 COMMANDS = ("train", "evaluate", "export", "predict", "prepare", "describe", "repeat", "compare", "import_checkpoint")
 
 
@@ -22,7 +24,8 @@ def main():
     """Runs the command that the first argument names."""
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if command in ("--help", "-h"):
-        print(overview())
+        with unread():
+            print(overview())
     elif command in COMMANDS:
         del sys.argv[1]
         runpy.run_module(f"keras_lt.{command}", run_name="__main__", alter_sys=True)

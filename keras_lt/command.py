@@ -34,7 +34,8 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
         open_streams()
         begin_in_utf8()
     if answer and module == "__main__":
-        answer()
+        with unread():
+            answer()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryFile() as aside:
         terminal = os.dup(2)
@@ -74,6 +75,23 @@ def open_streams():
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+@contextlib.contextmanager
+def unread() -> Iterator[None]:
+    """Ends the program without a word, as Unix's own do, where whoever read its output has enough: `| head -1`."""
+    try:
+        yield
+    finally:
+        lost = sys.exc_info()[1]
+        try:
+            sys.stdout.flush()
+            gone = isinstance(lost, SystemExit) and lost.code == 1  # rich's, which has seen it first
+        except BrokenPipeError:
+            gone = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python itself flushes once more
+        if gone:
+            sys.exit(128 + signal.SIGPIPE)
 
 
 def begin_in_utf8():
@@ -158,4 +176,5 @@ def launch(main: Callable[[], None]):
         except KeyboardInterrupt:
             stop()
 
-    app.run(run, argv=sys.argv[:1])  # absl's own start; the flags are as `config.answer` has read them
+    with unread():
+        app.run(run, argv=sys.argv[:1])  # absl's own start; the flags are as `config.answer` has read them

@@ -78,7 +78,7 @@ class DataOfRun(WorkFolder):
 
     @property
     def _recorded_weights(self) -> str:
-        return files.read_json(self.data_file).get("pretrained", "") if self.data_file.exists() else ""
+        return files.read_json(self.data_file, needs=["name"]).get("pretrained", "") if self.data_file.exists() else ""
 
     @functools.cached_property
     def listed_data(self) -> LongTailed:
@@ -159,6 +159,6 @@ def _digest(weights: str) -> str:
 def _check_classes(run: DataOfRun, data: LongTailed):
     """Raises ValueError where a run of version 0.1, of which nothing else is known, has other classes."""
     for name in run.finished_classifiers[:1]:
-        classes = len(files.read_json(run.outcome_file(name))["per_class"])
+        classes = len(files.read_json(run.outcome_file(name), needs=["per_class"])["per_class"])
         if classes != len(data.class_names):
             raise ValueError(other_data(run.folder, [f"{len(data.class_names)} classes, {classes} there"], grew=False))

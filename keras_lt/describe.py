@@ -103,7 +103,7 @@ def summarize(data: LongTailed, inspections: Mapping[str, Inspection], duplicate
             for name, inspection in inspections.items()
             for row, problem in inspection.problems.items()
         ],
-        "notes": list(data.notes),
+        "notes": list(data.said),
     }
 
 

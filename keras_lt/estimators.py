@@ -144,7 +144,11 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
 
     def _standardized(self, X: np.ndarray) -> np.ndarray:
         """Features as the classifier takes them, float32, in memory."""
-        return np.asarray((X - self.mean_.astype(X.dtype)) / self.scale_.astype(X.dtype), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # said below
+            standardized = np.asarray((X - self.mean_.astype(X.dtype)) / self.scale_.astype(X.dtype), np.float32)
+        if not (np.isfinite(standardized).all() and np.isfinite(self.scale_).all()):
+            raise ValueError(f"X must fit into float32. Received: values of up to {np.abs(X).max():g}")
+        return standardized
 
     def _recipe(self, train: FeatureSet) -> Recipe:
         """The recipe of the parameters; those in `method` come after it."""
@@ -181,7 +185,8 @@ def _check_method(method: str):
 
 def _moments(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each feature, float64 [D]; 1 for one that does not vary."""
-    mean, deviation = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # `_standardized` says so
+        mean, deviation = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
     constant = deviation <= 10 * np.finfo(X.dtype).eps * np.abs(mean)  # up to rounding
     return mean, np.where(constant, 1.0, deviation)
 

@@ -20,7 +20,7 @@ from keras_lt.datasets import Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
 from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN
-from keras_lt.files import check_replaceable, expanded, read_json, remove, write_json
+from keras_lt.files import check_replaceable, expanded, new_memory_map, read_json, remove, write_json
 from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import (
     as_many_as,
@@ -257,8 +257,8 @@ def _extract(
             remove(partial)
             partial.mkdir(parents=True)
         _check_space(partial, (total - start) * shape[-1] * dtype.itemsize)
-        mode = "r+" if start else "w+"
-        array = np.lib.format.open_memmap(partial / "features.npy", mode=mode, dtype=dtype, shape=shape)
+        path = partial / "features.npy"
+        array = np.lib.format.open_memmap(path, mode="r+") if start else new_memory_map(path, dtype=dtype, shape=shape)
 
         def save(done):
             array.flush()  # first, as the manifest vouches for the rows
@@ -294,7 +294,7 @@ def _fill(array, forward, batches, *, start, save):
 def _rows_done(folder: pathlib.Path, manifest: dict, older: Callable[[], str]) -> int:
     """Rows of the array in the folder, 0 where it is not the manifest's."""
     try:
-        found = read_json(folder / "manifest.json")
+        found = read_json(folder / "manifest.json", needs=["rows"])
         rows = found.pop("rows")
         np.load(folder / "features.npy", mmap_mode="r")  # refuses a file that was cut short
     except (OSError, ValueError, KeyError, EOFError):  # never written, or of a machine that lost its power

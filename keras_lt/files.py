@@ -258,6 +258,26 @@ def _no_room(path: pathlib.Path, scratch: pathlib.Path, size: int, error: OSErro
     )
 
 
+def new_memory_map(path: pathlib.Path, *, dtype: np.dtype, shape: Sequence[int]) -> np.memmap:
+    """An npy file to be filled, its room taken: a memory map that finds none later ends the process without a word.
+
+    Raises:
+      OSError: the disk is full, with what to do about it.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))
+        with path.open("r+b") as file, contextlib.suppress(AttributeError):  # macOS has no such call
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            said = _no_room(path, path, int(np.prod(shape)) * dtype.itemsize, error)
+            remove(path)
+            raise OSError(said) from error
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that promises no room
+            raise
+    return array
+
+
 def write_json(path: str | os.PathLike, value):
     """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
     with atomic(path) as scratch:
@@ -281,16 +301,21 @@ def read_text(path: str | os.PathLike) -> str:
     return text.replace("\r\n", "\n")
 
 
-def read_json(path: str | os.PathLike):
+def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()):
     """Reads what `write_json` wrote.
 
+    Args:
+      needs: keys that it must have.
     Raises:
       FileNotFoundError: it is not there.
-      DamagedError: it is no JSON.
+      DamagedError: it is no JSON, or not that which is asked for.
     """
     content = pathlib.Path(path).read_bytes()
     with reading(path):
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"))
+        if missing := [key for key in needs if key not in value]:
+            raise ValueError(f"without {', '.join(missing)}")
+        return value
 
 
 def write_history(path: str | os.PathLike, history: list[dict[str, float]]):

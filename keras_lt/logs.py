@@ -23,6 +23,8 @@ from keras_lt.metrics import ShotGroups
 BINS = 30  # of the histogram of weight norms: what TensorBoard draws
 TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")  # colours, moves, controls but tab
 
+NO_MATTER = contextlib.suppress(OSError, tf.errors.OpError)  # a full disk must not end a run by its log
+
 
 @contextlib.contextmanager
 def log_file(path: str | os.PathLike) -> Iterator[None]:
@@ -39,7 +41,7 @@ def log_file(path: str | os.PathLike) -> Iterator[None]:
         def append(line: str):
             line = TERMINAL_CODES.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip()
             if line:
-                with contextlib.suppress(OSError):  # a full disk must not end a run by its log
+                with NO_MATTER:
                     file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode(errors="backslashreplace"))
 
         append(f"$ {shlex.join(sys.orig_argv)}")
@@ -128,7 +130,8 @@ class EventLog(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None):
         """Keras's hook: closes the files."""
         for writer in self._writers.values():
-            writer.close()
+            with NO_MATTER:
+                writer.close()
         self._writers = {}
 
     def _tag(self, name: str) -> str:
@@ -161,8 +164,9 @@ def _open(folder: pathlib.Path, step: int) -> tf.io.TFRecordWriter:
 
 
 def _write(writer: tf.io.TFRecordWriter, **content):
-    writer.write(tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
-    writer.flush()
+    with NO_MATTER:
+        writer.write(tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
+        writer.flush()
 
 
 def _scalar(tag: str, value: float) -> tf.compat.v1.Summary.Value:

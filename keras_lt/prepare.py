@@ -156,7 +156,7 @@ def verify(folder: pathlib.Path, *, workers: int = 1) -> list[str]:
             return str(error)
         return ""
 
-    shards = list(itertools.chain(*read_json(folder / MANIFEST)["splits"].values()))
+    shards = list(itertools.chain(*read_json(folder / MANIFEST, needs=["splits"])["splits"].values()))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         return list(filter(None, rich.progress.track(pool.map(damage, shards), "Shards", total=len(shards))))
 
@@ -175,7 +175,7 @@ def _fingerprint(shards: Sequence[Shard]) -> str:
 def _begin(folder: pathlib.Path, settings: Mapping):
     """Writes down what was asked for, or checks that it is what was asked for before; removes what a kill left."""
     if (folder / SETTINGS).exists():
-        before = read_json(folder / SETTINGS)
+        before = read_json(folder / SETTINGS, needs=["format"])
         other = [key for key in settings if before.get(key) != settings[key]]
         if other:
             raise ValueError(

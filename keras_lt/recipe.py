@@ -16,6 +16,7 @@ from keras_lt.samplers import SamplerEntry, sampler_entry
 
 JIT_COMPILE = ("auto", "true", "false")
 KEPT_EPOCHS = ("best", "last")
+MOST_EPOCHS = 100_000  # tables have a row of each
 HEAD_STARTS = ("class_means", "text")
 SAME = "same"  # stage two takes what stage one has
 # Topics of --help.
@@ -173,6 +174,8 @@ class Recipe:
             steps_per_execution=self.steps_per_execution,
             at_least=1,
         )
+        if self.epochs > MOST_EPOCHS:
+            raise ValueError(f"epochs must be at most {MOST_EPOCHS:,}. Received: epochs={self.epochs}")
         names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "class_weights_from", "warmup_epochs")
         check_numbers(**{name: getattr(self, name) for name in (*names, "steps_per_epoch", "feature_loss_weight")})
         check_numbers(momentum=self.momentum, ema_momentum=self.ema_momentum, below=1)

@@ -104,10 +104,13 @@ def parsed(given: Mapping[str, str], parameters: Mapping[str, Any], *, of: str, 
 def _value(text: str, default: Any, parameter: str, *, of: str) -> Any:
     kind = type(default)
     try:
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError) as error:
         kinds = {bool: "true or false", int: "a whole number", float: "a number"}
         raise ValueError(f"{parameter} must be {kinds[kind]}. Received: {of}") from error
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{parameter} must be finite. Received: {of}")
+    return value
 
 
 def check_numbers(*, at_least: float = 0.0, below: float = math.inf, **numbers: float):

@@ -23,6 +23,8 @@ from keras_lt.resampling import resampled_counts
 from keras_lt.stages.checks import STAGE_TWO
 from keras_lt.work_folder import FEATURE_FILES
 
+OUTCOME = ("val", "test", "chosen", "seconds", "candidates", "per_class")  # of a classifier, in scores.json
+
 
 class Run(DataOfRun):
     """A run of `keras_lt.train`, finished or not. What takes long to load is loaded once, on first use.
@@ -167,7 +169,7 @@ class Run(DataOfRun):
           ValueError: the run has no finished classifier of that name.
         """
         self.check_finished([name])
-        return files.read_json(self.outcome_file(name))
+        return files.read_json(self.outcome_file(name), needs=OUTCOME)
 
     def save_scores(self, name: str, scores: Scores, outcome: dict):
         """Makes a classifier a finished one: its scores on test, and its numbers as `scores.json`."""
@@ -192,7 +194,7 @@ class Run(DataOfRun):
           FileNotFoundError: there is no finished run in the folder.
         """
         self._expect(self.results_file, "a finished run")
-        return files.read_json(self.results_file)
+        return files.read_json(self.results_file, needs=["classifiers", "best"])
 
     def save_results(self, results: dict):
         """Makes the run a finished one."""
@@ -213,9 +215,16 @@ class Run(DataOfRun):
         Args:
           **options: target_prior, calibrate, on_bad_request and export_onnx, as the flags; by default the run's own.
         Raises:
-          ValueError: the run has no finished classifier of that name, or an option does not fit.
+          ValueError: the run has no finished classifier of that name, an option does not fit, or another process
+            exports from the run.
         """
         config = dataclasses.replace(self.config, **options)
+        self.check_finished([name])
+        with files.locked(self.export_folder):  # two at once would have the same number
+            return self._export(name, config)
+
+    def _export(self, name: str, config: RunConfig) -> pathlib.Path:
+        """`export` by a config."""
         data, latest = self.about_data, self.latest_export(name)
         target = serving.read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
@@ -271,7 +280,7 @@ class Run(DataOfRun):
         if latest is None or not (latest / serving.MADE_BY).exists():
             return latest  # none, or one of version 0.1
         made_by = files.without_nan(self._made_by(name, self.config))
-        found = files.read_json(latest / serving.MADE_BY)
+        found = files.read_json(latest / serving.MADE_BY, needs=["versions"])
         return latest if {key: found.get(key) for key in made_by} == made_by else None
 
 

@@ -174,15 +174,13 @@ def describe(data: LongTailed):
         f"{len(counts)} classes, {counts.max()} down to {counts.min()} per class ({groups} shot)"
         + (f", and {len(data.open_set)} {called} of no class" if data.open_set else "")
     )
-    for note in data.notes:
+    for note in data.said:
         print(note)
-    if absent := sorted(set(range(len(counts))) - set(data.test.labels.tolist())):
-        print(f"{len(absent)} classes have no test image, such as {data.class_names[absent[0]]}: no score is of them.")
 
 
 def describe_repeats(record: DataRecord):
     """Says before the training what of the data contradicts itself."""
-    if said := shared_examples(record.duplicates()):
+    if said := shared_examples(record.duplicates):
         print(said)
     if number := record.of_two_labels():
         print(f"{number:,} examples stand under two labels, byte for byte the same; keras_lt.describe names some.")
@@ -278,7 +276,7 @@ def assemble(run: Run, outcomes: dict) -> dict:
     hooks = run.config.method_entry()
     plain = (hooks.data, hooks.batches) == (DECOUPLING.data, DECOUPLING.batches)  # others see other images
     images = len(history) * steps * recipe.batch_size
-    notes = list(data.notes)
+    notes = list(data.said)
     if data.groups.cuts != SHOT_CUTS["kang"]:
         notes.append(
             f"Many-shot classes have more than {data.many_above} training images, few-shot ones fewer than "
@@ -326,7 +324,7 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         exported=exported,
         thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),
         val_examples=len(run.data.val),
-        duplicates=run.current_data.duplicates(),
+        duplicates=run.current_data.duplicates,
     )
 
 

@@ -35,7 +35,7 @@ RUN_FILES = (  # all that is written into a work folder, as patterns; what fits 
     *(f"{part}/{name}" for part in ("representation", "classifiers/*") for name in _OF_A_PART),
     *(f"features/*/{name}" for name in FEATURE_FILES),
     *DRAWN_FILES,
-    "export/models.config",
+    *("export/models.config", f"export/{files.LOCK}"),
     *(f"export/*/[0-9]*/{name}" for name in SAVED_MODEL_FILES),
 )
 

@@ -107,6 +107,17 @@ def test_every_flag_has_help():
         (["--epochs=0"], "epochs must be at least 1"),
         (["--learning_rate=-1"], "learning_rate must be finite and at least 0"),
         (["--image_size=-3"], "--image_size must be at least 0"),
+        (["--epochs=100001"], "epochs must be at most 100,000"),
+        (["--classifiers=crt:epochs=10000000000"], "epochs must be at most 100,000"),
+        ([f"--steps_per_epoch={2**31}"], "--steps_per_epoch must be .* at most 2,147,483,647"),
+        ([f"--seed={2**63}"], "--seed must be .* at most 9,223,372,036,854,775,807"),
+        (["--feature_views=1001"], "--feature_views must be .* at most 1,000"),
+        (["--randaugment=101"], r"randaugment must lie in \[0, 100\]"),
+        (["--mixup=inf"], r"mixup must lie in \[0, 1e\+06\]"),
+        (["--head=cosine:scale=0"], "scale must be finite and at least 1e-06"),
+        (["--head=cosine:scale=nan"], "scale must be finite"),
+        (["--classifiers=cosine:scale=-1"], "scale must be finite and at least 1e-06"),
+        (["--classifiers=max_norm:threshold=inf"], "threshold must be finite"),
     ],
 )
 def test_values_that_cannot_be_are_refused_before_any_work(arguments, message):

@@ -95,5 +95,10 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"Not found: {tmp_path}/train_labels.npy"):
         load("features", str(tmp_path))
     np.savez(tmp_path / "train.npz", images=FEATURES)
+    with pytest.raises(
+        ValueError, match=rf"npz or npy\. Received: {tmp_path}/train\.npz, and train_features.npy beside"
+    ):
+        load("features", str(tmp_path))
+    (tmp_path / "train_features.npy").unlink()
     with pytest.raises(ValueError, match=rf"Expected `features` and `labels`.* Received: {tmp_path}/train.npz"):
         load("features", str(tmp_path))

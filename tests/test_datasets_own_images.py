@@ -107,13 +107,16 @@ def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):
     assert len(set(everything)) == len(everything) == 1001
     assert all("abf"[label] == path[0] for path, label in everything)
     assert "split by their names" in data.notes[0]
-    assert data.notes[1].startswith("1 classes have no image in test")
+    assert data.said[1:] == ("1 classes have no test image, such as f: no score is of them.",)
 
 
 def test_images_that_are_added_move_no_other(unsplit, tmp_path_factory):
     first, again, other = (folder(str(unsplit), seed=seed) for seed in (3, 3, 4))
     assert relative(unsplit, first.test) == relative(unsplit, again.test)
     assert relative(unsplit, first.test) != relative(unsplit, other.test)
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match=rf"seed must be at least 0 and of 64 bits\. Received: seed={seed}$"):
+            folder(str(unsplit), seed=seed)
     touch(unsplit, *(f"{name}/{number}.jpg" for name in "abcd" for number in (-1, 5.5, 99)), "aa/1.jpg")
     grown = folder(str(unsplit), seed=3)
     for split, before in first.splits.items():
@@ -199,11 +202,33 @@ def test_one_table_with_a_split_column(tmp_path):
     assert relative(tmp_path, data.test) == [("b.jpg", 1)]
     (tmp_path / "images.csv").write_text("path,label,split\na.jpg,0,train\nb.jpg,0,test\nc.jpg,0,train\n")
     assert "1 of 2 training images were set aside" in csv(str(tmp_path)).notes[0]
+    (tmp_path / "train.csv").touch()
+    assert csv(str(tmp_path)).notes[0] == "images.csv is read, and not train.csv beside it."
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "path;label\na, b.jpg;1\nc.jpg;0\n",
+        "label\tpath\r\n1\ta, b.jpg\r\n0\tc.jpg\r\n",
+        '"path", "label"\n"a, b.jpg", "1"\n\n"c.jpg", "0"\n',
+        '\ufeff,path,width,label,note\n0,"a, b.jpg",5,1,\n1,c.jpg,,0,"so;so"\n',
+    ],
+)
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_bytes(table.encode())
+    data = csv(str(tmp_path))
+    assert [relative(tmp_path, split) for split in data.splits.values()] == [[("a, b.jpg", 1), ("c.jpg", 0)]] * 3
+    assert data.notes == ("Columns beside path and label were ignored: width, note.",) * ("width" in table)
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        ("path,label;split\n", r"images\.csv with path,label;split$"),
+        ("path;label;split;split\n", r"images\.csv with path;label;split;split$"),
+        ("path;label;split\na.jpg;0,train\n", r"images\.csv:2 with \['a\.jpg', '0,train', None\]$"),
         (
             "file,label,split\n",
             r"Expected the columns path,label,split\. Received: .*images\.csv with file,label,split",

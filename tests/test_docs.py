@@ -54,6 +54,19 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(found.read_text(encoding="utf-8")), target
 
 
+def test_every_promise_has_its_test():
+    """A file, a test of it by its name, or words that the names of tests have."""
+    rows = TEXTS["docs/promises.md"].splitlines()[4:]
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`((?:, \"[^\"]+\"| and \"[^\"]+\")*)", row)
+        assert named or row.endswith("| the same |"), row
+        for file, test, words in named:
+            source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {test}" in source, (file, test)
+            for word in re.findall(r'"([^"]+)"', words):
+                assert re.search(rf"def test_\w*{word.replace(' ', '_')}", source), (file, word)
+
+
 def test_every_page_is_linked_from_the_readme():
     for page in TEXTS:
         assert page == "README.md" or f"]({page})" in TEXTS["README.md"]

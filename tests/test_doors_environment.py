@@ -10,17 +10,19 @@ import sys
 import keras
 import numpy as np
 import pytest
+import rich.console
 
 from keras_lt import config
 from keras_lt.__main__ import COMMANDS
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.command import begin_in_utf8, launch, quietly
+from keras_lt.command import begin_in_utf8, launch, plain_errors, quietly, unread
 from keras_lt.datasets.data_record import DataRecord
 from keras_lt.datasets.prepared import read_prepared
 from keras_lt.evaluation import Scores, load_model
 from keras_lt.features import extract_features
 from keras_lt.files import DamagedError, check_own, read_json, reading
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.run import Run
 from keras_lt.stages import Representation, load_classifier
 from tests.tiny_backbone import tiny
 
@@ -92,6 +94,22 @@ def test_damaged_scores_records_and_prepared_folders_are_named(tmp_path, content
             DataRecord.load(facts=facts, images=tmp_path / "predictions.npz")
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '"best"'])
+def test_json_of_something_else_is_damage_too(tmp_path, content):
+    run = Run(tmp_path)
+    for path in (run.results_file, run.outcome_file("crt"), run.data_file, run.flags_file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for read, name in (
+        (lambda: run.results, "results"),
+        (lambda: run.outcome("crt"), "scores"),
+        (lambda: run.recorded_data, "data"),
+        (lambda: run._recorded_weights, "data"),
+    ):
+        with pytest.raises(DamagedError, match=rf"{name}\.json is damaged: "):
+            read()
+
+
 def test_a_run_without_a_line_in_its_flags_is_not_one_of_all_defaults(tmp_path):
     (tmp_path / "flags.cfg").touch()
     with pytest.raises(ValueError, match=r"flags\.cfg must hold flags, .*Received: no line"):
@@ -143,6 +161,20 @@ def test_a_command_that_is_stopped_says_so_in_one_line_and_has_the_exit_code_of_
     )
     with pytest.raises(KeyboardInterrupt), quietly("a.module"):
         stopped()
+
+
+@pytest.mark.parametrize("how", [print, lambda said: print(said, flush=True), rich.console.Console().print])
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(monkeypatch, how):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nowhere:
+        monkeypatch.setattr(sys, "stdout", nowhere)
+        with pytest.raises(SystemExit) as end, unread(), plain_errors():
+            how("a table")
+    assert end.value.code == 141
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match=r"^Error: expected$"), unread():
+        sys.exit("Error: expected")
 
 
 def test_a_backend_that_there_is_not_is_refused_in_one_line():

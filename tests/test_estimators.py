@@ -118,3 +118,10 @@ def test_it_is_searched_in_a_pipeline(train, test):
 def test_what_does_not_fit_is_refused_in_a_line(parameters, message, train):
     with pytest.raises(ValueError, match=message):
         LongTailClassifier(**parameters).fit(*train)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_numbers_that_float32_has_no_room_for_are_refused(standardize, train):
+    """Their deviation is infinite, and every example would be the same."""
+    with pytest.raises(ValueError, match=r"X must fit into float32\. Received: values of up to \d"):
+        LongTailClassifier(standardize=standardize).fit(train[0].astype("f8") * 1e300, train[1])

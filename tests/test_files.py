@@ -1,6 +1,7 @@
 import errno
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import filelock
 import numpy as np
 import pytest
 
-from keras_lt.files import atomic, expanded, locked, read_json, read_text, sweep, write_json
+from keras_lt.files import atomic, expanded, locked, new_memory_map, read_json, read_text, sweep, write_json
 
 
 def test_atomic_leaves_the_old_file_where_writing_fails(tmp_path):
@@ -57,6 +58,21 @@ def test_a_full_disk_is_said_with_what_was_written_and_the_room_it_needs(tmp_pat
     ):
         fill()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_memory_map_has_its_room_or_is_refused(tmp_path):
+    """Without it the first value that finds none would end the process by SIGBUS."""
+    path = tmp_path / "features.npy"
+    array = new_memory_map(path, dtype=np.dtype("f4"), shape=(1000, 10))
+    assert path.stat().st_blocks * 512 >= array.nbytes
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"^No room for {path} .*needs 0\.\d MB.*same command again"):
+            new_memory_map(path, dtype=np.dtype("f4"), shape=(1000, 10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.exists()
 
 
 def test_another_error_while_writing_is_left_as_it_is(tmp_path):

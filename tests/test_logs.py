@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+import resource
 import sys
 
 import keras
@@ -47,6 +48,20 @@ def test_a_log_goes_on_where_the_last_run_stopped(tmp_path, monkeypatch):
     commands = [line for line in (tmp_path / "log").open() if " $ " in line]
     assert len(commands) == 2
     assert "train.py --seed=3" in commands[0]
+
+
+def test_a_full_disk_does_not_end_a_run_by_its_events(tmp_path):
+    events = EventLog(tmp_path, probabilities=[[0.2, 0.5, 0.3]], groups=ShotGroups(COUNTS))
+    events.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        events.on_epoch_begin(0)
+        events.on_epoch_end(0, {"loss": 1.0})
+        events.on_train_end()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {path.stat().st_size for path in tmp_path.rglob("events.*")} == {100}
 
 
 def test_a_progress_bar_leaves_its_last_state(tmp_path, capsys):

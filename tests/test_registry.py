@@ -91,7 +91,9 @@ def test_split_and_parsed_leave_the_family_out():
         "x": 3.0,
         "b": True,
     }
-    assert math.isnan(parsed({"x": "nan"}, {"x": 1.0}, of="it", name="it")["x"])  # whoever takes it checks its range
+    for value in ("nan", "-inf", "1e999"):
+        with pytest.raises(ValueError, match=r"^x must be finite\. Received: it$"):
+            parsed({"x": value}, {"x": 1.0}, of="it", name="it")
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,11 @@ def record(**contents):
 
 def test_examples_in_two_splits():
     """Keys are all alike here, so contents alone count."""
-    shared = record(train=[1, 2, 3], val=[4, 3], test=[1, 1, 4, 5]).duplicates()
+    shared = record(train=[1, 2, 3], val=[4, 3], test=[1, 1, 4, 5]).duplicates
     assert shared == {("train", "val"): 1, ("train", "test"): 2, ("val", "test"): 1}
     text = advice.on_duplicates({}, details_of(duplicates=shared))
     assert "1 of val also in train, 2 of test also in train, 1 of test also in val" in text
-    assert record(train=[1, 1], val=[2], test=[3]).duplicates() == {}
+    assert record(train=[1, 1], val=[2], test=[3]).duplicates == {}
     assert not advice.on_duplicates({}, details_of())
 
 

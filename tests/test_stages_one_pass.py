@@ -1,6 +1,7 @@
 """Classifiers on augmented images of a frozen backbone: as apart, and the backbone runs once for all of them."""
 
 import dataclasses
+import resource
 import types
 
 import keras
@@ -161,6 +162,33 @@ def test_an_epoch_is_kept_whole_for_those_that_want_it_where_there_is_room(tmp_p
     assert drawn() == whole
     assert drawn(first=2) == whole[8:]
     assert asked[3:] == [2, 4]  # what is there is not computed again
+
+
+def test_an_epoch_that_the_disk_has_no_room_for_or_that_is_cut_short_is_computed(tmp_path, capsys):
+    def computed(step):
+        for number in range(2 * step, 4):
+            yield [np.full((300, 2), number, np.float32), np.full(300, number)]
+
+    epochs = one_pass._Epochs(tmp_path, "key", Recipe(epochs=2, batch_size=6), steps=2, size=100, wanted=2)
+
+    def drawn():
+        return [int(labels[0]) for _, labels in epochs.batches(computed, first=0, parts=2)]
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))  # a batch of 5 kB, and not another one
+    try:
+        assert drawn() == [0, 1, 2, 3]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+    said = capsys.readouterr().out.splitlines()
+    assert [line.startswith(f"{tmp_path} has no epoch {n} for other") for n, line in enumerate(said, 1)] == [True] * 2
+    assert drawn() == [0, 1, 2, 3]
+    paths = sorted(tmp_path.iterdir())
+    paths[0].write_bytes(paths[0].read_bytes()[:-1])
+    paths[1].write_bytes(b"junk")
+    assert drawn() == [0, 1, 2, 3]
+    assert len({path.stat().st_size for path in paths}) == 1
 
 
 def test_those_that_are_finished_or_on_features_are_not_waited_for():

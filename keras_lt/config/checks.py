@@ -17,6 +17,8 @@ from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.work_folder import WorkFolder
 
+MOST = {"seed": 2**63 - 1, "feature_views": 1000}  # what TensorFlow takes; what anybody has room for
+
 
 def check(config: RunConfig):
     """Raises ValueError for flags that cannot be, that contradict one another, or of which one would do nothing."""
@@ -24,9 +26,10 @@ def check(config: RunConfig):
         value, valid = getattr(config, field.name), field.metadata["choices"]
         if valid and value not in valid:
             raise ValueError(f"--{field.name} must be one of {', '.join(valid)}. Received: {value!r}")
-    for name in ("seed", "image_size", "base_batch_size", "feature_views", "many_above", "few_below"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"--{name} must be at least 0. Received: {getattr(config, name)}")
+    for field in dataclasses.fields(config):
+        value, most = getattr(config, field.name), MOST.get(field.name, 2**31 - 1)
+        if isinstance(field.default, int) and not 0 <= value <= most:
+            raise ValueError(f"--{field.name} must be at least 0 and at most {most:,}. Received: {value}")
     if config.image_size**2 > MOST_PIXELS:
         raise ValueError(f"--image_size squared must be at most {MOST_PIXELS:,}. Received: {config.image_size}")
     datasets.check(config.dataset, **config.data_options)

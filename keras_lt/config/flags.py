@@ -1,6 +1,7 @@
 """The flags of a run: a field of `RunConfig` each."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from keras_lt.command import HELP, plain_errors, with_flag_files
+from keras_lt.command import HELP, find_flag_file, plain_errors, with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig, folder_of
 from keras_lt.work_folder import WorkFolder
@@ -106,7 +107,8 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
     """The `RunConfig` of a flag file, some flags with another value."""
     flag_values = flags.FlagValues()
     define_flags(flag_values)
-    given = with_flag_files([f"--flagfile={path}"])
+    found = os.path.abspath(find_flag_file(str(path)) or path)  # a path that begins with a blank keeps it
+    given = with_flag_files([f"--flagfile={found}"])
     try:
         _, *rest = flag_values(["keras_lt", *given])
     except flags.Error as error:

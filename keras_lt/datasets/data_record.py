@@ -89,6 +89,7 @@ class DataRecord:
                 found.append(f"{split}: images in another order or number")
         return found
 
+    @functools.cached_property
     def duplicates(self) -> dict[tuple[str, str], int]:
         """Two splits -> the examples of the second whose content the first has too; only splits that share some."""
         pairs = itertools.combinations(self.images, 2)

@@ -106,7 +106,7 @@ class Pixels(Examples):
         images = np.asanyarray(images)
         if images.ndim == 3:
             images = images[..., np.newaxis]  # grey images without a channel axis
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
             raise ValueError(
                 "Images must be uint8 [N, H, W], [N, H, W, 1 or 3], paths (str) [N], or Examples; features floating "
                 f"[N, D]. Received: dtype={images.dtype}, shape={images.shape}"

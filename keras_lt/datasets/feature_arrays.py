@@ -62,6 +62,8 @@ def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:
     npz, path = folder / f"{split}.npz", folder / f"{split}_features.npy"
     of_labels = folder / f"{split}_labels.npy"
     labelled = split != "open"
+    if npz.exists() and path.exists():
+        raise ValueError(f"Expected `features` and `labels` as npz or npy. Received: {npz}, and {path.name} beside it")
     try:
         if npz.exists():
             path = of_labels = npz

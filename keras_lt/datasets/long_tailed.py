@@ -182,6 +182,15 @@ class LongTailed:
         return self.splits if self.open_set is None else {**self.splits, "open_set": self.open_set}
 
     @property
+    def said(self) -> tuple[str, ...]:
+        """The notes, and what the splits say themselves."""
+        absent = sorted(set(range(len(self.class_names))) - set(self.test.labels.tolist()))
+        if not absent:
+            return self.notes
+        example = self.class_names[absent[0]]
+        return (*self.notes, f"{len(absent)} classes have no test image, such as {example}: no score is of them.")
+
+    @property
     def of_features(self) -> bool:
         """Whether the examples are features already, without images."""
         return self.train.examples.features is not None
@@ -295,6 +304,8 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     Args:
       fractions: of each class, by name.
     """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be at least 0 and of 64 bits. Received: seed={seed}")
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])
     part = (np.searchsorted(edges, keys / 2.0**64, side="right")) % len(edges)  # 0 is what is left

@@ -18,6 +18,8 @@ from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, di
 from keras_lt.files import expanded, read_text
 
 SPLITS = {"train": ("train", "training"), "val": (*VAL_NAMES, "dev"), "test": ("test", "testing"), "open": ("open",)}
+SEPARATORS = ",;\t"
+SHOWN_LETTERS = 200  # of a line that is another
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
 FOLDER_READS = "train/<class>/, test/<class>/ and optionally val/<class>/, or <class>/ alone,"
 
@@ -115,6 +117,8 @@ def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
 def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own tables: `train.csv`, `test.csv` and, if there is one, `val.csv`, with the columns `path,label`.
 
+    Values stand between commas, semicolons or tabs, and may be quoted; other columns are named in the notes.
+
     Instead of these there may be one `images.csv` with the columns `path,label,split`; a split is train, val or test.
     Paths are relative to `data_dir`. Labels are class ids from 0 where all are numbers, otherwise the names of classes,
     which then are sorted. `classes.txt` gives names, or their order, as in `lists`; so does carving. Names that are
@@ -128,16 +132,21 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """
     root = pathlib.Path(data_dir)
     if (root / "images.csv").exists():
-        rows = _read_table(root / "images.csv", ("path", "label", "split"))
+        rows, others = _read_table(root / "images.csv", ("path", "label", "split"))
         unknown = {split for *_, split in rows} - {"train", "val", "test"}
         if unknown:
             raise ValueError(f"split must be train, val or test. Received: {root / 'images.csv'} with {min(unknown)!r}")
         tables = {split: [row[:2] for row in rows if row[2] == split] for split in ("train", "val", "test")}
         if not tables["val"]:
             del tables["val"]
+        beside = sorted(path.name for path in root.glob("*.csv") if path.stem in ("train", "test", *VAL_NAMES))
+        notes = (f"images.csv is read, and not {', '.join(beside)} beside it.",) * bool(beside)
     else:
+        notes = ()
         files = _split_files(root, "csv", "{}.csv")
-        tables = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
+        read = {split: _read_table(path, ("path", "label")) for split, path in files.items()}
+        tables = {split: rows for split, (rows, _) in read.items()}
+        others = [name for _, more in read.values() for name in more]
     names = read_class_names(root)
     labels = {label for table in tables.values() for _, label in table}
     are_ids = all(label.isascii() and label.isdecimal() for label in labels)
@@ -157,7 +166,8 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         )
         for split, table in tables.items()
     }
-    return _listed(root, entries, names, seed=seed)
+    notes += (f"Columns beside path and label were ignored: {', '.join(dict.fromkeys(others))}.",) * bool(others)
+    return _listed(root, entries, names, seed=seed, notes=notes)
 
 
 def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
@@ -265,9 +275,6 @@ def train_val_test(split: Split, *, name: str, seed: int) -> tuple[dict[str, Spl
     splits = {part: split.subset(rows[number]) for part, number in {"train": 0, "val": 1, "test": 2}.items()}
     sizes = " / ".join(str(len(part)) for part in splits.values())
     notes = (f"{name} has no labelled test split: its images were split by their names, {sizes} train / val / test.",)
-    missing = len(np.unique(split.labels)) - len(np.unique(splits["test"].labels))
-    if missing:
-        notes += (f"{missing} classes have no image in test: they are small, and a fifth of each is test on average.",)
     return splits, notes
 
 
@@ -285,21 +292,31 @@ def _split_files(root: pathlib.Path, dataset: str, pattern: str) -> dict[str, pa
     return {split: path for split, path in files.items() if path.exists()}
 
 
-def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The rows of a csv file, their values in the order of `columns`."""
-    reader = DictReader(io.StringIO(read_text(path), newline=""))
-    rows = []
+def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The rows of a csv file, their values in the order of `columns`; and its other columns.
+
+    What separates values is that by which the first line has the columns: a comma, a semicolon or a tab.
+    """
+    text, rows = read_text(path), []
     try:
-        found = reader.fieldnames or ()
-        if sorted(found) != sorted(columns):
-            raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {','.join(found)}")
+        for separator in SEPARATORS:
+            reader = DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+            found = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            if all(found.count(column) == 1 for column in columns):
+                break
+        else:
+            first = text.partition("\n")[0][:SHOWN_LETTERS]
+            raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {first}")
         for row in reader:
-            if None in row or not all(row.values()):  # too many values, or too few
-                raise ValueError(f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num}")
+            if None in row or None in row.values() or not all(row[column] for column in columns):
+                values = f"{list(row.values())}"[:SHOWN_LETTERS]
+                raise ValueError(
+                    f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num} with {values}"
+                )
             rows.append(tuple(row[column] for column in columns))
     except CsvError as error:
         raise ValueError(f"Expected a csv file. Received: {path}:{reader.line_num}: {error}") from error
-    return rows
+    return rows, [name for name in found if name and name not in columns]
 
 
 def _is_number(label: str) -> bool:
@@ -320,13 +337,11 @@ def _numbered(tables: dict[str, list[tuple[str, str]]], names: Iterable[str]) ->
     return {split: [(path, ids[label]) for path, label in table] for split, table in tables.items()}
 
 
-def _listed(
-    root: pathlib.Path, entries: dict, class_names: list[str] | None, *, seed: int, open_set: Split | None = None
-) -> LongTailed:
+def _listed(root: pathlib.Path, entries: dict, class_names: list[str] | None, **attributes: object) -> LongTailed:
     """A data set of (paths [N], labels [N]) per split."""
     splits = {
         split: Split(ImageFiles(np.array([os.path.join(root, path) for path in paths], dtype=str), root=root), labels)
         for split, (paths, labels) in entries.items()
     }
     class_names = class_names or numbered_classes(splits.values())
-    return LongTailed.from_splits(root.resolve().name, splits, class_names=class_names, seed=seed, open_set=open_set)
+    return LongTailed.from_splits(root.resolve().name, splits, class_names=class_names, **attributes)

@@ -11,6 +11,7 @@ from keras_lt.compat import CountedSeeds, compute_on_tensorflow
 fold_in = tf.random.experimental.stateless_fold_in
 
 MAX_MAGNITUDE = 10.0
+MOST_OPERATIONS = 100  # each is a part of the graph
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, *, operations: int, magnitude: float) -> tf.Tensor:

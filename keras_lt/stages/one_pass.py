@@ -217,7 +217,7 @@ class _Epochs:
         """The batches of all epochs from one on, of so many parts each; those not on the disk are computed."""
         passes, going_on = self.steps * self.recipe.accumulate_steps, None
         for epoch in range(first, self.recipe.epochs):
-            if self.path(epoch).exists():
+            if _is_whole(self.path(epoch), passes=passes, parts=parts):
                 going_on = None
                 yield from _read(self.path(epoch), passes=passes, parts=parts)
                 continue
@@ -230,7 +230,17 @@ class _Epochs:
         return self.size <= MOST_OF_THE_DISK * shutil.disk_usage(self.folder).free
 
     def _left(self, epoch: int, batches: Iterator[list[np.ndarray]], passes: int) -> Iterator[list[np.ndarray]]:
-        """The batches, which are in the epoch's file when the last of them is given."""
+        """The batches, which are in the epoch's file when the last of them is given, unless the disk fills up."""
+        given, kept = itertools.tee(batches)  # whichever cannot be written is given all the same
+        try:
+            for batch in self._written(epoch, given, passes):
+                next(kept)
+                yield batch
+        except OSError as error:
+            print(f"{self.folder} has no epoch {epoch + 1} for other classifiers, who compute their own: {error}")
+            yield from kept
+
+    def _written(self, epoch: int, batches: Iterator[list[np.ndarray]], passes: int) -> Iterator[list[np.ndarray]]:
         with contextlib.ExitStack() as writing:
             # On several devices Keras begins a stream, leaves it, and begins it anew: each of them has its own file.
             path = self.folder / f"{id(writing)}-{self.path(epoch).name}"
@@ -249,6 +259,15 @@ def _read(path: pathlib.Path, *, passes: int, parts: int) -> Iterator[list[np.nd
     with path.open("rb") as file:
         for _ in range(passes):
             yield [np.load(file) for _ in range(parts)]
+
+
+def _is_whole(path: pathlib.Path, *, passes: int, parts: int) -> bool:
+    """Whether `_read` can read it: its batches are all as long as the first."""
+    with contextlib.suppress(OSError, ValueError, EOFError), path.open("rb") as file:
+        for _ in range(parts):
+            np.load(file)
+        return file.tell() * passes == path.stat().st_size
+    return False
 
 
 def _shared_epochs(

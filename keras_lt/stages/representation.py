@@ -76,7 +76,7 @@ class Representation:
 
 def read_preprocessing(folder: str | os.PathLike) -> Preprocessing | NoPreprocessing:
     """The preprocessing of the representation in a folder."""
-    settings = read_json(pathlib.Path(folder, "preprocessing.json"))
+    settings = read_json(pathlib.Path(folder, "preprocessing.json"), needs=["image_size"])
     if not settings["image_size"]:
         return NoPreprocessing()
     return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})

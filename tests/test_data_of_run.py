@@ -1,0 +1,81 @@
+"""Which data a run was made from, and which it may go on with."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+import keras_lt
+from keras_lt import train
+from keras_lt.config import RunConfig
+from keras_lt.files import locked
+from tests.conftest import COUNTS, squares
+from tests.test_doors import SMALL
+
+
+@pytest.fixture(scope="module")
+def run_config(tmp_path_factory):
+    """A finished run on arrays, exported."""
+    folder = tmp_path_factory.mktemp("squares")
+    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    small = {**SMALL, "classifiers": ("joint",)}
+    run_config = RunConfig(dataset="arrays", data_dir=str(folder), workdir=str(folder / "run"), **small)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_report", lambda *_: {})  # it takes seconds, and other tests look at it
+        train.run(run_config)
+    return run_config
+
+
+def contents(folder):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_not_gone_on_with_by_other_data(run_config, tmp_path):
+    folder, before = tmp_path / "grown", contents(run_config.folder)
+    shutil.copytree(run_config.data_dir, folder, ignore=shutil.ignore_patterns("run"))
+    images, labels = squares(COUNTS, seed=0)
+    other = dataclasses.replace(run_config, data_dir=str(folder))
+    np.savez(folder / "train.npz", images=np.append(images, images[:1] // 2, 0), labels=np.append(labels, labels[0]))
+    with pytest.raises(SystemExit, match=r"only added .* train: images 1 new.*--overwrite trains again"):
+        train.run(other)
+    np.savez(folder / "train.npz", images=images // 2, labels=labels)
+    with pytest.raises(SystemExit, match=r"run of other data: train: images 150 new, 150 gone.*--workdir"):
+        train.run(other)
+    with pytest.raises(ValueError, match="run of other data"):
+        keras_lt.Run(run_config.folder, data_dir=str(folder)).features("test")
+    np.savez(folder / "train.npz", images=images, labels=labels)
+    (folder / "classes.txt").write_text("dark\ngrey\nwhite\n")
+    with pytest.raises(SystemExit, match=r"3 classes are new: dark, grey, white"):
+        train.run(other)
+    assert contents(run_config.folder) == before
+
+
+@pytest.mark.parametrize("name", [" run", "läufe $x ~y", "~"])
+def test_a_path_is_read_back_as_it_was_written(run_config, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_config.folder, tmp_path / name)
+    assert keras_lt.Run(f"./{name}").config.epochs == keras_lt.Run(tmp_path / name).config.epochs == 1
+    assert keras_lt.Run(name if name != "~" else "./~").config.backbone == "tiny"
+
+
+def test_a_folder_of_version_01_has_its_data_written_down(run_config, tmp_path):
+    run = keras_lt.Run(shutil.copytree(run_config.folder, tmp_path / "run"))
+    run.data_file.unlink()
+    assert run.recorded_data is None
+    assert len(run.data.train) == 150
+    run.save_config()
+    assert run.recorded_data.differences(run.current_data) == []
+
+
+def test_an_export_needs_no_image_and_is_written_anew_where_flags_came_later(run_config, tmp_path):
+    folder = shutil.copytree(run_config.folder, tmp_path / "run")
+    run = keras_lt.Run(folder, data_dir="/gone")
+    assert run.current_export("joint") == run.latest_export("joint") == folder / "export/joint/1"
+    run = keras_lt.Run(folder, data_dir="/gone", on_bad_request="nan")
+    assert run.current_export("joint") is None
+    with locked(folder / "export"), pytest.raises(ValueError, match=r"export is in use by process \d+ "):
+        run.export("joint")
+    assert run.export("joint") == run.current_export("joint") == folder / "export/joint/2"
