@@ -1,12 +1,10 @@
 """The whole command on Keras's JAX backend, by one process and by two: TensorFlow's numbers, and one writer."""
 
 import dataclasses
-import os
 import pathlib
 import shutil
+import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from keras_lt.config import RunConfig
 from keras_lt.files import read_history, read_json
 from keras_lt.run import Run
 from tests.conftest import COUNTS, squares
+from tests.programs import Program
 
 # Process 1 may not give anything its place on the disk. Each process counts the images that its batches read.
 RUN = """
@@ -99,26 +98,23 @@ def on_jax(on_tensorflow):
         hosts = {"JOB_ADDRESSES": f"127.0.0.1:{free.getsockname()[1]}", "NUM_PROCESSES": "2"}
     jobs = [("one", {})] + [("two", {**hosts, "PROCESS_ID": str(process)}) for process in (0, 1)]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN, configs[name].folder.with_suffix(".cfg")],
-            env={
-                **os.environ,
+        Program(
+            RUN,
+            configs[name].folder.with_suffix(".cfg"),
+            environment={
                 "KERAS_BACKEND": "jax",
                 **{f"KERAS_DISTRIBUTION_{key}": value for key, value in cluster.items()},
             },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
         )
         for name, cluster in jobs
     ]
     try:
         for process in processes:
-            said, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, said[-3000:]
+            _, complaints = process.communicate(timeout=300)
+            assert process.returncode == 0, complaints[-3000:]
     finally:
         for process in processes:
-            process.kill()
+            process.send_signal(signal.SIGKILL)
     return configs
 
 
