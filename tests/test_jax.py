@@ -103,6 +103,7 @@ def on_jax(on_tensorflow):
             configs[name].folder.with_suffix(".cfg"),
             environment={
                 "KERAS_BACKEND": "jax",
+                "XLA_FLAGS": "--xla_backend_optimization_level=0",  # what is compiled runs a few times
                 **{f"KERAS_DISTRIBUTION_{key}": value for key, value in cluster.items()},
             },
         )
