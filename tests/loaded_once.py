@@ -1,6 +1,7 @@
 """Loads TensorFlow and what Keras imports, once for all of `tests.programs`; not Keras, whose settings differ."""
 
 import contextlib
+import gc
 import importlib
 import sys
 
@@ -9,3 +10,4 @@ for name in ("tensorflow", "jax", "jax.experimental.sparse", "sklearn.base", "ma
     with contextlib.suppress(ImportError):  # TensorFlow alone is needed
         importlib.import_module(name)
 del sys.modules["keras"]
+gc.freeze()  # a copy's collections leave this alone, and so share its memory
