@@ -1,10 +1,12 @@
 """A data set of flat grey squares that a tiny backbone learns in an epoch or two."""
 
 import dataclasses
+import gc
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_lt import backbones
 from keras_lt.datasets import LongTailed, Split
@@ -18,6 +20,17 @@ def pytest_ignore_collect(collection_path, config):
     if config.option.markexpr == "versions" and collection_path.match("test_*.py"):
         return None if "pytest.mark.versions" in collection_path.read_text() else True  # None: as without this hook
     return None
+
+
+def pytest_configure(config):
+    """Leaves out what costs time where small graphs are traced and run once; not so in `pytest -m versions`."""
+    if config.option.markexpr != "versions":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        keras.config.disable_traceback_filtering()
+        tf.debugging.disable_traceback_filtering()
+    gc.collect()
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(20_000, 20, 50)
 
 
 def squares(counts, *, seed, size=8):

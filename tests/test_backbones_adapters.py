@@ -1,7 +1,6 @@
 """Nets of keras_hub and keras_cv. Nothing is downloaded: presets are small folders."""
 
 import json
-import subprocess
 import sys
 
 import keras
@@ -12,6 +11,7 @@ import pytest
 
 from keras_lt import backbones
 from keras_lt.backbones import cv_presets
+from tests.programs import run
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
@@ -232,7 +232,8 @@ for file in ("hub", "cv"):
     np.testing.assert_allclose(model(np.load("pixels.npy")), np.load(f"{file}.npy"), rtol=1e-5, atol=1e-5)
     assert backbones.last_block(model)[0].name == "last_block"
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    done = run(code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

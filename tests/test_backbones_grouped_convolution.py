@@ -41,6 +41,15 @@ def relative_error(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
+@functools.cache
+def images_kernel_and_reference(channels, filters, groups, **options):
+    """Drawn images and a kernel, and what `with_gradients` has of the definition."""
+    images, kernel = tf.constant(draw(2, 9, 9, channels)), tf.constant(draw(3, 3, channels // groups, filters))
+    reference = functools.partial(split_convolution, groups=groups, **options)
+    # By XLA: without oneDNN, TensorFlow has no gradient of a dilated convolution on a CPU.
+    return images, kernel, MODES["jit"](lambda *arrays: with_gradients(reference, *arrays))(images, kernel)
+
+
 @pytest.mark.versions
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
@@ -54,16 +63,13 @@ def relative_error(ours, theirs):
 )
 def test_values_and_gradients_are_those_of_split_convolutions(mode, channels, filters, groups, options):
     layer = GroupedConv2D(filters, 3, groups=groups, use_bias=False, **options)
-    images, kernel = tf.constant(draw(2, 9, 9, channels)), tf.constant(draw(3, 3, channels // groups, filters))
+    strides, padding, dilations = options["strides"], options["padding"].upper(), options.get("dilation_rate", 1)
+    images, kernel, theirs = images_kernel_and_reference(
+        channels, filters, groups, strides=strides, padding=padding, dilations=dilations
+    )
     layer.build(images.shape)
     assert layer.kernel.shape == kernel.shape
     ours = MODES[mode](lambda *arrays: with_gradients(layer.convolution_op, *arrays))(images, kernel)
-    strides, padding, dilations = options["strides"], options["padding"].upper(), options.get("dilation_rate", 1)
-    reference = functools.partial(
-        split_convolution, groups=groups, strides=strides, padding=padding, dilations=dilations
-    )
-    # By XLA: without oneDNN, TensorFlow has no gradient of a dilated convolution on a CPU.
-    theirs = MODES["jit"](lambda *arrays: with_gradients(reference, *arrays))(images, kernel)
     for our, their in zip(ours, theirs, strict=True):
         assert relative_error(our, their) < 1e-5
 

@@ -189,11 +189,8 @@ def test_two_processes_of_jax_give_the_weights_of_one(tmp_path, part):
     cases = [options for options, *_ in (*QUICK, *LONG) if not any(name in options for name in one_host)]
     cases = [options for options in cases if options.get("method") != "oltr"][part::3]
     jobs = [("none", "one", {}), *(("multi_host", str(n), hosts) for n, hosts in enumerate(two_hosts()))]
-    program = TRAINING + WEIGHTS
-    run_on_jax(
-        *((("-c", program, strategy, repr(cases), tmp_path / name), hosts) for strategy, name, hosts in jobs),
-        timeout=900,
-    )
+    arguments = (([strategy, repr(cases), tmp_path / name], hosts) for strategy, name, hosts in jobs)
+    run_on_jax(TRAINING + WEIGHTS, *arguments, timeout=900)
     for number, options in enumerate(cases):
         one, *two = (list(np.load(tmp_path / f"{name}-{number}.npz").values()) for name in ("one", "0", "1"))
         scale = max(np.abs(array).max() for array in one)

@@ -1,10 +1,7 @@
 import dataclasses
 import errno
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -19,9 +16,9 @@ from keras_lt.features import extract_features
 from keras_lt.files import read_json
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
+from tests.programs import run
 from tests.tiny_backbone import tiny
 
-ROOT = pathlib.Path(__file__).parents[1]
 PREPROCESSING = Preprocessing(8, mean=(0.4,) * 3, std=(0.2,) * 3, augmentation="crop_flip")
 
 
@@ -174,9 +171,7 @@ def test_a_killed_extraction_goes_on_to_the_same_bytes(data, backbone, killed, t
     backbone.save(tmp_path / "backbone.keras")
     np.savez(tmp_path / "train.npz", images=data.train.images, labels=data.train.labels)
     images = {"train": "150", "train-views": "450"}[killed]
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path, images], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    process = run(KILLED, tmp_path, images)
     assert process.returncode == -signal.SIGKILL, process.stderr
     part = tmp_path / "killed" / f"{killed}.part"
     assert not (tmp_path / "killed" / killed).exists()

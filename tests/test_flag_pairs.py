@@ -4,12 +4,13 @@ All pairs go through `check`. Those that pass are packed into as few runs as wil
 """
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
 import pytest
 
-from keras_lt import train
+from keras_lt import datasets, train
 from keras_lt.config import RunConfig
 from keras_lt.config.checks import check_with_data
 from keras_lt.distribution import make_strategy
@@ -134,7 +135,11 @@ def tiny_run(tmp_path_factory, tiny_backbone):
         }
         return RunConfig(**{**base, **changes})
 
-    return make
+    read = functools.cache(lambda *arguments, options: load(*arguments, **dict(options)))  # three thousand times
+    load = datasets.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda *names, **options: read(*names, options=tuple(options.items())))
+        yield make
 
 
 def refusal(tiny_run, **changes):

@@ -104,7 +104,7 @@ def test_the_images_go_through_what_the_flags_say(saved, tmp_path):
 def train_on(arrays_dir, workdir, **changes):
     flags = {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(workdir), "backbone": "resnet10"}
     sizes = {"epochs": 1, "batch_size": 16, "classifier_epochs": 1, "classifiers": ("joint", "lws")}
-    return train.run(RunConfig(**flags, **sizes, **changes))
+    return train.run(RunConfig(**{**flags, **sizes, **changes}))
 
 
 def test_training_goes_on_from_the_work_folder_with_stage_two(net, saved, arrays_dir, tmp_path, capsys):
@@ -134,7 +134,7 @@ def test_weights_to_begin_with_need_no_classifier(net, saved, arrays_dir, tmp_pa
     features = keras.ops.convert_to_numpy(backbone(noise()))
     kernel, bias = (net.state_dict()[name].numpy() for name in ("fc.weight", "fc.bias"))
     assert_close(features @ kernel.T + bias, logits_of(net, noise()))
-    train_on(arrays_dir, tmp_path / "run", pretrained=str(weights), image_size=16)
+    train_on(arrays_dir, tmp_path / "run", pretrained=str(weights), image_size=16, classifiers=("joint",))
 
 
 class Malicious:

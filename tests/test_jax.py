@@ -92,9 +92,7 @@ def on_jax(on_tensorflow):
         shutil.copy(on_tensorflow.folder / first_epoch, folder / first_epoch)
         configs[name].save(folder.with_suffix(".cfg"))
     jobs = zip(("one", "two", "two"), ({}, *two_hosts()), strict=True)
-    run_on_jax(
-        *((("-c", RUN, configs[name].folder.with_suffix(".cfg")), variables) for name, variables in jobs), timeout=300
-    )
+    run_on_jax(RUN, *(([configs[name].folder.with_suffix(".cfg")], variables) for name, variables in jobs), timeout=300)
     return configs
 
 

@@ -1,15 +1,13 @@
 """What a user's keras.json says decides nothing of the package's own."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 from keras_lt.keras_settings import plain_settings
-from tests.programs import NOISE
+from tests.programs import NOISE, run
 
 TRAINING = (
     NOISE
@@ -31,18 +29,14 @@ print(keras.config.image_data_format(), keras.config.floatx(), keras.config.epsi
 def trained(home, **settings):
     """What a training prints in a process with these settings."""
     (home / "keras.json").write_text(json.dumps({"backend": "tensorflow", **settings}))
-    environment = {"KERAS_HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "", "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", TRAINING], capture_output=True, text=True, env=environment, check=False
-    )
+    done = run(TRAINING, environment={"KERAS_HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()[-3:]
 
 
-def test_a_training_is_the_same_whatever_keras_json_says(tmp_path, capsys):
+def test_a_training_is_the_same_whatever_keras_json_says(tmp_path):
     other = trained(tmp_path, image_data_format="channels_first", floatx="float16", epsilon=0.01)
-    exec(TRAINING, {})  # here Keras has its own settings
-    plain = capsys.readouterr().out.splitlines()[-3:]
+    plain = trained(tmp_path)
     assert other[:2] == plain[:2]
     assert plain[2] == "channels_last float32 1e-07"
     assert other[2] == "channels_first float16 0.01"  # the user's own are as they were

@@ -6,8 +6,6 @@ import pathlib
 import platform
 import signal
 import struct
-import subprocess
-import sys
 import time
 import zlib
 
@@ -27,6 +25,7 @@ from keras_lt.prepare import prepare, verify
 from keras_lt.preparing import shards
 from keras_lt.preparing.conversion import convert
 from keras_lt.preprocessing import Preprocessing
+from tests.programs import Program
 
 COLORS = {"red": (254, 0, 0), "green": (0, 254, 0), "blue": (0, 0, 254), "white": (255, 255, 255)}
 AS_IT_IS = {"dataset": "toy", "options": {}, "convert": {"shorter_side": 0, "quality": 90, "lossless": False}}
@@ -262,11 +261,12 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_shards(source, tmp_path):
         "from tests.test_prepare import toy; from keras_lt.prepare import prepare; "
         f"prepare(toy({str(source)!r}, (150, 2, 2)), {str(killed)!r}, **{arguments!r})"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    process = Program(code)
     while process.poll() is None and len(list(killed.glob("train*.npz"))) < 2:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     left = f"{SCRATCH}{platform.node()}~{process.pid}~train-00070-of-00075.tfrecord"
     (killed / left).write_bytes(b"what a kill leaves")
 

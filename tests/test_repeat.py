@@ -1,8 +1,6 @@
 import dataclasses
 import math
-import pathlib
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,8 +13,8 @@ from keras_lt.config import RunConfig
 from keras_lt.files import read_json
 from keras_lt.metrics import ShotGroups
 from keras_lt.repeat import best_on_val, compare, runs_of, summarize
+from tests.programs import command
 
-ROOT = pathlib.Path(__file__).parents[1]
 LABELS = np.array([0, 0, 1, 1])
 GROUPS = ShotGroups([200, 5])  # one many-shot class, one few-shot, none between
 JOINT = np.array([[0, 0, 0, 1], [0, 0, 0, 0]])  # all: 3/4 and 1/2
@@ -42,12 +40,6 @@ def run_config(arrays_dir, tmp_path):
 
 def not_again(run):
     pytest.fail(f"{run.folder} is trained again")
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "keras_lt.repeat", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
-    )
 
 
 def test_means_deviations_and_intervals_by_hand():
@@ -185,7 +177,7 @@ def test_seeds_are_numbers_each_once():
 
 def test_the_command_trains_apart_and_writes_the_summary(arrays_dir, tmp_path):
     arguments = ["--dataset=arrays", f"--data_dir={arrays_dir}", "--epochs=1", "--batch_size=16"]
-    done = command(*arguments, "--classifiers=joint,ncm", "--seeds=4", f"--workdir={tmp_path}/runs")
+    done = command("keras_lt.repeat", *arguments, "--classifiers=joint,ncm", "--seeds=4", f"--workdir={tmp_path}/runs")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         "seed-4",
@@ -198,7 +190,7 @@ def test_the_command_trains_apart_and_writes_the_summary(arrays_dir, tmp_path):
 
 
 def test_a_mistake_is_answered_without_a_stack_trace(tmp_path):
-    done = command("--seeds=1,1", f"--workdir={tmp_path}")
+    done = command("keras_lt.repeat", "--seeds=1,1", f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert "each once. Received: '1,1'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,8 +1,6 @@
 import dataclasses
 import itertools
 import pathlib
-import subprocess
-import sys
 from fractions import Fraction
 
 import PIL.Image
@@ -14,11 +12,11 @@ from keras_lt.comparison.runs import command_of
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json, write_json
 from keras_lt.stages import Representation
+from tests.programs import command
 from tools.reproduce import base_config, in_epochs, overview, plan_runs, representations_taken, train_planned
 from tools.reproduction.outcome import Outcome, draw_grid
 from tools.reproduction.plans import GROUPS, PLANS, Plan, Row, Run
 
-ROOT = pathlib.Path(__file__).parents[1]
 STAGE_TWO_ONLY = {"method", "workdir", "classifiers", "export_classifier"}  # and what begins with "classifier_"
 TINY = Plan(
     "Two classifiers, and one on the first one's representation",
@@ -308,11 +306,18 @@ def test_the_overview_names_every_table_and_its_columns():
     assert all(f"--table={name}: " in overview() for name in PLANS)
 
 
+IN_ONE_PROCESS = """
+from keras_lt import train
+from keras_lt.comparison import runs
+runs.train_apart = train.run
+"""
+
+
 def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
     data = ["--dataset=arrays", f"--data_dir={arrays_dir}"]
-    small = ["--epochs=1", "--batch_size=16", "--classifier_epochs=1"]
-    call = [sys.executable, "-m", "tools.reproduce", "--table=fig2", *data, *small, "--seeds=3"]
-    done = subprocess.run([*call, f"--workdir={tmp_path}/fig2"], capture_output=True, text=True, cwd=ROOT, check=False)
+    small = ["--backbone=tiny", "--epochs=1", "--batch_size=16", "--classifier_epochs=1"]
+    words = ["--table=fig2", *data, *small, "--seeds=3", f"--workdir={tmp_path}/fig2"]
+    done = command("tools.reproduce", *words, before=IN_ONE_PROCESS)
     assert done.returncode == 0, done.stderr
     assert "τ-normalized" in done.stdout
     assert {path.name for path in (tmp_path / "fig2").iterdir() if path.is_file()} == {

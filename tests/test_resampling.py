@@ -1,15 +1,12 @@
 """Index streams: which index stands where, however the stream is started, batched, shared out or restored."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_lt import samplers
 from keras_lt.resampling import ENGINES, plans, sample_indices
+from tests.programs import lines_of
 
 COUNTS = np.array([80, 40, 20, 20])
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
@@ -143,8 +140,7 @@ for dataset in (batches(), distributed, from_function):
 def test_another_process_and_a_mirrored_strategy_see_the_same_stream():
     labels = np.arange(160) % 4
     whole = first(sample_indices(labels, SKEWED, num_samples=157, seed=3, engine="stratified"), 1160)
-    run = subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, check=True, env=os.environ)
-    lines = [np.array(line.split(), int) for line in run.stdout.splitlines()]
+    lines = [np.array(line.split(), int) for line in lines_of(PROCESS)]
     assert len(lines) == 3
     for joined in lines:
         np.testing.assert_array_equal(joined, whole[1000:])

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,21 +14,19 @@ import pytest
 from keras_lt.command import launch
 from keras_lt.config import RunConfig
 from keras_lt.files import read_history, read_json
-
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.programs import KNOW_TINY, Program
 
 # `python -m keras_lt.train`, where the tests' backbone is known, the CPU may be two devices, a file can be too large,
 # and lightning may strike just before a finished file or folder takes its place.
-TRAIN = """
+TRAIN = (
+    KNOW_TINY
+    + """
 import os, resource, runpy, signal
 import tensorflow as tf
-from keras_lt import backbones
-from tests.tiny_backbone import TINY
 
 devices, largest_file, deadly_write = (int(os.environ[name]) for name in ("DEVICES", "LARGEST_FILE", "DEADLY_WRITE"))
 cpu, replace = tf.config.list_physical_devices("CPU")[0], os.replace
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-backbones.BACKBONES["tiny"] = TINY
 if largest_file:
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
@@ -43,6 +40,7 @@ def deadly_replace(source, target):
 os.replace = deadly_replace
 runpy.run_module("keras_lt.train", run_name="__main__", alter_sys=True)
 """
+)
 
 
 class Run:
@@ -58,14 +56,8 @@ class Run:
     def start(self, *, largest_file=0, deadly_write=0):
         """A process of the run."""
         hindrances = {"DEVICES": self.devices, "LARGEST_FILE": largest_file, "DEADLY_WRITE": deadly_write}
-        return subprocess.Popen(
-            [sys.executable, "-c", TRAIN, *self.arguments],
-            cwd=ROOT,
-            env={**os.environ, **{name: str(value) for name, value in hindrances.items()}},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        environment = {name: str(value) for name, value in hindrances.items()}
+        return Program(TRAIN, *self.arguments, environment=environment)
 
     def finish(self):
         """Lets the run end; returns what it said."""

@@ -129,7 +129,7 @@ def test_tensorflow_alone_serves_it(exported, request_images, logits):
 @pytest.mark.parametrize("onednn", [0, 1])
 def test_the_c_api_serves_it_with_and_without_onednn(exported, request_images, logits, onednn):
     switch = f'import os; os.environ["TF_ENABLE_ONEDNN_OPTS"] = "{onednn}"\n'
-    served, more = map(json.loads, lines_of(switch, C_API, inputs_of(exported), SERVED_BY_C))
+    served, more = map(json.loads, lines_of(switch, C_API, inputs_of(exported), SERVED_BY_C, loads_tensorflow=True))
     np.testing.assert_allclose(served, logits, atol=1e-4)
     assert more["classes"] == list(NAMES)
     assert more["ok"] == [True, False]

@@ -1,8 +1,12 @@
 """The commands as a user gives them, on a data set that takes seconds."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +18,24 @@ from keras_lt import train
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.files import read_json
 from keras_lt.run import Run
+from tests.conftest import COUNTS, squares
+from tests.programs import ROOT, command
 
-ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run, its results, and what it said; for tests that change none of its files."""
+    folder = tmp_path_factory.mktemp("finished")
+    for seed, (split, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    flags = {"dataset": "arrays", "data_dir": str(folder), "workdir": str(folder / "run"), **SMALL}
+    config = RunConfig(**flags, augmentation="crop_flip")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        results = train.run(config)
+    return config, results, said.getvalue()
 
 
 @pytest.fixture
@@ -26,25 +45,13 @@ def run_config(arrays_dir, tmp_path):
     )
 
 
-def command(module, *arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", f"keras_lt.{module}", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        **options,
-    )
-
-
 def accuracies(results):
     return {name: {split: row[split] for split in ("val", "test")} for name, row in results["classifiers"].items()}
 
 
 @pytest.mark.versions
-def test_a_run_leaves_what_the_design_says(run_config, capsys):
-    config = run_config()
-    results = train.run(config)
+def test_a_run_leaves_what_the_design_says(finished):
+    config, results, said = finished
     folder = config.folder
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
@@ -73,7 +80,6 @@ def test_a_run_leaves_what_the_design_says(run_config, capsys):
             assert (row[split]["all"] * images) == pytest.approx(round(row[split]["all"] * images))
     best = max(row["val"]["class_mean"] for row in results["classifiers"].values())
     assert results["classifiers"][results["best"]]["val"]["class_mean"] == best
-    said = capsys.readouterr().out
     assert "150 training, 30 validation and 21 test images of 3 classes, 120 down to 6" in said
     assert str(folder / "report.html") in said
 
@@ -90,12 +96,10 @@ def test_the_same_command_again_skips_what_is_finished_and_adds_what_is_new(run_
     assert accuracies(second)["lws"] == accuracies(first)["lws"]
 
 
-def test_the_same_seed_gives_the_same_numbers(run_config, tmp_path):
-    one, again = (
-        accuracies(train.run(run_config(workdir=str(tmp_path / name), augmentation="crop_flip")))
-        for name in ("one", "two")
-    )
-    assert one == again
+def test_the_same_seed_gives_the_same_numbers(finished, tmp_path):
+    config, results, _ = finished
+    again = train.run(dataclasses.replace(config, workdir=str(tmp_path / "again")))
+    assert accuracies(again) == accuracies(results)
     tf.random.set_seed(None)
     assert tf.random.normal(()).shape == ()  # what is TensorFlow's own setting is so again: no seed is asked for
 
@@ -135,7 +139,9 @@ def test_a_batch_larger_than_the_training_set_is_refused_before_a_folder_is_made
 
 
 def test_places_lt_without_data_fails_at_once_and_says_what_it_needs(tmp_path):
-    done = command("train", "--flagfile=flags/places_lt.cfg", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
+    done = command(
+        "keras_lt.train", "--flagfile=flags/places_lt.cfg", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run"
+    )
     assert done.returncode == 1
     assert "Places_LT_train.txt" in done.stderr
     assert "Places365" in done.stderr
@@ -143,27 +149,29 @@ def test_places_lt_without_data_fails_at_once_and_says_what_it_needs(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluate_and_export_work_on_a_finished_run(run_config):
-    config = run_config(backbone="resnet8", classifiers=("joint", "lws"))
-    results = train.run(config)
-    done = command("evaluate", f"--workdir={config.folder}")
+def test_evaluate_and_export_work_on_a_finished_run(finished, tmp_path):
+    config, results, _ = finished
+    folder = shutil.copytree(config.folder, tmp_path / "run")
+    done = command("keras_lt.evaluate", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
     assert "Joint" in done.stdout
-    done = command("export", f"--workdir={config.folder}", "--export_classifier=lws")
+    done = command("keras_lt.export", f"--workdir={folder}", "--export_classifier=lws")
     assert done.returncode == 0, done.stderr
     version = "2" if results["best"] == "lws" else "1"
-    assert (config.folder / "export" / "lws" / version / "saved_model.pb").exists()
+    assert (folder / "export" / "lws" / version / "saved_model.pb").exists()
 
 
 def test_evaluate_without_a_run_says_so(tmp_path):
-    done = command("evaluate", f"--workdir={tmp_path}")
+    done = command("keras_lt.evaluate", f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert f"Expected the work folder of a run, as python -m keras_lt.train --workdir={tmp_path}" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["train", "evaluate", "export"])
 def test_help_lists_the_flags_and_nothing_of_tensorflow(module):
-    done = command(module, "--help", env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"})
+    words = [sys.executable, "-m", f"keras_lt.{module}", "--help"]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, env=environment)
     assert "--classifiers" in done.stdout
     assert "square_root" in done.stdout
     assert done.stderr == ""
@@ -174,7 +182,7 @@ def test_help_lists_the_flags_and_nothing_of_tensorflow(module):
     [("--epoch=3", "epochs"), ("--seed=x", "'x'"), ("--classifiers=lsw", "lws"), ("stray", "stray")],
 )
 def test_a_typo_is_answered_without_a_stack_trace(argument, message):
-    done = command("train", argument)
+    done = command("keras_lt.train", argument)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
