@@ -306,18 +306,12 @@ def test_the_overview_names_every_table_and_its_columns():
     assert all(f"--table={name}: " in overview() for name in PLANS)
 
 
-IN_ONE_PROCESS = """
-from keras_lt import train
-from keras_lt.comparison import runs
-runs.train_apart = train.run
-"""
-
-
 def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
     data = ["--dataset=arrays", f"--data_dir={arrays_dir}"]
     small = ["--backbone=tiny", "--epochs=1", "--batch_size=16", "--classifier_epochs=1"]
     words = ["--table=fig2", *data, *small, "--seeds=3", f"--workdir={tmp_path}/fig2"]
-    done = command("tools.reproduce", *words, before=IN_ONE_PROCESS)
+    in_one_process = "from keras_lt import train; from keras_lt.comparison import runs; runs.train_apart = train.run\n"
+    done = command("tools.reproduce", *words, before=in_one_process)
     assert done.returncode == 0, done.stderr
     assert "τ-normalized" in done.stdout
     assert {path.name for path in (tmp_path / "fig2").iterdir() if path.is_file()} == {
