@@ -219,14 +219,14 @@ class Run(DataOfRun):
             exports from the run.
         """
         config = dataclasses.replace(self.config, **options)
+        target = serving.read_prior(config.target_prior, self.about_data.class_counts)
         self.check_finished([name])
         with files.locked(self.export_folder):  # two at once would have the same number
-            return self._export(name, config)
+            return self._export(name, config, target)
 
-    def _export(self, name: str, config: RunConfig) -> pathlib.Path:
-        """`export` by a config."""
+    def _export(self, name: str, config: RunConfig, target: np.ndarray | None) -> pathlib.Path:
+        """`export` by a config, for this class distribution [C]."""
         data, latest = self.about_data, self.latest_export(name)
-        target = serving.read_prior(config.target_prior, data.class_counts)
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
         calibrated = target is not None or config.calibrate == "temperature"
         temperature = self.temperature(name) if calibrated else 1.0

@@ -30,7 +30,7 @@ def pytest_configure(config):
         tf.debugging.disable_traceback_filtering()
     gc.collect()
     gc.freeze()  # what is imported stays
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 20, 10)
 
 
 def squares(counts, *, seed, size=8):

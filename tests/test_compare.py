@@ -20,7 +20,7 @@ def folder_of(tmp_path):
         run = RunConfig(workdir=str(tmp_path / name), **changes)
         run.save(run.folder / "flags.cfg")
         tests = {key: {"test": dict(zip(GROUPS, row, strict=True))} for key, row in classifiers.items()}
-        write_json(run.folder / "results.json", {"dataset": "toy", "classifiers": tests})
+        write_json(run.folder / "results.json", {"dataset": "toy", "classifiers": tests, "best": min(tests)})
         return str(run.folder)
 
     return make
