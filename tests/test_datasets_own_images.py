@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -94,6 +95,14 @@ def unsplit(tmp_path):
     for name, count in {"a": 20, "b": 10, "c": 4, "d": 3, "e": 2, "f": 1}.items():
         touch(tmp_path, *(f"{name}/{number:02}.jpg" for number in range(count)))
     return tmp_path
+
+
+def test_images_without_a_folder_of_their_class_are_refused(tmp_path):
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(
+        ValueError, match=rf"reads train/<class>/.* Received: {re.escape(str(tmp_path))} without folders"
+    ):
+        folder(str(tmp_path))
 
 
 def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):

@@ -49,6 +49,8 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     places = split_folders(root)
     notes = _beside_note(root, *(root / place for place in places.values()))
     if not places:
+        if not found:
+            raise ValueError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Received: {root} without folders")
         split, ignored = _read_folders(root, found)
         _check_read(split, found, ignored)
         splits, more = train_val_test(split, name=name, seed=seed)
