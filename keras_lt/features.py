@@ -256,8 +256,9 @@ def _extract(
         if not start:
             remove(partial)
             partial.mkdir(parents=True)
-        _check_space(partial, (total - start) * shape[-1] * dtype.itemsize)
         path = partial / "features.npy"
+        taken = 512 * path.stat().st_blocks if start else 0  # all of its room, where the system promises any
+        _check_space(partial, total * shape[-1] * dtype.itemsize - taken)
         array = np.lib.format.open_memmap(path, mode="r+") if start else new_memory_map(path, dtype=dtype, shape=shape)
 
         def save(done):

@@ -251,6 +251,18 @@ def test_a_full_disk_is_said_before_anything_is_extracted(data, backbone, tmp_pa
     extract_features(backbone, data.train, PREPROCESSING, folder=tmp_path / "train", dtype="float16")
 
 
+def test_an_extraction_goes_on_in_the_room_that_it_has_taken(data, backbone, tmp_path, monkeypatch, starts):
+    with monkeypatch.context() as patch:
+        patch.setattr(features_module, "SAVE_SECONDS", 0.0)
+        patch.setattr(keras.utils.Progbar, "update", lambda self, current: 1 / (current < 96))
+        with pytest.raises(ZeroDivisionError):
+            extract_features(backbone, data.train, PREPROCESSING, batch_size=16, folder=tmp_path / "train")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    extract_features(backbone, data.train, PREPROCESSING, batch_size=16, folder=tmp_path / "train")
+    assert starts[-1] > 0
+
+
 @pytest.mark.parametrize("wrong", [{"dtype": "int8"}, {"views": -1}])
 def test_what_cannot_be_extracted_is_refused(data, backbone, wrong):
     with pytest.raises(ValueError, match=f"Received: .*{next(iter(wrong))}="):
