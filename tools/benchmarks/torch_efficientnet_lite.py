@@ -3,16 +3,7 @@
 import torch
 from torch import nn
 
-# Blocks, kernel size, stride of the first block, expansion, channels of each stage.
-STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
+from keras_lt.backbones.efficientnet_lite import STAGES
 
 
 def convolution(channels: int, filters: int, size: int, *, strides: int = 1, groups: int = 1) -> list[nn.Module]:
