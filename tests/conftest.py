@@ -41,6 +41,14 @@ def squares(counts, *, seed, size=8):
     return images.astype(np.uint8), labels
 
 
+def save_squares(folder, *, val=(10,) * 3):
+    """Three splits of them as the npz files of `--dataset=arrays` in a folder; the folder."""
+    for seed, (split, counts) in enumerate({"train": COUNTS, "val": val, "test": (7,) * 3}.items()):
+        images, labels = squares(counts, seed=seed)
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def data():
     """120, 24 and 6 training images of three classes; 10 of each to validate, 7 to test."""
@@ -64,10 +72,7 @@ def arrays_dir(tmp_path):
     """The same images as the npz files of `--dataset=arrays`."""
     folder = tmp_path / "squares"
     folder.mkdir()
-    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
-        images, labels = squares(counts, seed=seed)
-        np.savez(folder / f"{name}.npz", images=images, labels=labels)
-    return folder
+    return save_squares(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

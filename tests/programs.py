@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from multiprocessing.connection import Connection
 
@@ -85,10 +86,14 @@ class Program:
         return self._process.exitcode
 
     def communicate(self, timeout=None):
-        """Waits for its end: what it said, and what it said on stderr."""
+        """Waits for its end, and kills it after so many seconds: what it said, and what it said on stderr."""
+        limit = threading.Timer(timeout or threading.TIMEOUT_MAX, self.send_signal, [signal.SIGKILL])
+        limit.daemon = True
+        limit.start()
         with self.stdout, self._complaints:
             said = self.stdout.read()
-            self._process.join(timeout)
+            self._process.join()
+            limit.cancel()
             self._complaints.seek(0)
             return said, self._complaints.read()
 

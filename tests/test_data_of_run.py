@@ -10,7 +10,7 @@ import keras_lt
 from keras_lt import train
 from keras_lt.config import RunConfig
 from keras_lt.files import locked
-from tests.conftest import COUNTS, squares
+from tests.conftest import COUNTS, save_squares, squares
 from tests.test_doors import SMALL
 
 
@@ -18,9 +18,7 @@ from tests.test_doors import SMALL
 def run_config(tmp_path_factory):
     """A finished run on arrays, exported."""
     folder = tmp_path_factory.mktemp("squares")
-    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
-        images, labels = squares(counts, seed=seed)
-        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    save_squares(folder)
     small = {**SMALL, "classifiers": ("joint",)}
     run_config = RunConfig(dataset="arrays", data_dir=str(folder), workdir=str(folder / "run"), **small)
     with pytest.MonkeyPatch.context() as patch:

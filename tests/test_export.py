@@ -14,7 +14,7 @@ from keras_lt.export import choose
 from keras_lt.files import write_json
 from keras_lt.run import Run, source_prior
 from keras_lt.serving import LABELS, MODEL_CARD, ONNX, WARMUP
-from tests.conftest import COUNTS, squares
+from tests.conftest import COUNTS, save_squares
 
 AS_TRAINED = np.divide(COUNTS, sum(COUNTS))
 
@@ -22,9 +22,7 @@ AS_TRAINED = np.divide(COUNTS, sum(COUNTS))
 @pytest.fixture(scope="module")
 def run_config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("squares")
-    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
-        images, labels = squares(counts, seed=seed)
-        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    save_squares(folder)
     return RunConfig(
         dataset="arrays",
         data_dir=str(folder),

@@ -15,6 +15,7 @@ from keras_lt.config import RunConfig
 from keras_lt.config.checks import check_with_data
 from keras_lt.distribution import make_strategy
 from keras_lt.run import Run
+from tests.conftest import save_squares
 
 # Of every flag a value, or several, that is not its default; the test's own defaults are `tiny_run`'s.
 OTHER_VALUES = {
@@ -110,16 +111,7 @@ def test_every_flag_takes_part():
 def tiny_run(tmp_path_factory, tiny_backbone):
     """Flags -> a `RunConfig` of two short epochs in each stage on the squares, or None where it is refused."""
     folder = tmp_path_factory.mktemp("pairs")
-
-    def squares_dir():
-        from tests.conftest import COUNTS, squares  # noqa: PLC0415 - the fixture's own data
-
-        for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
-            images, labels = squares(counts, seed=seed)
-            np.savez(folder / f"{name}.npz", images=images, labels=labels)
-        return str(folder)
-
-    data_dir = squares_dir()
+    data_dir = str(save_squares(folder))
 
     def make(**changes):
         base = {

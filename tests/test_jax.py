@@ -12,7 +12,7 @@ from keras_lt import train
 from keras_lt.config import RunConfig
 from keras_lt.files import read_history, read_json
 from keras_lt.run import Run
-from tests.conftest import COUNTS, squares
+from tests.conftest import save_squares
 from tests.programs import run_on_jax, two_hosts
 
 # Process 1 may not give anything its place on the disk. Each process counts the images that its batches read.
@@ -56,9 +56,7 @@ with open(f"{sys.argv[1]}.read-{os.environ.get('KERAS_DISTRIBUTION_PROCESS_ID', 
 def on_tensorflow(tmp_path_factory, tiny_backbone):
     """A finished run; the odd number of validation images fills no last batch of two devices."""
     folder = tmp_path_factory.mktemp("jax")
-    for seed, (split, counts) in enumerate({"train": COUNTS, "val": (9, 9, 9), "test": (7, 7, 7)}.items()):
-        images, labels = squares(counts, seed=seed)
-        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    save_squares(folder, val=(9, 9, 9))
     config = RunConfig(
         dataset="arrays",
         data_dir=str(folder),

@@ -16,7 +16,7 @@ from keras_lt.files import read_history, read_json
 from keras_lt.run import source_prior
 from keras_lt.serving import MODEL_CARD
 from keras_lt.work_folder import WorkFolder
-from tests.conftest import COUNTS, squares
+from tests.conftest import COUNTS, save_squares
 from tests.test_evaluate import asked as command_line
 from tests.test_files import holder_of
 from tools.serving import models_config
@@ -28,9 +28,7 @@ GROUPS = ("many", "medium", "few", "all", "class_mean")
 def run_config(tmp_path_factory):
     """Half-precision features in two views; cRT on them, for one epoch too, and cRT with a last block of its own."""
     folder = tmp_path_factory.mktemp("squares")
-    for seed, (name, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
-        images, labels = squares(counts, seed=seed)
-        np.savez(folder / f"{name}.npz", images=images, labels=labels)
+    save_squares(folder)
     run_config = RunConfig(
         dataset="arrays",
         data_dir=str(folder),

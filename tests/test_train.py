@@ -18,7 +18,7 @@ from keras_lt import train
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.files import read_json
 from keras_lt.run import Run
-from tests.conftest import COUNTS, squares
+from tests.conftest import save_squares
 from tests.programs import ROOT, command
 
 SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "classifier_epochs": 2}
@@ -28,9 +28,7 @@ SMALL = {"backbone": "tiny", "epochs": 2, "batch_size": 16, "learning_rate": 0.0
 def finished(tmp_path_factory):
     """A run, its results, and what it said; for tests that change none of its files."""
     folder = tmp_path_factory.mktemp("finished")
-    for seed, (split, counts) in enumerate({"train": COUNTS, "val": (10,) * 3, "test": (7,) * 3}.items()):
-        images, labels = squares(counts, seed=seed)
-        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+    save_squares(folder)
     flags = {"dataset": "arrays", "data_dir": str(folder), "workdir": str(folder / "run"), **SMALL}
     config = RunConfig(**flags, augmentation="crop_flip")
     with contextlib.redirect_stdout(io.StringIO()) as said:
