@@ -70,7 +70,7 @@ def _rivals(name: str, images: np.ndarray, precisions: Sequence[str]) -> dict[st
         f"PyTorch {precision}": lambda precision=precision: _torch_steps(name, images, precision=precision)
         for precision in precisions
     }
-    return theirs | ours  # first: PyTorch for GPUs ends the process where XLA was loaded before it
+    return theirs | ours  # in this order, see `_torch_steps`
 
 
 def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: bool) -> Steps:
@@ -101,6 +101,7 @@ def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: 
 def _torch_steps(name: str, images: np.ndarray, *, precision: str) -> Steps:
     """In the layout that PyTorch is fastest with; on a GPU where there is one, as TensorFlow."""
     import torch  # noqa: PLC0415
+    import torch._dynamo  # noqa: PLC0415 - PyTorch for GPUs loads Triton by it, which ends a process that has XLA
 
     from tools.benchmarks.torch_efficientnet_lite import EfficientNetLite  # noqa: PLC0415
     from tools.benchmarks.torch_resnet import NETS, ResNet  # noqa: PLC0415
