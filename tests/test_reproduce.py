@@ -335,6 +335,13 @@ def test_later_heads_share_a_representation_and_are_in_one_run():
     assert list(taken.values()) == [heads.folder] * 3
 
 
+def test_seeds_draw_the_splits_too_where_that_is_asked_for():
+    plan = PLANS["later"]
+    base = base_config(plan, data="elpv", flag_values=parsed())
+    runs = plan_runs(plan, base, seeds=[0, 3], folder=pathlib.Path("w"), splits_by_seed=True)
+    assert {(run.seed, run.dataset) for run in runs.values()} == {(0, "elpv:seed=0"), (3, "elpv:seed=3")}
+
+
 def test_ranks_are_of_runs_that_have_every_row(base, tmp_path):
     """Best first: cRT has ranks 1 and 1.5, NCM 2 and 1.5; the third seed has no NCM. Of two, 1.96 / sqrt(2 N) apart."""
     rows = (Row("NCM", "first", "ncm"), Row("cRT", "first", "crt"))

@@ -37,6 +37,9 @@ DATA = flags.DEFINE_string(
     "data", "", "Name of a file in flags/, such as fashion_lt, to take in place of the table's own data."
 )
 COLUMNS = flags.DEFINE_list("columns", [], "Columns of the table, comma-separated; empty is all.")
+SPLITS_BY_SEED = flags.DEFINE_bool(
+    "splits_by_seed", False, "Each seed draws the data set's splits, too, as --dataset=elpv:seed=1 does."
+)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the commands of the runs.")
 
 Place = tuple[str, str, int]  # column, run, seed
@@ -61,7 +64,13 @@ def base_config(plan: Plan, *, data: str = "", flag_values: flags.FlagValues = f
 
 
 def plan_runs(
-    plan: Plan, base: RunConfig, *, seeds: Sequence[int], folder: pathlib.Path, columns: Sequence[str] = ()
+    plan: Plan,
+    base: RunConfig,
+    *,
+    seeds: Sequence[int],
+    folder: pathlib.Path,
+    columns: Sequence[str] = (),
+    splits_by_seed: bool = False,
 ) -> dict[Place, RunConfig]:
     """Every run of a table, all of the first seed first.
 
@@ -69,6 +78,7 @@ def plan_runs(
       base: what the runs are variations of.
       folder: each run's is <folder>/<column>/<run>/seed<seed>.
       columns: of the plan, in part; empty is all.
+      splits_by_seed: whether a run's seed draws the splits, too.
     Raises:
       ValueError: a column that the table does not have on this data.
     """
@@ -85,6 +95,7 @@ def plan_runs(
                     **in_epochs(run.flags, of_column.epochs),
                     classifiers=classifiers_of(plan, name),
                     export_classifier="",
+                    dataset=of_column.dataset + f":seed={seed}" * splits_by_seed,
                     seed=seed,
                     workdir=str(folder / column / name / f"seed{seed}"),
                 )
@@ -182,7 +193,8 @@ def main():
         name = f"table{TABLE.value}" if TABLE.value.isdecimal() else TABLE.value
         workdir = flags.FLAGS["workdir"].value or f"runs/reproduce/{name}_{DATA.value or base.dataset}"
         folder = expanded(workdir)
-        runs = plan_runs(plan, base, seeds=config.seeds(), folder=folder, columns=COLUMNS.value)
+        options = {"columns": COLUMNS.value, "splits_by_seed": SPLITS_BY_SEED.value}
+        runs = plan_runs(plan, base, seeds=config.seeds(), folder=folder, **options)
         if DRY_RUN.value:
             taken = representations_taken(plan, runs)
             for run in runs.values():
