@@ -13,7 +13,7 @@ from keras_lt.config import RunConfig
 from keras_lt.files import read_json, write_json
 from keras_lt.stages import Representation
 from tests.programs import command
-from tools.reproduce import base_config, in_epochs, overview, plan_runs, representations_taken, train_planned
+from tools.reproduce import base_config, in_epochs, overview, plan_runs, train_planned
 from tools.reproduction.outcome import Outcome, draw_grid
 from tools.reproduction.plans import GROUPS, PLANS, Plan, Row, Run
 
@@ -323,16 +323,15 @@ def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
     assert (tmp_path / "fig2/decoupling/seed3/results.json").exists()
 
 
-def test_later_heads_share_a_representation_and_are_in_one_run():
-    plan = PLANS["later"]
-    base = base_config(plan, data="elpv", flag_values=parsed())
-    heads, *others = plan_runs(plan, base, seeds=[0], folder=pathlib.Path("w")).values()
+def test_later_heads_are_of_one_run():
+    base = base_config(PLANS["later"], data="elpv", flag_values=parsed())
+    (heads,) = plan_runs(PLANS["later"], base, seeds=[0], folder=pathlib.Path("w")).values()
     assert (heads.dataset, heads.workdir) == ("elpv", "w/heads/seed0")
     assert {"joint", "ncm", "crt", "tau_norm", "lws", "logit_adjusted", "lift", "mislas"} <= set(heads.classifiers)
     assert {"disalign", "marc", "max_norm"} <= set(heads.classifiers)
-    assert [run.classifier_loss for run in others] == ["lade", "balanced_softmax", "balanced_binary_cross_entropy"]
-    taken = representations_taken(plan, plan_runs(plan, base, seeds=[0], folder=pathlib.Path("w")))
-    assert list(taken.values()) == [heads.folder] * 3
+    others = [heads.stage_two_recipe(name) for name in heads.classifiers if name.startswith("crt:")]
+    assert [recipe.loss for recipe in others] == ["lade", "balanced_softmax", "balanced_binary_cross_entropy"]
+    assert {recipe.sampler for recipe in others} == {"instance_balanced"}
 
 
 def test_seeds_draw_the_splits_too_where_that_is_asked_for():

@@ -22,7 +22,7 @@ from keras_lt.command import find_flag_file, launch, plain_errors, quietly
 with quietly():
     import rich
 
-    from keras_lt import config
+    from keras_lt import config, registry
     from keras_lt.classifiers import CLASSIFIERS
     from keras_lt.comparison.runs import command_of, train_all, train_apart
     from keras_lt.config import RunConfig
@@ -126,7 +126,7 @@ def in_epochs(changes: Mapping[str, object], epochs: int) -> dict[str, object]:
 def classifiers_of(plan: Plan, run: str) -> tuple[str, ...]:
     """What a run learns beside its method's own classifier."""
     wanted = dict.fromkeys(row.classifier for row in plan.rows if row.run == run)
-    return tuple(name for name in wanted if name in CLASSIFIERS)
+    return tuple(name for name in wanted if registry.split(name)[0] in CLASSIFIERS)
 
 
 def representations_taken(plan: Plan, runs: Mapping[Place, RunConfig]) -> dict[pathlib.Path, pathlib.Path]:

@@ -131,11 +131,7 @@ HEADS = (
     *("joint", "logit_adjusted", "ncm", "class_mean_cosine", "lift", "crt"),
     *("tau_norm", "lws", "mislas", "disalign", "marc", "max_norm"),
 )
-HEAD_LOSSES = {  # of a new linear classifier on images as they come
-    "LADE": "lade",
-    "Balanced softmax": "balanced_softmax",
-    "Balanced binary cross-entropy": "balanced_binary_cross_entropy",
-}
+HEAD_LOSSES = ("lade", "balanced_softmax", "balanced_binary_cross_entropy")  # of cRT on images as they come
 
 PLANS = {
     "1": Plan(
@@ -221,16 +217,10 @@ PLANS = {
     "later": Plan(
         "Heads that came after the paper",
         "fashion_lt",
-        {
-            "heads": Run(),
-            **{
-                loss: Run({"classifier_loss": loss, "classifier_sampler": "instance_balanced"}, representation="heads")
-                for loss in HEAD_LOSSES.values()
-            },
-        },
+        {"heads": Run()},
         (
             *(Row(display_name(name), "heads", name) for name in HEADS),
-            *(Row(name, loss, "crt") for name, loss in HEAD_LOSSES.items()),
+            *(Row(display_name(loss), "heads", f"crt:loss={loss}:sampler=instance_balanced") for loss in HEAD_LOSSES),
         ),
         scores=(*GROUPS, "class_mean"),
         ranked_by="class_mean",
