@@ -75,7 +75,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossEntry(Entry):
     """A loss: class_counts [C] -> the loss that `model.compile` takes.
 
@@ -89,11 +89,11 @@ class LossEntry(Entry):
       compares: whether it compares all examples of an update, which then cannot be of several micro-batches.
     """
 
-    head: str = dataclasses.field(default="", kw_only=True)
-    first_bias: Callable[[int], float] | None = dataclasses.field(default=None, kw_only=True)
-    prior: Callable[..., np.ndarray] | None = dataclasses.field(default=None, kw_only=True)
-    normalizes_weights: bool = dataclasses.field(default=True, kw_only=True)
-    compares: bool = dataclasses.field(default=False, kw_only=True)
+    head: str = ""
+    first_bias: Callable[[int], float] | None = None
+    prior: Callable[..., np.ndarray] | None = None
+    normalizes_weights: bool = True
+    compares: bool = False
 
     @property
     def needed_head(self) -> str:

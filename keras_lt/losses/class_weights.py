@@ -48,7 +48,7 @@ def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
     return _with_mean_one((counts.min() / counts) ** rho, class_counts)  # relative, or a large rho would underflow
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsEntry(Entry):
     """Class weights: class_counts [C] -> [C].
 
@@ -56,7 +56,7 @@ class WeightsEntry(Entry):
       weighs: whether any class counts for more than another, whatever the counts.
     """
 
-    weighs: bool = dataclasses.field(default=True, kw_only=True)
+    weighs: bool = True
 
 
 CLASS_WEIGHTS: dict[str, WeightsEntry] = {
