@@ -44,9 +44,11 @@ def progressive_probabilities(class_counts: npt.ArrayLike, progress: float, *, a
     >>> progressive_probabilities([90, 10], 0.5)
     array([0.7, 0.3])
     """
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be in [0, 1]. Received: progress={progress}")
     start = power_probabilities(class_counts, 1.0, absent=absent)
     end = power_probabilities(class_counts, 0.0, absent=absent)
-    return (1 - _checked_progress(progress)) * start + progress * end
+    return (1 - progress) * start + progress * end
 
 
 def effective_number_probabilities(
@@ -234,12 +236,6 @@ def _checked_vector(name: str, values: npt.ArrayLike) -> np.ndarray:
 def _check_sum(name: str, vector: np.ndarray) -> None:
     if abs(vector.sum() - 1) > ROW_SUM_TOLERANCE:
         raise ValueError(f"{name} must sum to 1. Received: sum={vector.sum()}")
-
-
-def _checked_progress(progress: float) -> float:
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress must be in [0, 1]. Received: progress={progress}")
-    return progress
 
 
 def _normalized(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
