@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from keras_lt import backbones
 from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
-from keras_lt.distribution import Strategy, hosts
+from keras_lt.distribution import Strategy, check_replicas, hosts
 from keras_lt.features import FeatureSet
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
@@ -173,6 +173,17 @@ def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
         )
     if hooks.one_host:
         raise ValueError(f"method={hooks.name} trains on one host. Received: several hosts")
+
+
+def check_devices(strategy: Strategy, recipe: Recipe):
+    """Raises ValueError for what of a recipe Keras cannot do on several devices."""
+    check_replicas(
+        strategy,
+        batch_size=recipe.batch_size,
+        accumulate_steps=recipe.accumulate_steps,
+        steps_per_execution=recipe.steps_per_execution,
+        jit_compile=recipe.jit_compile == "true",
+    )
 
 
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.compat import ScaledLoss, frozen_variables, keep_positions, layers_within, unwatched
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
+from keras_lt.distribution import Strategy, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
 from keras_lt.files import atomic, reading
 from keras_lt.input_pipeline import Stream, evaluation_batches, training_batches
@@ -24,6 +24,7 @@ from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
 from keras_lt.stages.callbacks import AfterEpoch, FiniteLoss, LearningRateLog, StatisticsOfAverage
+from keras_lt.stages.checks import check_devices
 from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.statistics import estimated_statistics
 
@@ -59,13 +60,7 @@ def fit(
     Returns: the history, a row of logs per epoch.
     """
     recipe, first = stream.recipe, is_first(strategy)
-    check_replicas(
-        strategy,
-        batch_size=recipe.batch_size,
-        accumulate_steps=recipe.accumulate_steps,
-        steps_per_execution=recipe.steps_per_execution,
-        jit_compile=recipe.jit_compile == "true",
-    )
+    check_devices(strategy, recipe)
     steps = recipe.steps(int(stream.class_counts.sum()))
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
