@@ -40,9 +40,11 @@ class CosineDense(Head):
         return {**super().get_config(), "scale": self.scale, "kernel_initializer": initializer}
 
 
-def fresh_cosine(width: int, units: int, *, seed: int, scale: float = SCALE) -> CosineDense:
+def fresh_cosine(
+    width: int, units: int, *, seed: int, scale: float = SCALE, kind: type[CosineDense] = CosineDense
+) -> CosineDense:
     """A trainable cosine classifier on features [B, width]."""
-    layer = CosineDense(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
+    layer = kind(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
     layer.build((None, width))
     return layer
 
