@@ -23,7 +23,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_describe_f
 
     from keras_lt.datasets import LongTailed, Split, check_outside
     from keras_lt.files import atomic, check_own, expanded, write_json
-    from keras_lt.inspection import Inspection, inspect
+    from keras_lt.inspection import Inspection, bad_images, inspect
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
     from keras_lt.report.figures import lay_grid
@@ -98,11 +98,7 @@ def summarize(data: LongTailed, inspections: Mapping[str, Inspection], duplicate
         "leaks": [
             {name: data.all_splits[name].names[rows].tolist() for name, rows in group.items()} for group in leaks
         ],
-        "bad_images": [
-            f"{data.all_splits[name].names[row]}: {problem}"
-            for name, inspection in inspections.items()
-            for row, problem in inspection.problems.items()
-        ],
+        "bad_images": bad_images(data, inspections),
         "notes": list(data.said),
     }
 

@@ -23,25 +23,26 @@ from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN
 from keras_lt.files import check_replaceable, expanded, new_memory_map, read_json, remove, write_json
 from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import (
+    Stream,
     as_many_as,
     evaluation_batches,
     evaluation_rows,
+    fold_in,
     own_rows,
     prefetched,
+    seed_at,
     training_indices,
     view_batches,
     weighted,
 )
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
-from keras_lt.recipe import Recipe
 from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
 from keras_lt.work_folder import FEATURE_FILES
 
 FEATURE_DTYPES = ("float32", "float16")
 SAVE_SECONDS = 5.0  # of extraction that a kill may cost
-fold_in = tf.random.experimental.stateless_fold_in
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,33 +100,22 @@ class FeatureSet:
         features, views = (array if array is None else ArrayRows(array, rows) for array in (self.features, self.views))
         return FeatureSet(features, self.labels[rows], views)
 
-    def training_batches(
-        self,
-        recipe: Recipe,
-        *,
-        class_counts: np.ndarray,
-        seed: int,
-        start_step: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-    ) -> tf.data.Dataset:
+    def training_batches(self, stream: Stream) -> tf.data.Dataset:
         """Sampled batches, as `input_pipeline.training_batches` of images: (features [B, D], labels [B], ...).
 
         Which of its views an example is, is drawn by the seed and its position in the stream.
         """
-        share = {"worker": worker, "workers": workers}
-        stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        weights = functools.partial(weighted, labels=self.labels, recipe=recipe, **stream, **share)
-        rows = training_indices(self.labels, recipe, **stream, **share)
+        weights = functools.partial(weighted, labels=self.labels, stream=stream)
+        rows, recipe = training_indices(self.labels, stream), stream.recipe
         if self.views is None:
             return self._gather(rows, weights)
 
         def drawn(step):
-            step_seed = fold_in(tf.stack([tf.constant(seed, tf.int64), step]), 14)
+            step_seed = fold_in(seed_at(stream.seed, step), 14)
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
-        views = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max).map(drawn).rebatch(recipe.micro_batch)
-        return self._gather(tf.data.Dataset.zip(rows, own_rows(views, **share)).apply(as_many_as(rows)), weights)
+        views = stream.steps().map(drawn).rebatch(recipe.micro_batch)
+        return self._gather(tf.data.Dataset.zip(rows, own_rows(views, stream)).apply(as_many_as(rows)), weights)
 
     def evaluation_batches(self, *, batch_size: int, **share: int) -> tf.data.Dataset:
         """Every row once, in order: (features [B, D], labels [B]); the share is as of `input_pipeline`'s images."""

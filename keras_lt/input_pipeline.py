@@ -19,67 +19,80 @@ fold_in = tf.random.experimental.stateless_fold_in
 PARALLEL_CALLS = os.cpu_count() or 1
 
 
-def training_indices(
-    labels: np.ndarray,
-    recipe: Recipe,
-    *,
-    class_counts: np.ndarray,
-    seed: int,
-    start_step: int = 0,
-    worker: int = 0,
-    workers: int = 1,
-) -> tf.data.Dataset:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """What the stream of training batches depends on beside the examples.
+
+    Attributes:
+      recipe: how many are drawn, and by which sampler.
+      class_counts: training images per class, [C].
+      seed: with the position in the stream, all that draws and augmentations depend on.
+      start_step: the steps behind a resumed run, over all epochs.
+      worker, workers: the number of this process, and of all; each has its own neighbours of every pass.
+    """
+
+    recipe: Recipe
+    class_counts: np.ndarray
+    seed: int = 0
+    start_step: int = 0
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def share(self) -> int:
+        """This worker's examples of a pass."""
+        return self.recipe.micro_batch // self.workers
+
+    @property
+    def undivided(self) -> "Stream":
+        """The same draws, by batches of a whole update."""
+        recipe = dataclasses.replace(self.recipe, accumulate_steps=1, steps_per_execution=1)
+        return dataclasses.replace(self, recipe=recipe, worker=0, workers=1)
+
+    def steps(self) -> tf.data.Dataset:
+        """The numbers of the steps, from the first one on."""
+        return tf.data.Dataset.range(self.start_step, np.iinfo(np.int64).max)
+
+
+def seed_at(seed: int, position: tf.Tensor) -> tf.Tensor:
+    """The seed of a position in a stream, int64 [2]."""
+    return tf.stack([tf.constant(seed, tf.int64), position])
+
+
+def training_indices(labels: np.ndarray, stream: Stream) -> tf.data.Dataset:
     """The recipe's draws, epoch by epoch, for a pass over images each: int64 vectors [pass_size / workers].
 
     Args:
       labels: of the examples drawn from, [N].
-      class_counts: training images per class, [C].
-      seed: with the position in the stream, all that the draws depend on.
-      start_step: the steps behind a resumed run, over all epochs.
-      worker, workers: the number of this process, and of all; each has its own neighbours of every pass.
     """
     return sample_indices(
         labels,
-        **draws(labels, recipe, class_counts),
-        seed=seed,
-        start=start_step * recipe.batch_size,
-        batch_size=recipe.micro_batch,
-        worker=worker,
-        workers=workers,
+        **draws(labels, stream),
+        seed=stream.seed,
+        start=stream.start_step * stream.recipe.batch_size,
+        batch_size=stream.recipe.micro_batch,
+        worker=stream.worker,
+        workers=stream.workers,
     )
 
 
-def epoch_rows(
-    labels: np.ndarray, recipe: Recipe, *, class_counts: np.ndarray, seed: int
-) -> Callable[[int], np.ndarray]:
-    """The draws of `training_indices` without a pipeline: epoch, from 0 -> rows of its S updates, int64 [S, B].
-
-    Args: as there.
-    """
-    indices = epoch_indices(labels, **draws(labels, recipe, class_counts), seed=seed)
-    return lambda epoch: indices(epoch).reshape(-1, recipe.batch_size)
+def epoch_rows(labels: np.ndarray, stream: Stream) -> Callable[[int], np.ndarray]:
+    """The draws of `training_indices` without a pipeline: epoch, from 0 -> rows of its S updates, int64 [S, B]."""
+    indices = epoch_indices(labels, **draws(labels, stream), seed=stream.seed)
+    return lambda epoch: indices(epoch).reshape(-1, stream.recipe.batch_size)
 
 
-def draws(labels: np.ndarray, recipe: Recipe, class_counts: np.ndarray) -> dict:
+def draws(labels: np.ndarray, stream: Stream) -> dict:
     """The recipe, as arguments of `resampling.sample_indices`."""
+    recipe = stream.recipe
     return {
-        "probabilities": probability_table(recipe.sampler, class_counts, recipe.epochs),
+        "probabilities": probability_table(recipe.sampler, stream.class_counts, recipe.epochs),
         "num_samples": recipe.steps(len(labels)) * recipe.batch_size,
         "engine": recipe.sampler_entry.engine if recipe.engine == "auto" else recipe.engine,
     }
 
 
-def training_batches(
-    split: Split,
-    preprocessing: Preprocessing,
-    recipe: Recipe,
-    *,
-    class_counts: np.ndarray,
-    seed: int,
-    start_step: int = 0,
-    worker: int = 0,
-    workers: int = 1,
-) -> tf.data.Dataset:
+def training_batches(split: Split, preprocessing: Preprocessing, stream: Stream) -> tf.data.Dataset:
     """Sampled, augmented batches: (images float32 [B, S, S, 3], labels int64 [B]).
 
     Where the preprocessing mixes, labels are `MixedLabels`. Where the recipe has class weights, a third element is that
@@ -87,74 +100,56 @@ def training_batches(
 
     Of several workers each reads its own share alone; the shares are the batches of one. MixUp and CutMix blend images
     from all over the batch of an update, so with them every worker makes all of it.
-
-    Args: as `training_indices`; augmentations depend on the same seed and position as the draws.
     """
-    if preprocessing.mixes and (workers, recipe.accumulate_steps) != (1, 1):
-        stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-        updates = training_batches(split, preprocessing, _undivided(recipe), **stream)
+    recipe, share = stream.recipe, stream.share
+    if preprocessing.mixes and (stream.workers, recipe.accumulate_steps) != (1, 1):
+        updates = training_batches(split, preprocessing, stream.undivided)
         count = tf.data.experimental.assert_cardinality(int(updates.cardinality()) * recipe.accumulate_steps)
         batches = updates.rebatch(recipe.micro_batch, drop_remainder=True).apply(count)  # which `rebatch` forgets
-        return own_rows(batches, worker=worker, workers=workers)
+        return own_rows(batches, stream)
     read, labels = split.examples.reader(), on_host(split.labels)
-    stream = {"class_counts": class_counts, "start_step": start_step, "worker": worker, "workers": workers}
-    rows = training_indices(split.labels, recipe, seed=seed, **stream)
-    share = recipe.micro_batch // workers
-
-    def seed_at(position):
-        return tf.stack([tf.constant(seed, tf.int64), position])
-
+    rows = training_indices(split.labels, stream)
     if preprocessing.augments or not split.examples.in_batches:
-        numbers = tf.data.Dataset.range(start_step * recipe.batch_size // workers, np.iinfo(np.int64).max)
+        first = stream.start_step * recipe.batch_size // stream.workers
+        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
 
         def example(number, row):  # augmented by its place in the whole batch, whoever reads it
-            position = number // share * recipe.micro_batch + worker * share + number % share
-            return preprocessing.train(read(row), seed_at(position)), labels[row]
+            position = number // share * recipe.micro_batch + stream.worker * share + number % share
+            return preprocessing.train(read(row), seed_at(stream.seed, position)), labels[row]
 
         examples = tf.data.Dataset.zip(numbers, rows.unbatch()).map(example, num_parallel_calls=PARALLEL_CALLS)
         batches = examples.batch(share, drop_remainder=True).apply(as_many_as(rows))
     else:
         batches = _evaluated(rows, read, labels, preprocessing)
     if preprocessing.mixes:
-        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-        batches = tf.data.Dataset.zip(steps, batches).map(
-            lambda position, batch: preprocessing.mix(*batch, seed_at(position)), num_parallel_calls=PARALLEL_CALLS
+        batches = tf.data.Dataset.zip(stream.steps(), batches).map(
+            lambda step, batch: preprocessing.mix(*batch, seed_at(stream.seed, step)),
+            num_parallel_calls=PARALLEL_CALLS,
         )
-    return prefetched(weighted(batches, split.labels, recipe, seed=seed, **stream))
+    return prefetched(weighted(batches, split.labels, stream))
 
 
-def weighted(
-    batches: tf.data.Dataset,
-    labels: np.ndarray,
-    recipe: Recipe,
-    *,
-    class_counts: np.ndarray,
-    seed: int,
-    start_step: int = 0,
-    worker: int = 0,
-    workers: int = 1,
-) -> tf.data.Dataset:
+def weighted(batches: tf.data.Dataset, labels: np.ndarray, stream: Stream) -> tf.data.Dataset:
     """Training batches (inputs, labels [B]) with the recipe's class weights as a third element; unchanged without any.
 
     They are `update_weights`, over an update's passes and workers.
 
-    Args: as `training_indices`; `labels` are those of the examples drawn from, [N].
+    Args:
+      labels: of the examples drawn from, [N].
     """
-    table = recipe.weight_table(class_counts)
+    recipe = stream.recipe
+    table = recipe.weight_table(stream.class_counts)
     if table is None:
         return batches
     weights_of, labels_of, steps = on_host(table), on_host(labels), recipe.steps(len(labels))
-    share = recipe.micro_batch // workers
 
     def of_update(step, rows):
         of_class = weights_of[tf.minimum(step // steps, len(table) - 1)]
         weights = update_weights(of_class, tf.gather(labels_of, rows), recipe)
-        return tf.reshape(weights, (recipe.accumulate_steps, workers, share))[:, worker]
+        return tf.reshape(weights, (recipe.accumulate_steps, stream.workers, stream.share))[:, stream.worker]
 
-    stream = {"class_counts": class_counts, "seed": seed, "start_step": start_step}
-    rows = training_indices(labels, _undivided(recipe), **stream)
-    positions = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    weights = tf.data.Dataset.zip(positions, rows).map(of_update).unbatch().apply(as_many_as(batches))
+    rows = training_indices(labels, stream.undivided)
+    weights = tf.data.Dataset.zip(stream.steps(), rows).map(of_update).unbatch().apply(as_many_as(batches))
     return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
 
 
@@ -170,11 +165,6 @@ def update_weights(of_class: np.ndarray | tf.Tensor, labels: np.ndarray | tf.Ten
     """
     weights = tf.gather(of_class, labels)
     return weights / tf.reduce_mean(weights, -1, keepdims=True) if recipe.loss_entry.normalizes_weights else weights
-
-
-def _undivided(recipe: Recipe) -> Recipe:
-    """The recipe with the same draws, by batches of a whole update."""
-    return dataclasses.replace(recipe, accumulate_steps=1, steps_per_execution=1)
 
 
 def evaluation_batches(
@@ -245,19 +235,18 @@ def view_batches(
 
     def view_at(position):
         row, view = position // views, position % views
-        view_seed = fold_in(tf.stack([tf.constant(seed, tf.int64), view]), row)
-        return preprocessing.train(read(row), view_seed), labels[row]
+        return preprocessing.train(read(row), fold_in(seed_at(seed, view), row)), labels[row]
 
     positions = tf.data.Dataset.range(start, len(split) * views)
     return prefetched(positions.map(view_at, num_parallel_calls=PARALLEL_CALLS).batch(batch_size))
 
 
-def own_rows(batches: tf.data.Dataset, *, worker: int, workers: int) -> tf.data.Dataset:
-    """A worker's share of batches that are whole."""
+def own_rows(batches: tf.data.Dataset, stream: Stream) -> tf.data.Dataset:
+    """This worker's share of batches that are whole."""
 
     def rows(array):
-        share = tf.shape(array)[0] // workers
-        return array[worker * share : (worker + 1) * share]
+        share = tf.shape(array)[0] // stream.workers
+        return array[stream.worker * share : (stream.worker + 1) * share]
 
     return batches.map(lambda *batch: tf.nest.map_structure(rows, batch if len(batch) > 1 else batch[0]))
 

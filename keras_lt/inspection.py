@@ -85,11 +85,7 @@ def screen(
         return data
     inspections = inspect(data, cache_dir=cache_dir) if inspections is None else inspections
     _warn_of_rotated(data, inspections)
-    bad = [
-        f"{data.all_splits[name].names[row]}: {problem}"
-        for name, inspection in inspections.items()
-        for row, problem in inspection.problems.items()
-    ]
+    bad = bad_images(data, inspections)
     if not bad:
         return data
     if report is not None:
@@ -112,6 +108,15 @@ def screen(
     }
     note = f"Bad images were left out, {counts}" + (f"; they stand in {report}." if report else ".")
     return dataclasses.replace(data, **good, notes=(*data.notes, note))
+
+
+def bad_images(data: LongTailed, inspections: Mapping[str, Inspection]) -> list[str]:
+    """What is wrong with each bad image, after its name."""
+    return [
+        f"{data.all_splits[name].names[row]}: {problem}"
+        for name, inspection in inspections.items()
+        for row, problem in inspection.problems.items()
+    ]
 
 
 def _first(lines: list[str], shown: int, report: str | os.PathLike | None) -> str:
@@ -153,7 +158,10 @@ def inspect_examples(examples: Examples, *, title: str, cache_dir: str | os.Path
         if not len(rows):
             return Inspection(table["size"], table["orientation"], table["hash"], {})
         try:
-            with _progress() as progress, _large_images_allowed():
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            # Of images larger than Pillow likes; `examining.MOST_PIXELS` is the limit here.
+            unwarned = warnings.catch_warnings(action="ignore", category=PIL.Image.DecompressionBombWarning)
+            with Progress(*columns) as progress, unwarned:
                 examined = pool.imap_unordered(functools.partial(_try, examples), rows.tolist(), chunksize=16)
                 for row, found, problem in progress.track(examined, total=len(rows), description=title):
                     if problem:
@@ -161,8 +169,9 @@ def inspect_examples(examples: Examples, *, title: str, cache_dir: str | os.Path
                     else:
                         table["size"][row], table["orientation"][row], table["hash"][row] = found
         finally:
-            if len(problems) < len(rows):
-                _write_cache(path, table)  # also of an examination that was stopped
+            if len(problems) < len(rows):  # also of an examination that was stopped
+                with contextlib.suppress(OSError), atomic(path) as scratch:
+                    np.savez(scratch, table=table)
     return Inspection(table["size"], table["orientation"], table["hash"], dict(sorted(problems.items())))
 
 
@@ -204,23 +213,6 @@ def _read_cache(path: pathlib.Path, examples: int) -> np.ndarray:
     except Exception:  # no cache, or not one that this version wrote
         return np.zeros(examples, ROW)
     return table if table.dtype == ROW and len(table) == examples else np.zeros(examples, ROW)
-
-
-def _write_cache(path: pathlib.Path, table: np.ndarray):
-    with contextlib.suppress(OSError), atomic(path) as scratch:
-        np.savez(scratch, table=table)
-
-
-def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-
-
-@contextlib.contextmanager
-def _large_images_allowed():
-    """Pillow warns below `examining.MOST_PIXELS`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-        yield
 
 
 def _keras_home() -> pathlib.Path:

@@ -35,8 +35,33 @@ class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates, "passes": self.passes}
 
 
+class WithMultipliers(ClippedTogether):
+    """An optimiser with a learning rate of their own for some variables.
+
+    Args:
+      multipliers: path of a variable -> factor on its learning rate; others have 1.
+    """
+
+    def __init__(self, learning_rate, *, multipliers: dict[str, float] | None = None, **kwargs):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.multipliers = dict(multipliers or {})
+
+    def build(self, variables):
+        """Knows the factor of each."""
+        super().build(variables)
+        self._factors = [self.multipliers.get(variable.path, 1.0) for variable in variables]
+
+    def rate_of(self, variable, learning_rate):
+        """A variable's own learning rate, in its dtype."""
+        return self._factors[variable_index(self, variable)] * ops.cast(learning_rate, variable.dtype)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "multipliers": self.multipliers}
+
+
 @keras.saving.register_keras_serializable("keras_lt")
-class CoupledSGD(ClippedTogether, keras.optimizers.Optimizer):
+class CoupledSGD(WithMultipliers, keras.optimizers.Optimizer):
     """SGD with momentum as the reference's framework computes it.
 
     g <- g + coupled_weight_decay * w;  m <- momentum * m + g;  w <- w - learning_rate * m
@@ -48,7 +73,7 @@ class CoupledSGD(ClippedTogether, keras.optimizers.Optimizer):
       learning_rate: a number or a schedule.
       momentum, coupled_weight_decay: as above; the decay is on every trainable weight.
       nesterov: steps by g + momentum * m in place of m.
-      multipliers: path of a variable -> factor on its learning rate; others have 1.
+      multipliers: as of `WithMultipliers`.
     """
 
     def __init__(
@@ -58,29 +83,24 @@ class CoupledSGD(ClippedTogether, keras.optimizers.Optimizer):
         momentum: float = 0.9,
         nesterov: bool = False,
         coupled_weight_decay: float = 0.0,
-        multipliers: dict[str, float] | None = None,
         name: str = "coupled_sgd",
         **kwargs,
     ):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.nesterov = nesterov
         self.coupled_weight_decay = coupled_weight_decay
-        self.multipliers = dict(multipliers or {})
 
     def build(self, variables):
         """Makes one momentum per variable."""
         if self.built:
             return
         super().build(variables)
-        self._factors = [self.multipliers.get(variable.path, 1.0) for variable in variables]
         self.momenta = [self.add_variable_from_reference(variable, name="momentum") for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """One step on one variable."""
-        index = variable_index(self, variable)
-        rate = self._factors[index] * ops.cast(learning_rate, variable.dtype)
-        momentum = self.momenta[index]
+        momentum, rate = self.momenta[variable_index(self, variable)], self.rate_of(variable, learning_rate)
         gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable
         self.assign(momentum, self.momentum * momentum + gradient)
         self.assign_sub(variable, rate * (gradient + self.momentum * momentum if self.nesterov else momentum))
@@ -92,12 +112,11 @@ class CoupledSGD(ClippedTogether, keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "nesterov": self.nesterov,
             "coupled_weight_decay": self.coupled_weight_decay,
-            "multipliers": self.multipliers,
         }
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class AdamW(ClippedTogether, keras.optimizers.Adam):
+class AdamW(WithMultipliers, keras.optimizers.Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019), and a rate of their own for some variables.
 
     w <- w - rate * decay * w, then Adam's step; `rate` is the learning rate times the variable's multiplier.
@@ -105,7 +124,7 @@ class AdamW(ClippedTogether, keras.optimizers.Adam):
     Args:
       learning_rate: a number or a schedule.
       decoupled_weight_decay: on every trainable weight.
-      multipliers: path of a variable -> factor on its learning rate; others have 1.
+      multipliers: as of `WithMultipliers`.
     """
 
     def __init__(
@@ -113,34 +132,21 @@ class AdamW(ClippedTogether, keras.optimizers.Adam):
         learning_rate: float = 0.001,
         *,
         decoupled_weight_decay: float = 0.0,
-        multipliers: dict[str, float] | None = None,
         name: str = "adamw",
         **kwargs,
     ):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(learning_rate, name=name, **kwargs)
         self.decoupled_weight_decay = decoupled_weight_decay
-        self.multipliers = dict(multipliers or {})
-
-    def build(self, variables):
-        """Makes both moments of every variable."""
-        if self.built:
-            return
-        super().build(variables)
-        self._factors = [self.multipliers.get(variable.path, 1.0) for variable in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """One step on one variable."""
-        rate = self._factors[variable_index(self, variable)] * ops.cast(learning_rate, variable.dtype)
+        rate = self.rate_of(variable, learning_rate)
         self.assign_sub(variable, rate * self.decoupled_weight_decay * variable)
         super().update_step(gradient, variable, rate)
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "decoupled_weight_decay": self.decoupled_weight_decay,
-            "multipliers": self.multipliers,
-        }
+        return {**super().get_config(), "decoupled_weight_decay": self.decoupled_weight_decay}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

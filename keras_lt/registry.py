@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 PACKAGE = pathlib.Path(__file__).parent
+NOT_NEGATIVE, SHARE = (0.0, math.inf), (0.0, 1.0)  # ranges of parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,12 @@ class Entry:
     Attributes:
       function: what the entry does when it is called.
       label: how tables write its name; empty is the name itself.
+      ranges: parameter -> where its number must lie, (at least, below).
     """
 
     function: Callable
     label: str = dataclasses.field(default="", kw_only=True)
+    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict, kw_only=True, hash=False)
 
     def __call__(self, *args, **kwargs):
         """Calls the function."""
@@ -42,7 +45,14 @@ class Entry:
         }
 
     def with_parameters(self, **parameters) -> "Entry":
-        """The same entry with other defaults of its parameters."""
+        """The same entry with other defaults of its parameters.
+
+        Raises:
+          ValueError: a number is not in its range.
+        """
+        for name in filter(self.ranges.get, parameters):
+            at_least, below = self.ranges[name]
+            check_numbers(**{name: parameters[name]}, at_least=at_least, below=below)
         return (
             dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from keras_lt.registry import Entry, member
+from keras_lt.registry import Entry, check_numbers, member
 
 Sampler = Callable[[npt.ArrayLike, float], np.ndarray]
 
@@ -32,8 +32,7 @@ def power_probabilities(class_counts: npt.ArrayLike, q: float, *, absent: str = 
     Raises:
       ValueError: for counts or a q that are negative or not finite.
     """
-    if not (np.isfinite(q) and q >= 0):
-        raise ValueError(f"q must be finite and >= 0. Received: q={q}")
+    check_numbers(q=q)
     counts = check_counts(class_counts, absent)
     # Relative to the largest count, so that a large q does not overflow.
     return _normalized(counts, (counts / counts.max()) ** q)
@@ -45,9 +44,11 @@ def progressive_probabilities(class_counts: npt.ArrayLike, progress: float, *, a
     >>> progressive_probabilities([90, 10], 0.5)
     array([0.7, 0.3])
     """
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be in [0, 1]. Received: progress={progress}")
     start = power_probabilities(class_counts, 1.0, absent=absent)
     end = power_probabilities(class_counts, 0.0, absent=absent)
-    return (1 - _checked_progress(progress)) * start + progress * end
+    return (1 - progress) * start + progress * end
 
 
 def effective_number_probabilities(
@@ -65,8 +66,7 @@ def effective_number_probabilities(
 
     Returns: probabilities that sum to one, [C].
     """
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must be in [0, 1). Received: beta={beta}")
+    check_numbers(beta=beta, below=1)
     counts = check_counts(class_counts, absent)
     effective = (1 - beta ** np.maximum(counts, 1)) / (1 - beta)
     return _normalized(counts, counts / effective)
@@ -180,8 +180,7 @@ def probability_table(
       ValueError: for an unknown name, bad counts, or a sampler whose row is not a distribution over the classes.
     """
     sampler = sampler_entry(sampler)
-    if epochs < 1:
-        raise ValueError(f"epochs must be >= 1. Received: epochs={epochs}")
+    check_numbers(epochs=epochs, at_least=1)
     if progress not in ("reference", "paper"):
         raise ValueError(f'progress must be "reference" or "paper". Received: progress={progress!r}')
     counts = check_counts(class_counts, absent)
@@ -237,12 +236,6 @@ def _checked_vector(name: str, values: npt.ArrayLike) -> np.ndarray:
 def _check_sum(name: str, vector: np.ndarray) -> None:
     if abs(vector.sum() - 1) > ROW_SUM_TOLERANCE:
         raise ValueError(f"{name} must sum to 1. Received: sum={vector.sum()}")
-
-
-def _checked_progress(progress: float) -> float:
-    if not 0 <= progress <= 1:
-        raise ValueError(f"progress must be in [0, 1]. Received: progress={progress}")
-    return progress
 
 
 def _normalized(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -201,22 +201,16 @@ def stage_one(run: Run, strategy: Strategy):
         run.data,
         backbone=config.backbone,
         recipe=recipe,
-        head=config.head,
         image_size=config.image_size,
         augmentation=config.augmentation,
-        pretrained=config.pretrained,
-        train_parts=config.train_parts,
-        backbone_lr_multiplier=config.backbone_lr_multiplier,
-        precision=config.precision,
         hooks=config.method_entry(),
-        stage_one=config.stage_one,
         extract=run.features_of,
         text=text,
         seed=config.seed,
         strategy=strategy,
         folder=run.representation_folder,
         check_images=False,  # the run has looked at them
-        **config.augmentations,
+        **config.stage_one_options,
     )
     if is_first(strategy):
         representation.save(run.representation_folder)

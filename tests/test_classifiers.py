@@ -282,9 +282,9 @@ def test_a_learned_tau_stays_in_the_range_of_the_grid(labels, end):
 
 @pytest.mark.parametrize("tau", [-0.1, np.nan])
 def test_tau_is_not_negative(tau):
-    with pytest.raises(ValueError, match="tau must be >= 0"):
+    with pytest.raises(ValueError, match="tau must be finite and at least 0"):
         tau_normalize(KERNEL, tau)
-    with pytest.raises(ValueError, match="tau must be >= 0"):
+    with pytest.raises(ValueError, match="tau must be finite and at least 0"):
         TauNormalizedDense(C, tau)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_lt.backbones import TRAIN_PARTS
 from keras_lt.classifiers import CLASSIFIERS, fold
-from keras_lt.input_pipeline import training_indices
+from keras_lt.input_pipeline import Stream, training_indices
 from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
 from keras_lt.methods import METHODS
 from keras_lt.optimization import OPTIMIZERS, make_optimizer
@@ -91,7 +91,7 @@ def test_the_draws_are_the_sampler_s(name):
     assert SAMPLERS[name].engine in ENGINES
     labels = np.repeat([0, 1, 3], [80, 40, 20])  # class 2 has no images
     recipe = Recipe(epochs=2, batch_size=100, steps_per_epoch=21, sampler=name)
-    rows = training_indices(labels, recipe, class_counts=np.bincount(labels), seed=0).take(42)
+    rows = training_indices(labels, Stream(recipe, np.bincount(labels))).take(42)
     drawn = labels[np.concatenate(list(rows.as_numpy_iterator()))].reshape(2, -1)
     shares = [np.bincount(epoch, minlength=4) / 2100 for epoch in drawn]
     np.testing.assert_allclose(shares, probability_table(name, np.bincount(labels), 2), atol=0.03)

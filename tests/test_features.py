@@ -14,6 +14,7 @@ from keras_lt.classifiers.chunks import classify
 from keras_lt.datasets import Split
 from keras_lt.features import extract_features
 from keras_lt.files import read_json
+from keras_lt.input_pipeline import Stream
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 from tests.programs import run
@@ -215,7 +216,7 @@ def test_half_precision_keeps_eleven_bits_and_trains_as_float32(data, backbone, 
         np.testing.assert_allclose(stored, values, rtol=2.0**-11, atol=2.0**-25)
     assert (tmp_path / "val" / "features.npy").stat().st_size == 128 + 30 * 4 * 2  # NumPy's header and the values
     recipe = Recipe(epochs=1, batch_size=8)
-    stream = half.training_batches(recipe, class_counts=data.class_counts, seed=0)
+    stream = half.training_batches(Stream(recipe, data.class_counts))
     assert {next(iter(s))[0].dtype for s in (stream, half.evaluation_batches(batch_size=8))} == {tf.float32}
     layer = fresh_dense(4, 3, seed=0)
     np.testing.assert_array_equal(classify(layer, half.features), np.argmax(layer(np.float32(half.features)), axis=-1))

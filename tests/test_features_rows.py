@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lt.classifiers.chunks import classify
 from keras_lt.features import FeatureSet, extract_features
+from keras_lt.input_pipeline import Stream
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages import Representation, learn_classifier
@@ -23,8 +24,7 @@ def numbered_views():
 
 
 def drawn_views(recipe, *, seed=0, start_step=0):
-    stream = {"class_counts": np.array([30, 10]), "seed": seed, "start_step": start_step}
-    batches = numbered_views().training_batches(recipe, **stream)
+    batches = numbered_views().training_batches(Stream(recipe, np.array([30, 10]), seed, start_step))
     return [(*np.divmod(x.numpy()[:, 0].astype(int), 10), y.numpy()) for x, y in batches]
 
 
@@ -80,7 +80,7 @@ def test_training_rows_keep_their_labels_and_follow_the_sampler():
     labels = np.repeat([0, 1], [30, 10])
     rows = np.arange(40, dtype=np.float32)[:, None]
     recipe = Recipe(epochs=2, batch_size=8, sampler="class_balanced")
-    batches = FeatureSet(rows, labels).training_batches(recipe, class_counts=np.array([30, 10]), seed=0)
+    batches = FeatureSet(rows, labels).training_batches(Stream(recipe, np.array([30, 10])))
     drawn = [(x.numpy()[:, 0].astype(int), y.numpy()) for x, y in batches]
     assert len(drawn) == 10
     for x, y in drawn:
@@ -99,7 +99,7 @@ def test_views_are_drawn_with_class_weights():
     features = np.zeros((12, 3), np.float32)
     views = np.stack([features + 1, features + 2], axis=1)
     recipe = Recipe(epochs=1, batch_size=6, class_weights="inverse_frequency")
-    batches = FeatureSet(features, labels, views).training_batches(recipe, class_counts=np.array([4, 8]), seed=0)
+    batches = FeatureSet(features, labels, views).training_batches(Stream(recipe, np.array([4, 8])))
     drawn = list(batches.take(2).as_numpy_iterator())
     assert len(drawn) == 2
     for batch, ids, weights in drawn:

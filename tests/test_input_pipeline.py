@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.datasets import Records, Split
-from keras_lt.input_pipeline import evaluation_batches, evaluation_rows, training_batches
+from keras_lt.input_pipeline import Stream, evaluation_batches, evaluation_rows, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 
@@ -24,7 +24,7 @@ def rows(batch_of_images):
 
 
 def stream(split, recipe, *, preprocessing=PLAIN, seed=0, start_step=0):
-    batches = training_batches(split, preprocessing, recipe, class_counts=COUNTS, seed=seed, start_step=start_step)
+    batches = training_batches(split, preprocessing, Stream(recipe, COUNTS, seed, start_step))
     return [(rows(images), labels.numpy(), images.numpy()) for images, labels in batches]
 
 
@@ -91,9 +91,7 @@ def test_image_files_are_read_for_training_and_evaluation(tmp_path):
 def test_class_weights_come_with_every_example_from_their_epoch_on(preprocessing, start_step):
     """Two steps an epoch; weights 1/12, 1/6 and 1/3 of mean one are 3/7, 6/7 and 12/7, from the third epoch on."""
     recipe = Recipe(epochs=4, batch_size=8, class_weights="inverse_frequency", class_weights_from=2)
-    batches = list(
-        training_batches(numbered(), preprocessing, recipe, class_counts=COUNTS, seed=0, start_step=start_step)
-    )
+    batches = list(training_batches(numbered(), preprocessing, Stream(recipe, COUNTS, start_step=start_step)))
     assert len(batches) == 8 - start_step
     for step, (_, labels, weights) in enumerate(batches, start_step):
         expected = (np.array([3, 6, 12]) if step >= 4 else np.ones(3))[labels]
@@ -102,7 +100,7 @@ def test_class_weights_come_with_every_example_from_their_epoch_on(preprocessing
 
 def test_passes_of_one_step_share_its_class_weights():
     recipe = Recipe(epochs=2, batch_size=8, accumulate_steps=2, class_weights="inverse_frequency", class_weights_from=1)
-    batches = list(training_batches(numbered(), PLAIN, recipe, class_counts=COUNTS, seed=0))
+    batches = list(training_batches(numbered(), PLAIN, Stream(recipe, COUNTS)))
     assert [len(labels) for _, labels, _ in batches] == [4] * 8
     assert [bool(np.allclose(weights, 1)) for _, _, weights in batches[:4]] == [True] * 4
     for first, second in (batches[4:6], batches[6:]):
@@ -113,7 +111,7 @@ def test_passes_of_one_step_share_its_class_weights():
 
 def test_the_weights_of_sigmoid_losses_are_the_classes_own():
     recipe = Recipe(epochs=1, batch_size=8, class_weights="inverse_frequency", loss="sigmoid_focal")
-    for _, labels, weights in training_batches(numbered(), PLAIN, recipe, class_counts=COUNTS, seed=0):
+    for _, labels, weights in training_batches(numbered(), PLAIN, Stream(recipe, COUNTS)):
         np.testing.assert_allclose(weights, (np.array([3, 6, 12]) / 7)[labels], rtol=1e-6)
 
 
@@ -144,11 +142,9 @@ def test_the_shares_of_several_workers_are_the_batches_of_one(preprocessing, sta
     """Augmented by their place in the whole batch; passes of four, weighted by class, a class-balanced table."""
     weights = {} if preprocessing.mixes else {"class_weights": "inverse_frequency", "class_weights_from": 1}
     recipe = Recipe(epochs=2, batch_size=8, accumulate_steps=2, sampler="progressive", **weights)
-    stream = {"class_counts": COUNTS, "seed": 3, "start_step": start_step}
-    whole = list(training_batches(numbered(), preprocessing, recipe, **stream))
-    shares = [
-        training_batches(numbered(), preprocessing, recipe, **stream, worker=worker, workers=2) for worker in (0, 1)
-    ]
+    streams = (Stream(recipe, COUNTS, 3, start_step, *share) for share in ((0, 1), (0, 2), (1, 2)))
+    whole, *shares = (training_batches(numbered(), preprocessing, stream) for stream in streams)
+    whole = list(whole)
     assert len(shares[0]) == len(whole) == (4 - start_step) * 2
     for one, *parts in zip(whole, *shares, strict=True):
         assert tf.nest.flatten(parts[0][1])[0].shape == (2,)
@@ -163,7 +159,7 @@ def test_a_worker_reads_its_share_alone():
         examples = Counted(numbered())
         split = Split(examples, numbered().labels)
         share = {"worker": worker, "workers": 4}
-        list(training_batches(split, NOISY, recipe, class_counts=COUNTS, seed=0, **share))
+        list(training_batches(split, NOISY, Stream(recipe, COUNTS, **share)))
         assert len(examples.rows_read) == 8
         examples.rows_read.clear()
         list(evaluation_batches(split, PLAIN, batch_size=12, **share, devices=4))

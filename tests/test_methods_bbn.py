@@ -10,6 +10,7 @@ import pytest
 from keras_lt import Recipe, backbones
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.features import extract_features
+from keras_lt.input_pipeline import Stream
 from keras_lt.losses import LOSSES
 from keras_lt.methods import METHODS, bbn
 from keras_lt.metrics import ShotAccuracy
@@ -158,7 +159,7 @@ def test_each_half_has_its_own_batch_statistics():
 
 def batches(data, recipe, **options):
     preprocessing = Preprocessing(image_size=8, augmentation="none", crop_fraction=1.0, mean=(0,) * 3, std=(1,) * 3)
-    return bbn.paired_batches(data.train, preprocessing, recipe, class_counts=data.class_counts, **options)
+    return bbn.paired_batches(data.train, preprocessing, Stream(recipe, data.class_counts, **options))
 
 
 def test_pairs_are_drawn_by_both_samplers(striped):

@@ -14,6 +14,7 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
 from keras_lt.features import FeatureSet
 from keras_lt.files import read_history
+from keras_lt.input_pipeline import Stream
 from keras_lt.methods import METHODS, fslwf
 from keras_lt.methods.episodes import draw_episode, episode_batches, novel_in_episode
 from keras_lt.methods.fslwf import WeightGenerator
@@ -114,10 +115,8 @@ def test_an_episode_depends_on_seed_and_number_alone():
     train = FeatureSet(rng.random((500, 3)).astype(np.float16), np.repeat(np.arange(6), COUNTS))
 
     def batches(count, **options):
-        return [
-            (inputs | {"labels": labels})
-            for inputs, labels in episode_batches(train, BASE, recipe=STAGE_TWO, **options).take(count)
-        ]
+        stream = Stream(STAGE_TWO, COUNTS, **options)
+        return [(inputs | {"labels": labels}) for inputs, labels in episode_batches(train, BASE, stream).take(count)]
 
     whole, tail = batches(3, seed=1), batches(1, seed=1, start_step=2)
     for name, values in tail[0].items():
@@ -126,7 +125,7 @@ def test_an_episode_depends_on_seed_and_number_alone():
     assert not np.array_equal(batches(1, seed=2)[0]["queries"], whole[0]["queries"])
     assert whole[0]["support"].shape == (40, 3)
     accumulated = dataclasses.replace(STAGE_TWO, accumulate_steps=2)
-    (inputs, _), *_ = episode_batches(train, BASE, recipe=accumulated, seed=1, start_step=1).take(1)
+    (inputs, _), *_ = episode_batches(train, BASE, Stream(accumulated, COUNTS, seed=1, start_step=1)).take(1)
     assert inputs["queries"].shape == (12, 3)  # an episode per pass, of which two are behind
     np.testing.assert_array_equal(inputs["support"], whole[2]["support"])
 

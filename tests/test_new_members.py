@@ -15,7 +15,7 @@ from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, HeadEntry, fresh_
 from keras_lt.datasets import DATASETS, LongTailed, SourceEntry, Split
 from keras_lt.features import FeatureSet
 from keras_lt.files import read_history
-from keras_lt.input_pipeline import training_batches, training_indices
+from keras_lt.input_pipeline import Stream, training_batches, training_indices
 from keras_lt.losses import (
     CLASS_WEIGHTS,
     FEATURE_LOSSES,
@@ -83,7 +83,7 @@ def test_a_sampler(monkeypatch):
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     for told, shares in (("last_class", [0, 0, 1]), ("last_class:share=0.25", [0.75, 0, 0.25])):
         recipe = dataclasses.replace(configured(f"--sampler={told}").stage_one_recipe, batch_size=50, epochs=2)
-        rows = training_indices(labels, recipe, class_counts=np.bincount(labels), seed=0).take(40)
+        rows = training_indices(labels, Stream(recipe, np.bincount(labels))).take(40)
         drawn = labels[np.concatenate(list(rows.as_numpy_iterator()))]
         np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), shares, atol=0.03)
 
@@ -197,8 +197,8 @@ def scaled_hooks(*, factor=1.0):
     def scaled(backbone, *, pretrained):
         return keras.Model(backbone.input, keras.layers.Rescaling(factor)(backbone.output))
 
-    def of_class_0(*arguments, **stream):
-        batches = training_batches(*arguments, **stream)
+    def of_class_0(split, preprocessing, stream):
+        batches = training_batches(split, preprocessing, stream)
         return batches.map(lambda images, labels: (images, tf.zeros_like(labels)))
 
     own = functools.partial(learn_classifier, "joint")

@@ -113,7 +113,7 @@ def test_an_epoch_is_the_full_batches_of_the_training_set():
         (lambda: Recipe(ema_momentum=1.0), r"ema_momentum must lie in \[0, 1\)"),
         (lambda: Recipe(batch_size=2, steps_per_execution=3).steps(8), "round the epoch up.*=3, 4 of them"),
         (lambda: Recipe(loss="cross_entropy:label_smoothing=1"), r"label_smoothing must lie in \[0, 1\)"),
-        (lambda: Recipe(sampler="power:q=-1"), "q must be finite and >= 0"),
+        (lambda: Recipe(sampler="power:q=-1"), "q must be finite and at least 0"),
         (lambda: Recipe(class_weights="effective_number:beta=1"), r"beta must lie in \[0, 1\)"),
         (lambda: Recipe(engine="instance", sampler="square_root"), "engine=instance.*sampler=square_root"),
         (lambda: Recipe(feature_loss="ring"), "feature_loss must be one of lifted, range"),

@@ -19,7 +19,7 @@ from keras_lt import prepare as command
 from keras_lt.datasets import LongTailed, SourceEntry, Split
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.files import SCRATCH
-from keras_lt.input_pipeline import training_batches
+from keras_lt.input_pipeline import Stream, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.prepare import prepare, verify
 from keras_lt.preparing import shards
@@ -126,7 +126,7 @@ def test_training_sees_the_same_batches(source, output):
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.1, weight_decay=0.0, sampler="class_balanced")
     preprocessing = Preprocessing(image_size=16, mean=data.mean, std=data.std, augmentation="imagenet")
     batches = [
-        list(training_batches(split, preprocessing, recipe, class_counts=data.class_counts, seed=3))
+        list(training_batches(split, preprocessing, Stream(recipe, data.class_counts, 3)))
         for split in (data.train, read_prepared(output, "toy").train)
     ]
     assert len(batches[0]) == len(batches[1]) == 2

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.datasets import Split
-from keras_lt.input_pipeline import training_batches
+from keras_lt.input_pipeline import Stream, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.preprocessing.augmentations import fill_window
@@ -93,9 +93,7 @@ def test_a_stream_of_mixed_batches_is_the_same_again_and_after_a_resume():
     recipe = Recipe(epochs=3, batch_size=6)
 
     def stream(preprocessing, start_step=0):
-        batches = training_batches(
-            split, preprocessing, recipe, class_counts=np.array([4, 4, 4]), seed=3, start_step=start_step
-        )
+        batches = training_batches(split, preprocessing, Stream(recipe, np.array([4, 4, 4]), 3, start_step))
         return [(images.numpy(), np.array(labels)) for images, labels in batches]
 
     for preprocessing in (spec, dataclasses.replace(spec, augmentation="none")):

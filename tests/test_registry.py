@@ -50,6 +50,15 @@ def test_with_parameters_changes_defaults_again_and_again():
     assert LINES["line"].parameters["slope"] == 1.0
 
 
+def test_parameters_lie_in_the_entrys_ranges():
+    steep = dataclasses.replace(LINES["line"], ranges={"slope": (1.0, 5.0), "offset": (0, math.inf)})
+    assert steep.with_parameters(slope=1.0, offset=0, unit="m")(2) == "2m"
+    with pytest.raises(ValueError, match=r"slope must lie in \[1, 5\)\. Received: slope=5\.0"):
+        steep.with_parameters(slope=5.0)
+    with pytest.raises(ValueError, match=r"offset must be at least 0\. Received: offset=-1"):
+        member({"steep": steep}, "steep:offset=-1", what="curve")
+
+
 def test_a_member_is_named_with_its_parameters():
     assert lines("line") is LINES["line"]
     changed = lines("line:slope=-1e-1:offset=-3:up=False:unit=m=")

@@ -19,6 +19,7 @@ def linear(data, recipe, *, folder=None, train_batches=None, layer=keras.layers.
     import tensorflow as tf  # noqa: PLC0415
 
     from keras_lt.distribution import make_strategy  # noqa: PLC0415
+    from keras_lt.input_pipeline import Stream  # noqa: PLC0415
 
     def rows(split):
         return (split.images.reshape(len(split), -1) / 255).astype(np.float32)
@@ -26,14 +27,14 @@ def linear(data, recipe, *, folder=None, train_batches=None, layer=keras.layers.
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((64,)), layer(3)])
     inputs = tf.data.Dataset.from_tensor_slices((rows(data.train), data.train.labels)).repeat()
+    passes = recipe.accumulate_steps
     history = fit(
         model,
-        train_batches or (lambda updates: inputs.batch(recipe.micro_batch).skip(updates * recipe.accumulate_steps)),
+        train_batches or (lambda stream: inputs.batch(recipe.micro_batch).skip(stream.start_step * passes)),
         lambda size: tf.data.Dataset.from_tensor_slices((rows(data.val), data.val.labels)).batch(size),
-        class_counts=data.class_counts,
+        stream=Stream(recipe, data.class_counts),
         groups=data.groups,
         val_examples=len(data.val),
-        recipe=recipe,
         strategy=make_strategy("none"),
         folder=folder,
     )
@@ -160,7 +161,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch(data, tmp_pat
     inputs[12 * 4 + 5] = np.inf  # in the fifth batch: epoch 2, batch 2 of 3
     stream = tf.data.Dataset.from_tensor_slices((inputs, np.arange(72) % 3)).batch(12)
     with pytest.raises(FloatingPointError, match=r"epoch 2, batch 2, at learning rate 0\.01.*bad_batch\.npz"):
-        linear(data, RECIPE, folder=tmp_path, train_batches=stream.skip)
+        linear(data, RECIPE, folder=tmp_path, train_batches=lambda own: stream.skip(own.start_step))
     with np.load(tmp_path / "bad_batch.npz") as kept:
         np.testing.assert_array_equal(kept["inputs"], inputs[48:60])
         np.testing.assert_array_equal(kept["labels"], np.arange(48, 60) % 3)

@@ -10,6 +10,7 @@ import pytest
 from keras_lt.classifiers import HEADS, CosineDense, HeadEntry
 from keras_lt.distribution import MultiHost
 from keras_lt.features import extract_features
+from keras_lt.input_pipeline import Stream
 from keras_lt.losses import LOSSES, cross_entropy
 from keras_lt.recipe import Recipe
 from keras_lt.stages import WithFeatureLoss, head_entry, join, learn_classifier, learn_representation
@@ -105,9 +106,7 @@ def test_a_recipe_s_loss_is_the_mean_weighted_by_the_classes(data, representatio
     labels = features.labels
     losses = cross_entropy(labels, representation.head(features.features)).numpy()
     recipe = dataclasses.replace(STILL, batch_size=len(labels), class_weights="inverse_frequency")
-    inputs, targets, sample_weights = next(
-        iter(features.training_batches(recipe, class_counts=data.class_counts, seed=0))
-    )
+    inputs, targets, sample_weights = next(iter(features.training_batches(Stream(recipe, data.class_counts))))
     model = keras.Sequential([keras.Input((4,)), representation.head])
     model.compile(keras.optimizers.SGD(0.0), LOSSES["cross_entropy"](data.class_counts))
     loss = model.train_on_batch(inputs, targets, sample_weight=sample_weights)

@@ -10,6 +10,7 @@ import pytest
 
 from keras_lt.config import RunConfig
 from keras_lt.features import extract_features
+from keras_lt.input_pipeline import Stream
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.run import Run
@@ -86,9 +87,9 @@ def test_averaged_weights_of_a_head_need_no_statistics_of_its_frozen_net(learn, 
     """Each epoch's statistics would begin the batches anew."""
     begun, batches = [], one_pass._batches
 
-    def counted(*arguments, **options):
-        begun.append(options["start_step"])
-        return batches(*arguments, **options)
+    def counted(split, preprocessing, stream, **options):
+        begun.append(stream.start_step)
+        return batches(split, preprocessing, stream, **options)
 
     monkeypatch.setattr(one_pass, "_batches", counted)
     learn("crt", recipe=dataclasses.replace(RECIPE, ema_momentum=0.5))
@@ -122,9 +123,9 @@ def test_a_frozen_net_is_trained_as_before_where_that_ends():
 def test_others_share_nothing_where_they_draw_otherwise(data, changes):
     """An epoch of the progressive sampler depends on how many there are, one of the others does not."""
     other = dataclasses.replace(RECIPE, **changes)
-    hashed = [one_pass._draws_hash(data.train.labels, data.class_counts, recipe) for recipe in (RECIPE, other)]
+    hashed = [one_pass._draws_hash(data.train.labels, Stream(recipe, data.class_counts)) for recipe in (RECIPE, other)]
     longer = [dataclasses.replace(recipe, epochs=9, learning_rate=1, loss="focal") for recipe in (RECIPE, other)]
-    again = [one_pass._draws_hash(data.train.labels, data.class_counts, recipe) for recipe in longer]
+    again = [one_pass._draws_hash(data.train.labels, Stream(recipe, data.class_counts)) for recipe in longer]
     assert hashed[0] != hashed[1]
     assert [before == after for before, after in zip(hashed, again, strict=True)] == [
         True,

@@ -9,7 +9,7 @@ import keras
 from keras_lt.backbones.adapters import BottleneckNet, LowRankNet, adapted, blocks_of
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.parts import last_block
-from keras_lt.registry import Entry
+from keras_lt.registry import NOT_NEGATIVE, Entry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,11 @@ TRAIN_PARTS: dict[str, PartsEntry] = {
     "all": PartsEntry(_all, label="All"),
     "last_block": PartsEntry(_last_block, label="Last block", check=BackboneEntry.check_last_block),
     "classifier": PartsEntry(_none, label="Classifier"),
-    "lora": PartsEntry(_lora, label="LoRA", check=BackboneEntry.check_takes_adapters),
-    "adaptformer": PartsEntry(_adaptformer, label="AdaptFormer", check=BackboneEntry.check_takes_adapters),
+    "lora": PartsEntry(_lora, label="LoRA", ranges={"rank": NOT_NEGATIVE}, check=BackboneEntry.check_takes_adapters),
+    "adaptformer": PartsEntry(
+        _adaptformer,
+        label="AdaptFormer",
+        ranges={"bottleneck": NOT_NEGATIVE},
+        check=BackboneEntry.check_takes_adapters,
+    ),
 }

@@ -71,9 +71,13 @@ class HeadEntry(Entry):
 HEADS: dict[str, HeadEntry] = {
     "dense": HeadEntry(fresh_dense, label="Dense", affine=True),
     "cosine": HeadEntry(
-        lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale), label="Cosine"
+        lambda width, units, *, seed, scale=30.0: fresh_cosine(width, units, seed=seed, scale=scale),
+        label="Cosine",
+        ranges=cosine.RANGES,
     ),
-    "class_mean_cosine": HeadEntry(class_means.fresh, label="Class-mean cosine", class_start=True),
+    "class_mean_cosine": HeadEntry(
+        class_means.fresh, label="Class-mean cosine", ranges=cosine.RANGES, class_start=True
+    ),
 }
 
 
@@ -134,7 +138,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "tau_learned": _rescaled(tau_norm.learned, label="τ learned"),
     "lws": _rescaled(lws.candidates, label="LWS"),
     "lws_tau_norm": _rescaled(lws.from_tau_norm, label="LWS from τ-norm"),
-    "cosine": ClassifierEntry(cosine.candidates, label="Cosine", gives="cosine:scale={scale}"),
+    "cosine": ClassifierEntry(cosine.candidates, label="Cosine", ranges=cosine.RANGES, gives="cosine:scale={scale}"),
     "logit_adjusted": _untrained(
         adjusted.candidates,
         label="Logit-adjusted",
@@ -143,11 +147,14 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         tau_split=True,
         rescales=True,
     ),
-    "class_mean_cosine": _untrained(class_means.untrained, label="Class-mean cosine"),
-    "zero_shot": _untrained(class_means.untrained, label="Zero-shot", class_start=True, recipe={"head_start": "text"}),
+    "class_mean_cosine": _untrained(class_means.untrained, label="Class-mean cosine", ranges=cosine.RANGES),
+    "zero_shot": _untrained(
+        class_means.untrained, label="Zero-shot", ranges=cosine.RANGES, class_start=True, recipe={"head_start": "text"}
+    ),
     "lift": ClassifierEntry(
         class_means.trained,
         label="LIFT's head",
+        ranges=cosine.RANGES,
         gives="cosine:scale={scale}",
         class_start=True,
         recipe={"loss": "logit_adjustment", "sampler": "instance_balanced"},

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
+from keras_lt.registry import check_numbers
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
 PRIORS = ("counts", "effective")
@@ -56,8 +57,7 @@ class LogitAdjustment(keras.layers.Layer):
     ):
         if prior not in PRIORS:
             raise ValueError(f"prior must be one of {', '.join(PRIORS)}. Received: prior={prior!r}")
-        if not tau >= 0:
-            raise ValueError(f"tau must be >= 0. Received: tau={tau}")
+        check_numbers(tau=tau)
         super().__init__(dtype=dtype, **kwargs)
         self.head = copied(head, trainable=False) if head.built else head
         self.units = head.units

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.cosine import CosineDense
+from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
 from keras_lt.classifiers.dense import Candidates
 from keras_lt.classifiers.ncm import NearestClassMean
 from keras_lt.classifiers.norms import safe_norms
@@ -25,11 +25,9 @@ class ClassMeanCosine(CosineDense):
         self.kernel.assign(keras.ops.transpose(directions / safe_norms(directions, axis=-1)))
 
 
-def fresh(width: int, units: int, *, seed: int, scale: float = SCALE) -> ClassMeanCosine:
+def fresh(width: int, units: int, *, seed: int, scale: float = SCALE) -> CosineDense:
     """A layer on features [B, width], to be adapted and then trained."""
-    layer = ClassMeanCosine(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
-    layer.build((None, width))
-    return layer
+    return fresh_cosine(width, units, seed=seed, scale=scale, kind=ClassMeanCosine)
 
 
 def trained(head: keras.layers.Layer, *, seed: int, scale: float = SCALE) -> Candidates:

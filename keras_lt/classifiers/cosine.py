@@ -1,13 +1,14 @@
 """Cosine classifier: the direction of features and weights alone, so that no class gains by a large norm."""
 
+import math
+
 import keras
 
 from keras_lt.classifiers.dense import Candidates, Head
 from keras_lt.classifiers.norms import safe_norms
-from keras_lt.registry import check_numbers
 
 SCALE = 16.0  # OLTR's; a softmax over plain cosines could not get sharp
-SMALLEST_SCALE = 1e-6
+RANGES = {"scale": (1e-6, math.inf)}  # of an entry; a smaller scale leaves no logits apart
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -39,14 +40,11 @@ class CosineDense(Head):
         return {**super().get_config(), "scale": self.scale, "kernel_initializer": initializer}
 
 
-def check_scale(scale: float = SCALE, **_: object):
-    """Raises ValueError for a scale that leaves no logits apart."""
-    check_numbers(scale=scale, at_least=SMALLEST_SCALE)
-
-
-def fresh_cosine(width: int, units: int, *, seed: int, scale: float = SCALE) -> CosineDense:
+def fresh_cosine(
+    width: int, units: int, *, seed: int, scale: float = SCALE, kind: type[CosineDense] = CosineDense
+) -> CosineDense:
     """A trainable cosine classifier on features [B, width]."""
-    layer = CosineDense(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
+    layer = kind(units, scale, kernel_initializer=keras.initializers.GlorotUniform(seed=seed))
     layer.build((None, width))
     return layer
 

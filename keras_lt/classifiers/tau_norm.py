@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_lt.classifiers.dense import Candidates, Head, dense_shape, linear
 from keras_lt.classifiers.norms import safe_norms
+from keras_lt.registry import check_numbers
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(21))  # 0, 0.1, ..., 2: the reference's grid
 
@@ -24,7 +25,7 @@ def tau_normalize(kernel, tau: float):
     Returns: kernel [D, C]; a zero column stays zero.
     Source: w_i / ||w_i||^tau, section 4 of arXiv:1910.09217.
     """
-    _check_tau(tau)
+    check_numbers(tau=tau)
     kernel = keras.ops.convert_to_tensor(kernel, "float32")
     return kernel / safe_norms(kernel, axis=0) ** tau
 
@@ -51,7 +52,7 @@ class TauNormalizedDense(Head):
     """
 
     def __init__(self, units: int, tau: float = 1.0, *, learned: bool = False, **kwargs):
-        _check_tau(tau)
+        check_numbers(tau=tau)
         super().__init__(units, **kwargs)
         self.tau = tau
         self.learned = learned
@@ -143,8 +144,3 @@ def learned(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """The one layer to train, from tau 1."""
     kernel, _ = linear(head)
     return [([{"tau": 1.0}], TauNormalizedDense.from_dense(kernel, 1.0, learned=True))]
-
-
-def _check_tau(tau: float) -> None:
-    if not tau >= 0:
-        raise ValueError(f"tau must be >= 0. Received: tau={tau}")

@@ -6,11 +6,10 @@ from keras_lt import backbones, datasets, stages
 from keras_lt.classifiers import CLASSIFIERS, HeadEntry
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, check_replicas
+from keras_lt.distribution import Strategy
 from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
-from keras_lt.optimization import check_optimizer
 from keras_lt.preprocessing import MOST_PIXELS, Preprocessing
 from keras_lt.registry import member, split
 from keras_lt.resampling import check_resampling, resampled_counts
@@ -76,13 +75,7 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     for recipe in config.recipes:
         check_resampling(recipe.resampling, data.class_counts)
         recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
-        check_replicas(
-            strategy,
-            batch_size=recipe.batch_size,
-            accumulate_steps=recipe.accumulate_steps,
-            steps_per_execution=recipe.steps_per_execution,
-            jit_compile=recipe.jit_compile == "true",
-        )
+        stages.check_devices(strategy, recipe)
 
 
 def _check_names(config: RunConfig):
@@ -101,19 +94,8 @@ def _check_names(config: RunConfig):
 
 
 def _check_stage_one(config: RunConfig):
-    hooks = config.method_entry()
-    stages.check_stage_one(
-        config.stage_one_recipe,
-        hooks,
-        backbone=backbones.find(config.backbone),
-        head=config.head,
-        pretrained=config.pretrained,
-        train_parts=config.train_parts,
-        backbone_lr_multiplier=config.backbone_lr_multiplier,
-        precision=config.precision,
-        stage_one=config.stage_one,
-        **config.augmentations,
-    )
+    hooks, backbone = config.method_entry(), backbones.find(config.backbone)
+    stages.check_stage_one(config.stage_one_recipe, hooks, backbone=backbone, **config.stage_one_options)
     Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
     head = stage_one_head(config)
     for name in config.classifiers:
@@ -132,7 +114,6 @@ def stage_one_head(config: RunConfig) -> HeadEntry:
 
 
 def _check_stage_two(config: RunConfig):
-    check_optimizer(config.stage_one_recipe)
     if config.feature_views > 1 and config.stage_two == "images":
         raise ValueError(
             "--feature_views belong to --stage_two=features; images are augmented anew each time. "

@@ -34,8 +34,7 @@ def _flag_of(field: dataclasses.Field, stage: str, **changes) -> tuple:
     settings = {"topic": field.metadata["topic"], "default": field.default, **changes}
     text = field.metadata["help"].format(stage=stage, choices=", ".join(field.metadata["choices"]))
     text = " ".join(filter(None, (text, settings.get("more"))))
-    kind = str if isinstance(field.default, str) else field.type
-    return kind, _flag(settings["topic"], settings["default"], text)
+    return str if isinstance(field.default, str) else field.type, _flag(settings["topic"], settings["default"], text)
 
 
 def _both_stages() -> Iterable[tuple]:
@@ -258,14 +257,19 @@ class RunConfig(_RecipeFlags):
         """The data set, a `datasets.LongTailed`, its images not looked at."""
         from keras_lt import datasets  # noqa: PLC0415 - imports Keras
 
-        folder = str(files.expanded(self.data_dir)) if self.data_dir else ""
-        return dataclasses.replace(datasets.load(self.dataset, folder, **self.data_options), **self.cuts)
+        return dataclasses.replace(datasets.load(self.dataset, self.data_dir, **self.data_options), **self.cuts)
 
     @property
     def augmentations(self) -> dict[str, float]:
         """What is done to training images beyond `augmentation`, as `learn_representation` takes it."""
         names = ("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def stage_one_options(self) -> dict:
+        """What stage one is told beside data, backbone and recipe, as `learn_representation` takes it."""
+        names = ("head", "pretrained", "train_parts", "backbone_lr_multiplier", "precision", "stage_one")
+        return {**{name: getattr(self, name) for name in names}, **self.augmentations}
 
     @functools.cached_property
     def stage_one_recipe(self) -> Recipe:
@@ -331,10 +335,9 @@ class RunConfig(_RecipeFlags):
 
     def as_flags(self) -> dict[str, str]:
         """Every flag as it would be written, without the dashes."""
-        values = dataclasses.asdict(self)
         return {
             k: ",".join(map(str, v)) if isinstance(v, tuple) else str(v).lower() if isinstance(v, bool) else str(v)
-            for k, v in values.items()
+            for k, v in dataclasses.asdict(self).items()
         }
 
     def differences(self, other: "RunConfig") -> list[str]:

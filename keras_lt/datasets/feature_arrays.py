@@ -37,7 +37,7 @@ def features(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     splits = {
         split: _read_split(folder, name, classes=len(class_names or ()))
         for split, name in {"train": "train", "val": val, "test": "test", "open": "open"}.items()
-        if split in ("train", "test") or _is_there(folder, name)
+        if split in ("train", "test") or any((folder / pattern.format(name)).exists() for pattern in SPLIT_FILES)
     }
     width = splits["train"].examples.shape
     for split, examples in splits.items():
@@ -51,10 +51,6 @@ def features(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     return LongTailed.from_splits(
         folder.resolve().name, splits, class_names=names, seed=seed, augmentation="none", open_set=open_set
     )
-
-
-def _is_there(folder: pathlib.Path, split: str) -> bool:
-    return any((folder / pattern.format(split)).exists() for pattern in SPLIT_FILES)
 
 
 def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:

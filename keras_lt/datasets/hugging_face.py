@@ -5,7 +5,6 @@ The library keeps a set as Arrow files, which are memory-mapped; what is read is
 
 import copy
 import hashlib
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -124,18 +123,14 @@ class ImageRows(Records):
 
 def _names(rows, column: str, *, root: str, split: str) -> np.ndarray:
     """What messages call the images, and carving goes by: their files where these are known and differ, or rows."""
-    batches = rows.with_format("arrow").iter(BATCH)
-    paths = [path for batch in batches for path in _paths(batch.column(column))]
+    chunks = (chunk for batch in rows.with_format("arrow").iter(BATCH) for chunk in batch.column(column).chunks)
+    paths = [path for chunk in chunks for path in chunk.field("path").to_pylist()]
     if None not in paths:
         inside = f"{root}{os.sep}" if root else ""
         names = [p.removeprefix(inside) if root and p.startswith(inside) else os.path.basename(p) for p in paths]
         if len(set(names)) == len(names):
             return np.array(names, dtype=str)
     return np.array([f"{split}[{row}]" for row in range(len(rows))], dtype=str)
-
-
-def _paths(images) -> list[str | None]:
-    return list(itertools.chain(*(chunk.field("path").to_pylist() for chunk in images.chunks)))
 
 
 def _folder(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -16,16 +16,7 @@ def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: a line is not `path label`.
     """
-    paths, labels, lines = [], [], read_text(path).split("\n")
-    for number, line in enumerate(lines, start=1):
-        name, _, label = line.rpartition(" ")
-        if not line and number == len(lines):
-            break  # after the last line's end
-        if not name or not is_class_id(label):
-            raise ValueError(f"Expected `relative/path label` on every line. Received: {path}:{number}: {line!r}")
-        paths.append(name)
-        labels.append(int(label))
-    return np.array(paths, dtype=str), np.array(labels, np.int64)
+    return _read_lines(path, "label", is_class_id)
 
 
 def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
@@ -34,15 +25,22 @@ def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
     Raises:
       ValueError: a line is not `path -1`.
     """
-    paths, lines = [], read_text(path).split("\n")
+    paths, labels = _read_lines(path, str(OPEN), lambda label: label == str(OPEN))
+    return Split(np.array([os.path.join(images, name) for name in paths], dtype=str), labels)
+
+
+def _read_lines(path: pathlib.Path, expected: str, fits: Callable[[str], bool]) -> tuple[np.ndarray, np.ndarray]:
+    """The paths [N] and labels [N] of a list, once every label fits."""
+    paths, labels, lines = [], [], read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
         name, _, label = line.rpartition(" ")
         if not line and number == len(lines):
             break  # after the last line's end
-        if not name or label != str(OPEN):
-            raise ValueError(f"Expected `relative/path {OPEN}` on every line. Received: {path}:{number}: {line!r}")
-        paths.append(os.path.join(images, name))
-    return Split(np.array(paths, dtype=str), np.full(len(paths), OPEN))
+        if not name or not fits(label):
+            raise ValueError(f"Expected `relative/path {expected}` on every line. Received: {path}:{number}: {line!r}")
+        paths.append(name)
+        labels.append(int(label))
+    return np.array(paths, dtype=str), np.array(labels, np.int64)
 
 
 def read_class_names(folder: pathlib.Path) -> list[str] | None:

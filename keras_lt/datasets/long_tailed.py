@@ -11,11 +11,10 @@ import numpy as np
 from keras_lt.datasets.examples import Examples, examples_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.registry import member
-from keras_lt.resampling import RESAMPLING
+from keras_lt.resampling import MOST_CLASSES, RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MOST_CLASSES = 10_000_000  # tables are made by the largest label
 VAL_NAMES = ("val", "valid", "validation")  # what others call it
 OPEN = -1  # the label of images of no class, as in the published lists
 

@@ -10,7 +10,7 @@ from keras_lt.files import expanded
 from keras_lt.registry import Entry, parsed, split
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceEntry(Entry):
     """A source of data: (data_dir, **options) -> `LongTailed`.
 
@@ -21,10 +21,10 @@ class SourceEntry(Entry):
       takes_name: whether it is a library of data sets, written "tfds:<name>": (name, data_dir, **options).
     """
 
-    reads: str = dataclasses.field(kw_only=True)
-    needs_folder: bool = dataclasses.field(default=True, kw_only=True)
-    reads_all: bool = dataclasses.field(default=False, kw_only=True)
-    takes_name: bool = dataclasses.field(default=False, kw_only=True)
+    reads: str
+    needs_folder: bool = True
+    reads_all: bool = False
+    takes_name: bool = False
 
     def __call__(self, data_dir: str = "", **options) -> LongTailed:
         """The data set.

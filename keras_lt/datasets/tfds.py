@@ -38,7 +38,8 @@ def tfds_dataset(
       ValueError: it has no such set, or the set is not one of labelled images with train and test.
     """
     builder = _prepared_builder(name, data_dir)
-    splits = {split: _read_split(builder, split) for split in ("train", "validation", "test") if _holds(builder, split)}
+    filled = [split for split, info in builder.info.splits.items() if info.num_examples > 0]
+    splits = {split: _read_split(builder, split) for split in ("train", "validation", "test") if split in filled}
     labelled = {split: examples for split, examples in splits.items() if examples.labels.min() >= 0}
     if "train" not in labelled or len(labelled) < 2:
         raise ValueError(
@@ -92,10 +93,6 @@ def _prepared_builder(name: str, data_dir: str):
         print(f"TensorFlow Datasets prepares {name} in {builder.data_dir}", flush=True)
         builder.download_and_prepare()
     return builder
-
-
-def _holds(builder, split: str) -> bool:
-    return split in builder.info.splits and builder.info.splits[split].num_examples > 0
 
 
 def _read_split(builder, split: str) -> Split:

@@ -42,7 +42,7 @@ from keras_lt.losses.later import (
 )
 from keras_lt.losses.on_features import FEATURE_LOSSES, lifted_structured, range_loss
 from keras_lt.losses.per_example import PerExampleLoss
-from keras_lt.registry import Entry, check_numbers, member
+from keras_lt.registry import NOT_NEGATIVE, SHARE, Entry, member
 
 __all__ = [
     "CLASS_WEIGHTS",
@@ -75,7 +75,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossEntry(Entry):
     """A loss: class_counts [C] -> the loss that `model.compile` takes.
 
@@ -89,11 +89,11 @@ class LossEntry(Entry):
       compares: whether it compares all examples of an update, which then cannot be of several micro-batches.
     """
 
-    head: str = dataclasses.field(default="", kw_only=True)
-    first_bias: Callable[[int], float] | None = dataclasses.field(default=None, kw_only=True)
-    prior: Callable[..., np.ndarray] | None = dataclasses.field(default=None, kw_only=True)
-    normalizes_weights: bool = dataclasses.field(default=True, kw_only=True)
-    compares: bool = dataclasses.field(default=False, kw_only=True)
+    head: str = ""
+    first_bias: Callable[[int], float] | None = None
+    prior: Callable[..., np.ndarray] | None = None
+    normalizes_weights: bool = True
+    compares: bool = False
 
     @property
     def needed_head(self) -> str:
@@ -120,32 +120,6 @@ def _of_counts(function: Callable, class_counts: np.ndarray, **arguments) -> Per
     return PerExampleLoss(function, class_counts=np.asarray(class_counts).tolist(), **arguments)
 
 
-def _cross_entropy(class_counts: np.ndarray, *, label_smoothing: float = 0.0) -> PerExampleLoss:
-    check_numbers(label_smoothing=label_smoothing, below=1)
-    return PerExampleLoss(cross_entropy, label_smoothing=label_smoothing)
-
-
-def _focal(class_counts: np.ndarray, *, gamma: float = 2.0) -> PerExampleLoss:
-    check_numbers(gamma=gamma)
-    return PerExampleLoss(focal, gamma=gamma)
-
-
-def _logit_adjustment(class_counts: np.ndarray, *, tau: float = 1.0) -> PerExampleLoss:
-    check_numbers(tau=tau)
-    return _of_counts(logit_adjustment, class_counts, tau=tau)
-
-
-def _ldam(class_counts: np.ndarray, *, max_margin: float = 0.5, scale: float = LDAM_SCALE) -> PerExampleLoss:
-    check_numbers(max_margin=max_margin)
-    check_numbers(scale=scale, at_least=1)
-    return _of_counts(ldam_of_logits, class_counts, max_margin=max_margin, scale=scale)
-
-
-def _sigmoid_focal(class_counts: np.ndarray, *, gamma: float = 0.5) -> PerExampleLoss:
-    check_numbers(gamma=gamma)
-    return PerExampleLoss(sigmoid_focal, gamma=gamma, reduction="sum_over_batch_size")
-
-
 def _label_aware_smoothing(
     class_counts: np.ndarray, *, head: float = 0.3, tail: float = 0.0, shape: str = "concave", power: float = 2.0
 ) -> PerExampleLoss:
@@ -154,39 +128,41 @@ def _label_aware_smoothing(
     return _of_counts(label_aware_smoothing, class_counts, **settings)
 
 
-def _los(class_counts: np.ndarray, *, delta: float = 0.98) -> PerExampleLoss:
-    """Label over-smoothing (Sun et al., ICLR 2025): nearly all of the target is spread over all classes."""
-    check_numbers(delta=delta, below=1)
-    return PerExampleLoss(cross_entropy, label_smoothing=delta)
-
-
-def _balanced_binary(class_counts: np.ndarray, *, label_smoothing: float = 0.0) -> PerExampleLoss:
-    check_numbers(label_smoothing=label_smoothing, below=1)
-    return _of_counts(balanced_binary_cross_entropy, class_counts, label_smoothing=label_smoothing)
-
-
-def _lade(class_counts: np.ndarray, *, weight: float = 0.1, regularizer: float = 0.1) -> PerExampleLoss:
-    check_numbers(weight=weight, regularizer=regularizer)
-    return _of_counts(lade, class_counts, weight=weight, regularizer=regularizer)
-
-
 def _class_balanced_binary(class_counts: np.ndarray, *, beta: float = 0.9999) -> PerExampleLoss:
     weights = effective_number_weights(class_counts, beta)
     return PerExampleLoss(class_balanced_binary, class_weights=weights.tolist())
 
 
 LOSSES: dict[str, LossEntry] = {
-    "cross_entropy": LossEntry(_cross_entropy, label="Cross-entropy"),
-    "focal": LossEntry(_focal, label="Focal"),
+    "cross_entropy": LossEntry(
+        lambda class_counts, label_smoothing=0.0: PerExampleLoss(cross_entropy, label_smoothing=label_smoothing),
+        label="Cross-entropy",
+        ranges={"label_smoothing": SHARE},
+    ),
+    "focal": LossEntry(
+        lambda class_counts, gamma=2.0: PerExampleLoss(focal, gamma=gamma),
+        label="Focal",
+        ranges={"gamma": NOT_NEGATIVE},
+    ),
     "balanced_softmax": LossEntry(
         lambda class_counts: _of_counts(balanced_softmax, class_counts),
         label="Balanced softmax",
         prior=lambda class_counts: class_counts,
     ),
     "logit_adjustment": LossEntry(
-        _logit_adjustment, label="Logit adjustment", prior=lambda class_counts, *, tau: class_counts**tau
+        lambda class_counts, tau=1.0: _of_counts(logit_adjustment, class_counts, tau=tau),
+        label="Logit adjustment",
+        ranges={"tau": NOT_NEGATIVE},
+        prior=lambda class_counts, *, tau: class_counts**tau,
     ),
-    "ldam": LossEntry(_ldam, label="LDAM", head="cosine:scale={scale}"),
+    "ldam": LossEntry(
+        lambda class_counts, max_margin=0.5, scale=LDAM_SCALE: _of_counts(
+            ldam_of_logits, class_counts, max_margin=max_margin, scale=scale
+        ),
+        label="LDAM",
+        ranges={"max_margin": NOT_NEGATIVE, "scale": (1.0, math.inf)},
+        head="cosine:scale={scale}",
+    ),
     "sigmoid": LossEntry(
         lambda class_counts: PerExampleLoss(sigmoid_cross_entropy, reduction="sum_over_batch_size"),
         label="Sigmoid",
@@ -195,14 +171,37 @@ LOSSES: dict[str, LossEntry] = {
         normalizes_weights=False,
     ),
     "sigmoid_focal": LossEntry(
-        _sigmoid_focal, label="Sigmoid focal", head="dense", first_bias=_logit_of_one_in, normalizes_weights=False
+        lambda class_counts, gamma=0.5: PerExampleLoss(sigmoid_focal, gamma=gamma, reduction="sum_over_batch_size"),
+        label="Sigmoid focal",
+        ranges={"gamma": NOT_NEGATIVE},
+        head="dense",
+        first_bias=_logit_of_one_in,
+        normalizes_weights=False,
     ),
     "label_aware_smoothing": LossEntry(_label_aware_smoothing, label="Label-aware smoothing"),
-    "los": LossEntry(_los, label="Label over-smoothing"),
-    "balanced_binary_cross_entropy": LossEntry(
-        _balanced_binary, label="Balanced binary cross-entropy", prior=lambda class_counts, **_: class_counts
+    # Sun et al. (ICLR 2025): nearly all of the target is spread over all classes.
+    "los": LossEntry(
+        lambda class_counts, delta=0.98: PerExampleLoss(cross_entropy, label_smoothing=delta),
+        label="Label over-smoothing",
+        ranges={"delta": SHARE},
     ),
-    "lade": LossEntry(_lade, label="LADE", prior=lambda class_counts, **_: class_counts, compares=True),
+    "balanced_binary_cross_entropy": LossEntry(
+        lambda class_counts, label_smoothing=0.0: _of_counts(
+            balanced_binary_cross_entropy, class_counts, label_smoothing=label_smoothing
+        ),
+        label="Balanced binary cross-entropy",
+        ranges={"label_smoothing": SHARE},
+        prior=lambda class_counts, **_: class_counts,
+    ),
+    "lade": LossEntry(
+        lambda class_counts, weight=0.1, regularizer=0.1: _of_counts(
+            lade, class_counts, weight=weight, regularizer=regularizer
+        ),
+        label="LADE",
+        ranges={"weight": NOT_NEGATIVE, "regularizer": NOT_NEGATIVE},
+        prior=lambda class_counts, **_: class_counts,
+        compares=True,
+    ),
     "class_balanced_binary": LossEntry(
         _class_balanced_binary,
         label="Class-balanced binary",

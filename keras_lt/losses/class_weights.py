@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from keras_lt.registry import Entry, member
+from keras_lt.registry import Entry, check_numbers, member
 
 
 def inverse_frequency_weights(class_counts: np.ndarray) -> np.ndarray:
@@ -26,8 +26,7 @@ def effective_number_weights(class_counts: np.ndarray, beta: float) -> np.ndarra
       beta: in [0, 1); 0 weighs all classes alike, near 1 inversely to their images.
     Returns: float64 [C].
     """
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must lie in [0, 1). Received: beta={beta}")
+    check_numbers(beta=beta, below=1)
     class_counts = _checked(class_counts)
     counts = np.maximum(class_counts, 1)
     return _with_mean_one(1 / -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts)), class_counts)
@@ -41,14 +40,13 @@ def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
       rho: 0 weighs all classes alike, 1 inversely to their images; any number >= 0.
     Returns: float64 [C].
     """
-    if not (np.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be finite and >= 0. Received: rho={rho}")
+    check_numbers(rho=rho)
     class_counts = _checked(class_counts)
     counts = np.maximum(class_counts, 1)
     return _with_mean_one((counts.min() / counts) ** rho, class_counts)  # relative, or a large rho would underflow
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsEntry(Entry):
     """Class weights: class_counts [C] -> [C].
 
@@ -56,7 +54,7 @@ class WeightsEntry(Entry):
       weighs: whether any class counts for more than another, whatever the counts.
     """
 
-    weighs: bool = dataclasses.field(default=True, kw_only=True)
+    weighs: bool = True
 
 
 CLASS_WEIGHTS: dict[str, WeightsEntry] = {
@@ -80,8 +78,7 @@ def class_weight_table(name: str, class_counts: np.ndarray, *, epochs: int, firs
     Returns: float32 [E, C]; None where nothing is weighed.
     """
     entry = member(CLASS_WEIGHTS, name, what="class_weights")
-    if first_epoch < 0:
-        raise ValueError(f"first_epoch must be at least 0. Received: first_epoch={first_epoch}")
+    check_numbers(first_epoch=first_epoch)
     if not entry.weighs:
         return None
     table = np.ones((epochs, len(class_counts)), np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 from keras_lt.compat import of_all_replicas
 from keras_lt.labels import class_ids
 from keras_lt.losses.classification import cross_entropy
+from keras_lt.registry import check_numbers
 
 SHAPES = ("concave", "linear", "convex", "power")
 POWER = 2.0
@@ -28,9 +29,7 @@ def smoothing_by_class(
       power: of shape "power" alone; another shape takes the default.
     Returns: float64 [C].
     """
-    for name, share in {"head": head, "tail": tail}.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} must lie in [0, 1). Received: {name}={share}")
+    check_numbers(head=head, tail=tail, below=1)
     if shape not in SHAPES:
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}. Received: shape={shape!r}")
     if shape != "power" and power != POWER:

@@ -15,9 +15,8 @@ import tensorflow as tf
 from keras_lt import backbones, stages
 from keras_lt.classifiers import HEADS
 from keras_lt.datasets import Split
-from keras_lt.input_pipeline import training_batches
+from keras_lt.input_pipeline import Stream, training_batches
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.recipe import Recipe
 from keras_lt.stages import Hooks
 
 HORIZONS = {90: 100, 180: 200}  # T_max of the reference's two iNaturalist schedules; else it is the number of epochs
@@ -130,21 +129,18 @@ class CumulativeLearning(keras.callbacks.Callback):
         logs["alpha"] = cumulative_alpha(epoch, self.horizon)
 
 
-def paired_batches(
-    split: Split, preprocessing: Preprocessing, recipe: Recipe, *, seed: int, **stream
-) -> tf.data.Dataset:
+def paired_batches(split: Split, preprocessing: Preprocessing, stream: Stream) -> tf.data.Dataset:
     """Batches of both samplers side by side: ((images, images), (labels, labels)), the uniform draws first.
 
-    Args: as `input_pipeline.training_batches`; `recipe` has the uniform sampler. The other draws, and their
-      augmentations, have a seed of their own that follows from `seed`.
+    Args: as `input_pipeline.training_batches`; the stream's sampler is the uniform one. The other draws, and their
+      augmentations, have a seed of their own that follows from the stream's.
     """
-    other = dataclasses.replace(recipe, sampler="reversed")
-    other_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
-    streams = (
-        training_batches(split, preprocessing, own, seed=own_seed, **stream)
-        for own, own_seed in ((recipe, seed), (other, other_seed))
+    recipe = dataclasses.replace(stream.recipe, sampler="reversed")
+    seed = int(np.random.SeedSequence([stream.seed, 1]).generate_state(1)[0])
+    both = (stream, dataclasses.replace(stream, recipe=recipe, seed=seed))
+    return tf.data.Dataset.zip(*(training_batches(split, preprocessing, one) for one in both)).map(
+        lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True))
     )
-    return tf.data.Dataset.zip(*streams).map(lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))
 
 
 def check_backbone(backbone: backbones.BackboneEntry):

@@ -4,8 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.features import FeatureSet
-from keras_lt.input_pipeline import prefetched
-from keras_lt.recipe import Recipe
+from keras_lt.input_pipeline import Stream, prefetched
 
 # As FSLwF's reference has them on ImageNet, where its generators are for 1, 2, 5, 10 or 20 examples.
 EXEMPLARS = 20  # of a class that stands in for a novel one
@@ -13,25 +12,24 @@ TAKEN_FOR_NOVEL = 250, 389  # so many of so many base classes
 BASE_QUERIES = 1, 3  # so many of so many queries
 
 
-def episode_batches(
-    train: FeatureSet, base: np.ndarray, *, recipe: Recipe, seed: int, start_step: int = 0
-) -> tf.data.Dataset:
+def episode_batches(train: FeatureSet, base: np.ndarray, stream: Stream) -> tf.data.Dataset:
     """Features of episode after episode, each with the classes of its queries [B].
 
     Args:
       train: of all training examples.
       base: bool [C].
-      seed: with the number of the episode, all that it depends on.
-      start_step: the steps behind a resumed run, over all epochs.
+      stream: an episode depends on its seed and the episode's number alone.
     """
+    queries_of_one = stream.recipe.micro_batch
     rows_of = {label: np.flatnonzero(train.labels == label) for label in np.flatnonzero(base)}
 
     def read(number):
-        support, queries = draw_episode(rows_of, queries=recipe.micro_batch, rng=np.random.default_rng((seed, number)))
+        rng = np.random.default_rng((stream.seed, number))
+        support, queries = draw_episode(rows_of, queries=queries_of_one, rng=rng)
         read_rows = (np.asarray(train.features[rows], np.float32) for rows in (queries, support))
         return *read_rows, train.labels[support], train.labels[queries]
 
-    sizes = recipe.micro_batch, EXEMPLARS * novel_in_episode(len(rows_of))
+    sizes = queries_of_one, EXEMPLARS * novel_in_episode(len(rows_of))
     width = train.features.shape[1]
 
     def episode(number):
@@ -44,7 +42,7 @@ def episode_batches(
         }
         return inputs, tf.ensure_shape(labels, (sizes[0],))
 
-    numbers = tf.data.Dataset.range(start_step * recipe.accumulate_steps, np.iinfo(np.int64).max)
+    numbers = tf.data.Dataset.range(stream.start_step * stream.recipe.accumulate_steps, np.iinfo(np.int64).max)
     return prefetched(numbers.map(episode))
 
 

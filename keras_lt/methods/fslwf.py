@@ -22,6 +22,7 @@ from keras_lt.classifiers.norms import safe_norms
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
 from keras_lt.features import FeatureSet
+from keras_lt.input_pipeline import Stream
 from keras_lt.methods.episodes import EXEMPLARS, episode_batches
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Classifier, Hooks, Representation, building, check_own_classifier, fit, join
@@ -261,12 +262,11 @@ def learn_classifier(
 
     fit(
         model,
-        lambda start_step: episode_batches(features["train"], base, recipe=recipe, seed=seed, start_step=start_step),
+        functools.partial(episode_batches, features["train"], base),
         lambda batch_size: features["val"].evaluation_batches(batch_size=batch_size),
-        class_counts=data.class_counts,
+        stream=Stream(recipe, data.class_counts, seed),
         groups=data.groups,
         val_examples=len(data.val),
-        recipe=recipe,
         strategy=one_device,
         folder=folder if is_first(strategy) else None,
         callbacks=[keras.callbacks.LambdaCallback(on_test_begin=add_novel_classes)],

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import pathlib
 from collections.abc import Iterable
 
@@ -53,7 +52,6 @@ def write_shard(path: pathlib.Path, examples: Iterable[Example]):
                     position += RECORD_HEAD + len(record) + RECORD_TAIL
                     writer.write(record)
             with scratch.open("rb") as file:
-                os.fsync(file.fileno())
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         label, offset, length, name = zip(*entries, strict=True) if entries else ((), (), (), ())
         with atomic(path.with_suffix(".npz")) as scratch, scratch.open("wb") as file:
@@ -67,8 +65,6 @@ def write_shard(path: pathlib.Path, examples: Iterable[Example]):
                 bytes=position,
                 sha256=sha256,
             )
-            file.flush()
-            os.fsync(file.fileno())
     except (OSError, tf.errors.OpError) as error:
         raise OSError(
             f"{path} cannot be written: {error}. Finished shards are kept, and the same command goes on from there"

@@ -11,7 +11,7 @@ from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry
 from keras_lt.registry import split
 from keras_lt.report.details import RunDetails
 from keras_lt.report.systems import BASELINE
-from keras_lt.report.tables import as_number, best_classifier, display_name, percent
+from keras_lt.report.tables import as_number, best_classifier, display_name, on_val, percent
 
 NEAR_ZERO = 0.05  # accuracy on few-shot classes
 LEARNED_BY_HEART = 0.97  # accuracy in training, mean over classes
@@ -33,7 +33,7 @@ def advise(results: Mapping, details: RunDetails) -> list[str]:
 def on_capped_heads(results: Mapping, details: RunDetails) -> str:
     """Joint hardly knows few-shot classes, so what only rescales its logits cannot either, unless val says it can."""
     del details
-    few = _on_val(results, "few")
+    few = on_val(results, "few")
     joint = few.get(BASELINE, math.nan)
     if not joint <= NEAR_ZERO:
         return ""
@@ -51,8 +51,8 @@ def on_capped_heads(results: Mapping, details: RunDetails) -> str:
 
 def on_small_val(results: Mapping, details: RunDetails) -> str:
     """The 95% interval of an accuracy on val is as wide as the whole grid of tau spreads: val cannot choose."""
-    on_val = details.val_examples and details.flags.get("tau_split", "val") == "val"
-    for name, curve in details.curves.items() if on_val else ():
+    chosen_on_val = details.val_examples and details.flags.get("tau_split", "val") == "val"
+    for name, curve in details.curves.items() if chosen_on_val else ():
         accuracies = [as_number(point.get("all")) for point in curve]
         best, spread = max(accuracies), max(accuracies) - min(accuracies)
         error = CONFIDENCE * (best * (1 - best) / details.val_examples) ** 0.5
@@ -69,7 +69,7 @@ def on_small_val(results: Mapping, details: RunDetails) -> str:
 def on_learning_by_heart(results: Mapping, details: RunDetails) -> str:
     """Stage one is right on nearly all that it trained on, and Joint far less often on val."""
     del details
-    joint = _on_val(results, "class_mean").get(BASELINE, math.nan)
+    joint = on_val(results, "class_mean").get(BASELINE, math.nan)
     trained = as_number(results["stage_one"].get("train_class_mean"))
     if not (trained >= LEARNED_BY_HEART and trained - joint >= FAR_BELOW):
         return ""
@@ -115,7 +115,7 @@ def on_duplicates(results: Mapping, details: RunDetails) -> str:
 
 def on_good_features(results: Mapping, details: RunDetails) -> str:
     """Class means alone beat the classifier that was trained with the features, by more than chance."""
-    accuracies = _on_val(results, "class_mean")
+    accuracies = on_val(results, "class_mean")
     entries = {name: _entry(name) for name in accuracies}
     of_means = {n: accuracies[n] for n, e in entries.items() if not (e.trained or e.starts_from or e.class_start)}
     if BASELINE not in accuracies or not of_means or not details.val_examples:
@@ -143,12 +143,6 @@ def shared_examples(duplicates: Mapping[tuple[str, str], int]) -> str:
 
 
 ADVICE = (on_duplicates, on_capped_heads, on_good_features, on_small_val, on_learning_by_heart, on_classes_in_two)
-
-
-def _on_val(results: Mapping, score: str) -> dict[str, float]:
-    """Classifier -> its score on val, of those that have one."""
-    scores = {name: as_number((row.get("val") or {}).get(score)) for name, row in results["classifiers"].items()}
-    return {name: of for name, of in scores.items() if not math.isnan(of)}
 
 
 def _entry(name: str) -> ClassifierEntry:

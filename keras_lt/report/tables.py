@@ -68,9 +68,14 @@ def _gain(scores: Mapping, joint: Mapping, score: str) -> str:
 
 def best_classifier(results: Mapping) -> str | None:
     """results["best"]; without it the highest `all` on val, and None where nothing was scored there."""
-    on_val = {name: as_number((c.get("val") or {}).get("all")) for name, c in results["classifiers"].items()}
-    on_val = {name: score for name, score in on_val.items() if not math.isnan(score)}
-    return results.get("best") or max(on_val, key=on_val.get, default=None)
+    scores = on_val(results, "all")
+    return results.get("best") or max(scores, key=scores.get, default=None)
+
+
+def on_val(results: Mapping, score: str) -> dict[str, float]:
+    """Classifier -> its score on val, of those that have one."""
+    scores = {name: as_number((row.get("val") or {}).get(score)) for name, row in results["classifiers"].items()}
+    return {name: of for name, of in scores.items() if not math.isnan(of)}
 
 
 def headline(results: Mapping) -> str:

@@ -19,7 +19,7 @@ from keras_lt.resampling.indices import check_integers, checked_classes
 from keras_lt.resampling.rejection import expected_copies, resampled_epochs
 
 COUNTING_BATCH = 1024  # labels
-MOST_CLASSES = 10_000_000  # a table is made of them
+MOST_CLASSES = 10_000_000  # tables are made by the largest label
 
 
 def balance(
@@ -143,7 +143,8 @@ class _Stream:
     shuffle_buffer: int
 
     def label_batches(self) -> Iterable[np.ndarray]:
-        progress = keras.utils.Progbar(self._number_of_batches(), unit_name="batch")
+        known = int(self.labels.cardinality())
+        progress = keras.utils.Progbar(known if known >= 0 else None, unit_name="batch")
         for batch in self.labels.as_numpy_iterator():
             progress.add(1)
             yield batch
@@ -158,10 +159,6 @@ class _Stream:
         if self.batch_size is None:
             return examples
         return examples.batch(self.batch_size, drop_remainder=self.static_batches)
-
-    def _number_of_batches(self) -> int | None:
-        known = int(self.labels.cardinality())
-        return known if known >= 0 else None
 
 
 def _arrays(data: Any, batch_size: int) -> _Arrays:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from keras_lt.registry import Entry, member
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Resampling(Entry):
     """A way to balance a list: (labels [N], *, seed) -> rows [N'].
 
@@ -21,9 +21,9 @@ class Resampling(Entry):
       fewest: examples that every class must have.
     """
 
-    size: Callable[[np.ndarray], int] | None = dataclasses.field(default=None, kw_only=True)
-    makes_features: bool = dataclasses.field(default=False, kw_only=True)
-    fewest: int = dataclasses.field(default=1, kw_only=True)
+    size: Callable[[np.ndarray], int] | None = None
+    makes_features: bool = False
+    fewest: int = 1
 
 
 def whole(labels: np.ndarray, *, seed: int) -> np.ndarray:

@@ -129,10 +129,8 @@ def _passes(dataset: tf.data.Dataset, copies: tf.Tensor, shuffle_buffer: int, *,
         pass_seed = tf.random.fold_in(seed, number)
 
         def emitted(state: tf.Tensor, block: tf.Tensor) -> tuple:
-            (length, place), (number, records) = (
-                tf.unstack(state),
-                block,
-            )  # of the line so far, of its next point; mod 1
+            length, place = tf.unstack(state)  # of the line so far, of its next point; mod 1
+            number, records = block
             expected = tf.gather(copies, tf.cast(records[1], tf.int64))  # on a CPU, refuses a label outside [0, C)
             draws = tf.random.stateless_uniform(
                 [tf.size(expected) + 1], tf.random.fold_in(pass_seed, number), dtype=tf.float64, alg="philox"

@@ -32,18 +32,13 @@ def in_float32(network: keras.Model) -> keras.Model:
     layers = [layer for layer in layers_within(network) if not isinstance(layer, keras.Model)]
     if all(layer.compute_dtype == "float32" for layer in layers):
         return network
-    copy = keras.saving.deserialize_keras_object(_of_float32(keras.saving.serialize_keras_object(network)))
+    config = keras.tree.map_structure(
+        lambda leaf: "float32" if isinstance(leaf, str) and leaf in HALVES else leaf,
+        keras.saving.serialize_keras_object(network),
+    )
+    copy = keras.saving.deserialize_keras_object(config)
     copy.set_weights(network.get_weights())
     return copy
-
-
-def _of_float32(config):
-    """A serialised model whose dtypes are float32."""
-    if isinstance(config, list | tuple):
-        return type(config)(map(_of_float32, config))
-    if not isinstance(config, dict):
-        return "float32" if isinstance(config, str) and config in HALVES else config
-    return {key: _of_float32(value) for key, value in config.items()}
 
 
 def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ...]):

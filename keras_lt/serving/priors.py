@@ -22,20 +22,12 @@ FITTED_NUMBERS = 2**24  # logits that a temperature is fitted to; of more, every
 TOLERANCE = 1e-3  # of a prior's sum: 365 probabilities written with six digits
 
 
-def _forward(class_counts: npt.ArrayLike, *, ratio: float = 25.0) -> np.ndarray:
-    return long_tailed_shares(class_counts, ratio=ratio)
-
-
-def _backward(class_counts: npt.ArrayLike, *, ratio: float = 25.0) -> np.ndarray:
-    return long_tailed_shares(class_counts, ratio=ratio, reverse=True)
-
-
 # Class distributions by name: training images per class [C] -> probabilities [C].
 PRIORS: dict[str, Entry] = {
     "uniform": Entry(lambda class_counts: np.full(len(class_counts), 1 / len(class_counts))),
     "train": Entry(lambda class_counts: np.asarray(class_counts, np.float64) / np.sum(class_counts)),
-    "forward": Entry(_forward),
-    "backward": Entry(_backward),
+    "forward": Entry(lambda class_counts, ratio=25.0: long_tailed_shares(class_counts, ratio=ratio)),
+    "backward": Entry(lambda class_counts, ratio=25.0: long_tailed_shares(class_counts, ratio=ratio, reverse=True)),
 }
 
 

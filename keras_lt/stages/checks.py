@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from keras_lt import backbones
 from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
-from keras_lt.classifiers.cosine import check_scale
-from keras_lt.distribution import Strategy, hosts
+from keras_lt.distribution import Strategy, check_replicas, hosts
 from keras_lt.features import FeatureSet
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
@@ -34,7 +33,6 @@ def head_entry(head: str, recipe: Recipe) -> HeadEntry:
     chosen = member(HEADS, head, what="head")
     if needed and not _same_head(head, needed):
         raise ValueError(f"loss={recipe.loss} needs head={needed}. Received: head={head}")
-    check_scale(**chosen.parameters)
     return chosen
 
 
@@ -61,7 +59,7 @@ def check_stage_one(
 
     Args: as there.
     """
-    check_numbers(**member(backbones.TRAIN_PARTS, train_parts, what="train_parts").parameters)
+    member(backbones.TRAIN_PARTS, train_parts, what="train_parts")  # refuses what is none
     check_choice("precision", precision, PRECISIONS)
     check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
@@ -177,6 +175,17 @@ def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
         raise ValueError(f"method={hooks.name} trains on one host. Received: several hosts")
 
 
+def check_devices(strategy: Strategy, recipe: Recipe):
+    """Raises ValueError for what of a recipe Keras cannot do on several devices."""
+    check_replicas(
+        strategy,
+        batch_size=recipe.batch_size,
+        accumulate_steps=recipe.accumulate_steps,
+        steps_per_execution=recipe.steps_per_execution,
+        jit_compile=recipe.jit_compile == "true",
+    )
+
+
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:
     """The entry of a classifier with its parameters, and the recipe by which it is trained.
 
@@ -203,7 +212,6 @@ def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierE
         name=text,
     )
     entry = entry.with_parameters(**parsed(own, entry.parameters, of=f"classifier={name}", name=text))
-    check_scale(**entry.parameters)
     own_recipe = {
         field: value.format(**entry.parameters) if isinstance(value, str) else value
         for field, value in entry.recipe.items()

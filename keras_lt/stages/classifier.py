@@ -29,7 +29,6 @@ from keras_lt.stages.checks import (
 )
 from keras_lt.stages.choosing import as_chosen, best_of, chooses, each_judged, scores_of
 from keras_lt.stages.fitting import (
-    CHOSEN_BY,
     fit_on_features,
     fit_on_images,
     load_model,
@@ -278,7 +277,7 @@ def _fitted(
         fit_on_images(model, data, representation.preprocessing, **options)
         return backbone, extract_features(backbone, data.val, representation.preprocessing)
     if layer.trainable_weights and trains_in_memory(features["train"], training["recipe"], **where):
-        fit_in_memory(layer, features, chosen_by=CHOSEN_BY, groups=groups, **training)
+        fit_in_memory(layer, features, groups=groups, **training)
     elif layer.trainable_weights:
         with strategy.scope():
             model = on_features(layer, features["train"].width)

@@ -1,5 +1,7 @@
 """One way to train, for both stages: `model.fit` that resumes, and keeps the recipe's epoch."""
 
+import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +13,10 @@ import tensorflow as tf
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.compat import ScaledLoss, frozen_variables, keep_positions, layers_within, unwatched
 from keras_lt.datasets import LongTailed
-from keras_lt.distribution import Strategy, check_replicas, evaluation_batch_size, hosts, is_first
+from keras_lt.distribution import Strategy, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
 from keras_lt.files import atomic, reading
-from keras_lt.input_pipeline import evaluation_batches, training_batches
+from keras_lt.input_pipeline import Stream, evaluation_batches, training_batches
 from keras_lt.logs import EventLog
 from keras_lt.metrics import ShotAccuracy, ShotGroups
 from keras_lt.optimization import make_optimizer
@@ -22,6 +24,7 @@ from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
 from keras_lt.stages.callbacks import AfterEpoch, FiniteLoss, LearningRateLog, StatisticsOfAverage
+from keras_lt.stages.checks import check_devices
 from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.statistics import estimated_statistics
 
@@ -33,13 +36,12 @@ STATISTICS_BATCHES = 100  # of an epoch, by which batch norm's statistics of ave
 
 def fit(
     model: keras.Model,
-    train_batches: Callable[[int], tf.data.Dataset],
+    train_batches: Callable[[Stream], tf.data.Dataset],
     val_batches: Callable[[int], tf.data.Dataset],
     *,
-    class_counts: np.ndarray,
+    stream: Stream,
     groups: ShotGroups,
     val_examples: int,
-    recipe: Recipe,
     strategy: Strategy,
     multipliers: dict[str, float] | None = None,
     folder: str | os.PathLike | None,
@@ -48,97 +50,77 @@ def fit(
     """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the kept epoch's weights in the model.
 
     Args:
-      train_batches: (steps already done) -> the batches after them; of several processes, this one's share.
+      train_batches: (the stream from some step on) -> its batches; of several processes, this one's share.
       val_batches: (batch size) -> the batches of the validation examples, or likewise this one's share.
-      class_counts: examples drawn from, per class, [C].
+      stream: from its first step on; its recipe is that of the training.
       groups: of classes, by which accuracies are logged.
       val_examples: how many there are to validate.
       multipliers: path of a variable -> factor on its learning rate.
       callbacks: of the model's own, such as one that moves a weight of its loss.
     Returns: the history, a row of logs per epoch.
     """
-    options = {"class_counts": class_counts, "groups": groups, "val_examples": val_examples, "recipe": recipe}
-    options |= {"strategy": strategy, "multipliers": multipliers, "folder": folder, "callbacks": callbacks}
-    with hosts(strategy).placing(model) as placed:
-        return _fit(placed, train_batches, val_batches, **options)
-
-
-def _fit(
-    model,
-    train_batches,
-    val_batches,
-    *,
-    class_counts,
-    groups,
-    val_examples,
-    recipe,
-    strategy,
-    multipliers,
-    folder,
-    callbacks,
-):
-    """`fit` of a model that is where it is trained."""
-    check_replicas(
-        strategy,
-        batch_size=recipe.batch_size,
-        accumulate_steps=recipe.accumulate_steps,
-        steps_per_execution=recipe.steps_per_execution,
-        jit_compile=recipe.jit_compile == "true",
-    )
-    steps = recipe.steps(int(class_counts.sum()))
+    recipe, first = stream.recipe, is_first(strategy)
+    check_devices(strategy, recipe)
+    steps = recipe.steps(int(stream.class_counts.sum()))
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
-    loss = recipe.loss_entry(class_counts)
-    loss.reduction = "sum_over_batch_size"  # exact over any share of a batch: the pipeline has normalised the weights
-    with strategy.scope():
-        optimizer = make_optimizer(recipe, steps=steps, multipliers=multipliers)
-        if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
-            optimizer = ScaledLoss(optimizer)  # `compile` goes by the outermost model's policy, which a copy has not
-        model.compile(
-            optimizer,
-            loss,
-            weighted_metrics=[ShotAccuracy(groups)],
-            steps_per_execution=recipe.steps_per_execution,
-            jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
-        )
-    checkpoints = EpochCheckpoints(
-        folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=is_first(strategy)
-    )
-    with strategy.scope():
-        done = checkpoints.restore(model)
-    hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
+    checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=first)
+
+    def batches(start_step):
+        return train_batches(dataclasses.replace(stream, start_step=start_step))
 
     def statistics(epoch):
-        return estimated_statistics(
-            model, lambda: train_batches(epoch * steps).take(min(passes, STATISTICS_BATCHES)), strategy
-        )
+        some = min(passes, STATISTICS_BATCHES)
+        return estimated_statistics(placed, lambda: batches(epoch * steps).take(some), strategy)
 
-    if done < recipe.epochs:
-        shared = [
-            LearningRateLog(recipe, steps),
-            FiniteLoss(train_batches, recipe, passes, folder if is_first(strategy) else None),
-            AfterEpoch(),
-        ]
-        if recipe.ema_momentum:  # then it is done to the average, too
-            shared += [keras.callbacks.SwapEMAWeights(), AfterEpoch(), StatisticsOfAverage(statistics)]
-        if folder is not None and is_first(strategy):
-            table = probability_table(recipe.sampler, class_counts, recipe.epochs)
-            shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
-        with unwatched(frozen_variables(model)):
-            model.fit(
-                train_batches(done * steps),
-                steps_per_epoch=passes,
-                initial_epoch=done,
-                epochs=recipe.epochs,
-                validation_data=val_batches(val_batch_size),
-                callbacks=[*shared, *callbacks, checkpoints],
-                shuffle=False,  # the stream is drawn as it should be
-                verbose=verbosity(),
-            )
-    checkpoints.restore_kept(model)
-    if recipe.ema_momentum:
-        statistics(checkpoints.kept_epoch)
+    with hosts(strategy).placing(model) as placed:
+        with strategy.scope():
+            _compile(placed, stream, steps=steps, groups=groups, multipliers=multipliers)
+            done = checkpoints.restore(placed)
+        hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
+        if done < recipe.epochs:
+            shared = [
+                LearningRateLog(recipe, steps),
+                FiniteLoss(batches, recipe, passes, folder if first else None),
+                AfterEpoch(),
+            ]
+            if recipe.ema_momentum:  # then it is done to the average, too
+                shared += [keras.callbacks.SwapEMAWeights(), AfterEpoch(), StatisticsOfAverage(statistics)]
+            if folder is not None and first:
+                table = probability_table(recipe.sampler, stream.class_counts, recipe.epochs)
+                shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
+            with unwatched(frozen_variables(placed)):
+                placed.fit(
+                    batches(done * steps),
+                    steps_per_epoch=passes,
+                    initial_epoch=done,
+                    epochs=recipe.epochs,
+                    validation_data=val_batches(val_batch_size),
+                    callbacks=[*shared, *callbacks, checkpoints],
+                    shuffle=False,  # the stream is drawn as it should be
+                    verbose=verbosity(),
+                )
+        checkpoints.restore_kept(placed)
+        if recipe.ema_momentum:
+            statistics(checkpoints.kept_epoch)
     return checkpoints.history
+
+
+def _compile(model: keras.Model, stream: Stream, *, steps: int, groups: ShotGroups, multipliers: dict | None):
+    """Compiles the model by the stream's recipe; steps and the others are as in `fit`."""
+    recipe = stream.recipe
+    loss = recipe.loss_entry(stream.class_counts)
+    loss.reduction = "sum_over_batch_size"  # exact over any share of a batch: the pipeline has normalised the weights
+    optimizer = make_optimizer(recipe, steps=steps, multipliers=multipliers)
+    if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
+        optimizer = ScaledLoss(optimizer)  # `compile` goes by the outermost model's policy, which a copy has not
+    model.compile(
+        optimizer,
+        loss,
+        weighted_metrics=[ShotAccuracy(groups)],
+        steps_per_execution=recipe.steps_per_execution,
+        jit_compile={"auto": "auto", "true": True, "false": False}[recipe.jit_compile],
+    )
 
 
 def fit_on_images(
@@ -163,17 +145,14 @@ def fit_on_images(
     if preprocessing.mixes and not isinstance(model, OnMixedLabels):
         with strategy.scope():
             model = OnMixedLabels(model)
-    stream = {"class_counts": data.class_counts, "seed": seed, **hosts(strategy).share}
     share = hosts(strategy).evaluation_share
-
     return fit(
         model,
-        lambda start_step: batches(data.train, preprocessing, recipe, **stream, start_step=start_step),
+        functools.partial(batches, data.train, preprocessing),
         lambda batch_size: val_batches(data.val, preprocessing, batch_size=batch_size, **share),
-        class_counts=data.class_counts,
+        stream=Stream(recipe, data.class_counts, seed, **hosts(strategy).share),
         groups=data.groups,
         val_examples=len(data.val),
-        recipe=recipe,
         strategy=strategy,
         **options,
     )
@@ -192,16 +171,14 @@ def fit_on_features(
     """`fit` of a model, features -> logits, on the features of "train" and "val"; groups and options as there."""
     train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
     class_counts = np.bincount(train.labels, minlength=model.output_shape[-1])
-    stream = {"class_counts": class_counts, "seed": seed, **hosts(strategy).share}
     share = hosts(strategy).evaluation_share
     return fit(
         model,
-        lambda start_step: train.training_batches(recipe, **stream, start_step=start_step),
+        train.training_batches,
         lambda batch_size: val.evaluation_batches(batch_size=batch_size, **share),
-        class_counts=class_counts,
+        stream=Stream(recipe, class_counts, seed, **hosts(strategy).share),
         groups=groups,
         val_examples=len(val.labels),
-        recipe=recipe,
         strategy=strategy,
         **options,
     )

@@ -17,11 +17,12 @@ import tensorflow as tf
 from keras_lt.classifiers.chunks import classify
 from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, verbosity
-from keras_lt.input_pipeline import epoch_rows, update_weights
+from keras_lt.input_pipeline import Stream, epoch_rows, update_weights
 from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import make_optimizer
 from keras_lt.recipe import Recipe
 from keras_lt.stages.callbacks import no_number
+from keras_lt.stages.fitting import CHOSEN_BY
 
 QUIET_SECONDS = 5  # after which the epochs are shown
 KEPT_FUNCTIONS = 32  # compiled; each holds the weights of one classifier and its optimiser
@@ -47,7 +48,6 @@ def fit_in_memory(
     layer: keras.layers.Layer,
     features: Mapping[str, FeatureSet],
     *,
-    chosen_by: str,
     groups: ShotGroups,
     recipe: Recipe,
     seed: int,
@@ -55,9 +55,10 @@ def fit_in_memory(
 ):
     """Trains a built classifier on the features of "train", and leaves the weights of the epoch that the recipe keeps.
 
+    The best epoch is so by `CHOSEN_BY`, the earliest of equals.
+
     Args:
       features: where "val" has no rows, the last epoch is kept.
-      chosen_by: the accuracy of `ShotGroups` by which the best is chosen, the earliest of equals.
       multipliers: path of a variable -> factor on its learning rate.
     Raises:
       FloatingPointError: the loss is no longer a number.
@@ -65,7 +66,7 @@ def fit_in_memory(
     train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
     class_counts = np.bincount(train.labels, minlength=layer.units)
     table = recipe.weight_table(class_counts)
-    rows_of = epoch_rows(train.labels, recipe, class_counts=class_counts, seed=seed)
+    rows_of = epoch_rows(train.labels, Stream(recipe, class_counts, seed))
     arrays = tf.constant(np.asarray(train.features, np.float32)), tf.constant(train.labels)
     factors = tuple((multipliers or {}).get(variable.path, 1.0) for variable in layer.trainable_weights)
     with _one_at_a_time:
@@ -91,7 +92,7 @@ def fit_in_memory(
                 compiled.layer.after_epoch()
             score = epoch
             if len(val.labels) and recipe.kept_epoch == "best":
-                score = groups.of_predictions(classify(compiled.layer, val.features), val.labels)[chosen_by]
+                score = groups.of_predictions(classify(compiled.layer, val.features), val.labels)[CHOSEN_BY]
             if score > best:
                 best, kept = score, compiled.layer.get_weights()
             if time.monotonic() - begun > QUIET_SECONDS:

@@ -21,7 +21,7 @@ from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, backbone_hash, examples_hash
 from keras_lt.files import atomic, expanded
 from keras_lt.forward import forward_pass
-from keras_lt.input_pipeline import draws, prefetched, training_batches, weighted
+from keras_lt.input_pipeline import Stream, draws, prefetched, training_batches, weighted
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.stages.fitting import fit_on_images
@@ -135,24 +135,27 @@ def _named(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:
 def _batches(
     split: Split,
     preprocessing: Preprocessing,
-    recipe: Recipe,
+    stream: Stream,
     *,
     backbone: keras.Model,
     strategy: Strategy,
     one_pass: OnePass | None,
-    start_step: int = 0,
-    **stream,
 ) -> tf.data.Dataset:
     """`input_pipeline.training_batches`, of {IMAGES: ...} or of the {FEATURES: ...} of the same images."""
-    images_of = functools.partial(training_batches, split, preprocessing, **stream)
-    first, inside = divmod(start_step, recipe.steps(len(split)))
+    recipe = stream.recipe
+    first, inside = divmod(stream.start_step, recipe.steps(len(split)))
     epochs = None
     if one_pass is not None and not inside:  # inside an epoch begins nothing but a look at a bad batch
-        epochs = _shared_epochs(one_pass, backbone, split, preprocessing, recipe, **stream)
+        epochs = _shared_epochs(one_pass, backbone, split, preprocessing, stream)
     if epochs is None:
-        return _named(IMAGES, images_of(recipe, start_step=start_step))
-    images_of = functools.partial(images_of, dataclasses.replace(recipe, class_weights="none", class_weights_from=0))
-    labels_spec = images_of(start_step=start_step).element_spec[1]
+        return _named(IMAGES, training_batches(split, preprocessing, stream))
+    unweighted = dataclasses.replace(recipe, class_weights="none", class_weights_from=0)
+
+    def images_of(start_step):
+        own = dataclasses.replace(stream, recipe=unweighted, start_step=start_step)
+        return training_batches(split, preprocessing, own)
+
+    labels_spec = images_of(stream.start_step).element_spec[1]
     features_spec = tf.TensorSpec((recipe.micro_batch, backbone.output_shape[-1]), tf.float32)
     computed = functools.partial(_computed, _forward(backbone, preprocessing.image_size, strategy), images_of)
 
@@ -163,7 +166,7 @@ def _batches(
     batches = tf.data.Dataset.from_generator(drawn, output_signature=({FEATURES: features_spec}, labels_spec))
     count = (recipe.epochs - first) * epochs.steps * recipe.accumulate_steps
     batches = batches.apply(tf.data.experimental.assert_cardinality(count))
-    return prefetched(weighted(batches, split.labels, recipe, start_step=start_step, **stream))
+    return prefetched(weighted(batches, split.labels, stream))
 
 
 def _forward(backbone: keras.Model, size: int, strategy: Strategy) -> Callable[[tf.Tensor], np.ndarray]:
@@ -184,9 +187,9 @@ def _forward(backbone: keras.Model, size: int, strategy: Strategy) -> Callable[[
     return forward
 
 
-def _computed(forward: Callable, images_of: Callable[..., tf.data.Dataset], start_step: int) -> Iterator[list]:
+def _computed(forward: Callable, images_of: Callable[[int], tf.data.Dataset], start_step: int) -> Iterator[list]:
     """The features [B, D] of batch after batch, and its labels, or what they consist of."""
-    for images, labels in images_of(start_step=start_step):
+    for images, labels in images_of(start_step):
         yield [forward(images), *(part.numpy() for part in tf.nest.flatten(labels))]
 
 
@@ -271,23 +274,16 @@ def _is_whole(path: pathlib.Path, *, passes: int, parts: int) -> bool:
 
 
 def _shared_epochs(
-    one_pass: OnePass,
-    backbone: keras.Model,
-    split: Split,
-    preprocessing: Preprocessing,
-    recipe: Recipe,
-    *,
-    class_counts: np.ndarray,
-    seed: int,
-    **share: int,
+    one_pass: OnePass, backbone: keras.Model, split: Split, preprocessing: Preprocessing, stream: Stream
 ) -> _Epochs | None:
     """A classifier's epochs, where another one draws the same or has drawn it; else None."""
-    folder, same = expanded(one_pass.folder), functools.partial(_draws_hash, split.labels, class_counts)
-    own = same(recipe)
-    wanted = max((other.epochs for other in one_pass.others if same(other) == own), default=0)
+    folder, recipe, own = expanded(one_pass.folder), stream.recipe, _draws_hash(split.labels, stream)
+    others = (dataclasses.replace(stream, recipe=other) for other in one_pass.others)
+    same = (other.recipe for other in others if _draws_hash(split.labels, other) == own)
+    wanted = max((other.epochs for other in same), default=0)
     if not wanted and not folder.is_dir():
         return None
-    made_from = (backbone_hash(backbone), examples_hash(split), dataclasses.asdict(preprocessing), seed, own)
+    made_from = (backbone_hash(backbone), examples_hash(split), dataclasses.asdict(preprocessing), stream.seed, own)
     epochs = _Epochs(
         folder,
         hashlib.sha256(json.dumps(made_from).encode()).hexdigest(),
@@ -299,10 +295,10 @@ def _shared_epochs(
     return epochs if wanted or any(folder.glob(f"{epochs.key}-*.npy")) else None
 
 
-def _draws_hash(labels: np.ndarray, class_counts: np.ndarray, recipe: Recipe) -> str:
+def _draws_hash(labels: np.ndarray, stream: Stream) -> str:
     """Of all by which a recipe decides what a batch consists of."""
-    how = draws(labels, recipe, class_counts)
+    how = draws(labels, stream)
     table = how.pop("probabilities")
     table = table[:1] if (table == table[0]).all() else table  # one that changes is of all its epochs
-    how |= {name: getattr(recipe, name) for name in ("resampling", "batch_size", "accumulate_steps")}
+    how |= {name: getattr(stream.recipe, name) for name in ("resampling", "batch_size", "accumulate_steps")}
     return hashlib.sha256(table.tobytes() + json.dumps(how).encode()).hexdigest()

@@ -145,25 +145,14 @@ def learn_representation(
     """
     entry = backbones.find(backbone)
     check_classes(data.class_names, data.name)
+    asked = {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
+    asked["backbone_lr_multiplier"] = backbone_lr_multiplier
     if data.of_features:
-        about_images = {"backbone": backbone, "image_size": image_size, "augmentation": augmentation}
-        about_images |= {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
-        check_no_images(hooks, **about_images, backbone_lr_multiplier=backbone_lr_multiplier)
-        stage_one, train_parts = "features", "classifier"
-    check_stage_one(
-        recipe,
-        hooks,
-        backbone=entry,
-        head=head,
-        pretrained=pretrained,
-        train_parts=train_parts,
-        backbone_lr_multiplier=backbone_lr_multiplier,
-        precision=precision,
-        stage_one=stage_one,
-        **augmentations,
-    )
+        check_no_images(hooks, backbone=backbone, image_size=image_size, augmentation=augmentation, **asked)
+        stage_one, asked["train_parts"] = "features", "classifier"
+    check_stage_one(recipe, hooks, backbone=entry, head=head, stage_one=stage_one, **asked)
     entry = entry.available()
-    parts = member(backbones.TRAIN_PARTS, train_parts, what="train_parts")
+    parts = member(backbones.TRAIN_PARTS, asked["train_parts"], what="train_parts")
     parts.check(entry)
     make_head = hooks.head or head_entry(head, recipe)
     preprocessing = make_preprocessing(
@@ -266,19 +255,8 @@ def make_preprocessing(
 @contextlib.contextmanager
 def building(strategy: Strategy, *, seed: int, precision: str = "float32") -> Iterator[None]:
     """Where models are made: on the strategy's devices, with weights that depend on the seed alone."""
-    with strategy.scope(), _seeded_initializers(seed), _dtype_policy(precision):
+    with strategy.scope(), _seeded_initializers(seed), plain_settings(dtype_policy=precision):
         yield
-
-
-@contextlib.contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    """Layers made inside have this policy, unless they say otherwise."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 @contextlib.contextmanager

@@ -79,15 +79,12 @@ def _keras_steps(name: str, images: np.ndarray, *, precision: str, jit_compile: 
 
     from keras_lt import backbones  # noqa: PLC0415
     from keras_lt.forward import forward_pass  # noqa: PLC0415
+    from keras_lt.keras_settings import plain_settings  # noqa: PLC0415
     from keras_lt.optimization import CoupledSGD  # noqa: PLC0415
 
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
-    try:
+    with plain_settings(dtype_policy="float32" if precision == "float32" else f"mixed_{precision}"):
         backbone = backbones.build(name, image_size=images.shape[1])
         model = keras.Model(backbone.input, keras.layers.Dense(CLASSES, dtype="float32")(backbone.output))
-    finally:
-        keras.config.set_dtype_policy(before)
     model.compile(
         CoupledSGD(1e-3, coupled_weight_decay=5e-4),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -1,7 +1,6 @@
 """Kang et al.'s study in plain PyTorch, as a control of ours: four samplers, five classifiers, on npz data."""
 
 import argparse
-import csv
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from keras_lt.files import write_history
 from keras_lt.samplers import probability_table
 from tools.benchmarks.torch_resnet import NETS, ResNet
 
@@ -49,14 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
             setting = {**stage, "rate": rate, "augmentation": augmentation, "draws": draws, "train": train}
             rows += [{**setting, "classifier": name, **one} for name, one in scores.items()]
             if arguments.output:
-                _write(pathlib.Path(arguments.output), rows)
-
-
-def _write(path: pathlib.Path, rows: list[dict]):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows({name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
+                said = [{name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+                write_history(arguments.output, said)
 
 
 def _read(folder: pathlib.Path, device: str) -> dict:

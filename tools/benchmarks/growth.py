@@ -73,7 +73,8 @@ def measured(task: str, classes: int, examples: int, width: int) -> tuple[tuple[
         work = TASKS[task](classes, examples, width, pathlib.Path(folder))
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on; Linux alone can
         before = _memory("VmRSS")
-        seconds, cpu, more = timed(work)
+        seconds, cpu, found = timed(work)
+        more = found or {}
         costs = more.pop("seconds", seconds), more.pop("CPU", cpu), max(_memory("VmHWM") - before, 0.0)
         return costs, " ".join(f"{k} {v:,.3g}" for k, v in more.items())
 
@@ -106,9 +107,8 @@ def learning(name: str, classes: int, examples: int, width: int, folder: pathlib
     head, groups = _head(classes, width), keras_lt.ShotGroups(np.bincount(features["train"].labels))
     recipe = dataclasses.replace(STAGE_TWO, epochs=1, batch_size=min(512, examples))
 
-    def work() -> dict[str, float]:
+    def work():
         keras_lt.learn_classifier(name, features=features, head=head, groups=groups, recipe=recipe)
-        return {}
 
     return work
 
@@ -117,9 +117,8 @@ def evaluating(classes: int, examples: int, width: int, folder: pathlib.Path) ->
     """Examples scored by a dense layer."""
     head, features = _head(classes, width), _features(examples, classes, width)
 
-    def work() -> dict[str, float]:
+    def work():
         _ = keras_lt.evaluate_classifier(head, features, np.full(classes, 50)).summary
-        return {}
 
     return work
 
@@ -180,9 +179,8 @@ def opening(classes: int, examples: int, width: int, folder: pathlib.Path) -> Wo
         for number in range(1, count):
             shutil.copy(place / "0.png", place / f"{number}.png")
 
-    def work() -> dict[str, float]:
+    def work():
         inspection.inspect(datasets.DATASETS["folder"](str(images)), cache_dir=cache)
-        return {}
 
     work()
     return work

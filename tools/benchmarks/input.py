@@ -17,7 +17,7 @@ from keras_lt.backbones import build
 from keras_lt.datasets import Split
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.datasets.records import ShardedRecords
-from keras_lt.input_pipeline import training_batches
+from keras_lt.input_pipeline import Stream, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
 
@@ -110,7 +110,7 @@ def _batches(split, augmentation: str, arguments: argparse.Namespace):
     """The stream that training takes its batches from."""
     preprocessing = Preprocessing(arguments.image_size, IMAGENET_MEAN, IMAGENET_STD, augmentation=augmentation)
     recipe = Recipe(epochs=1_000, batch_size=arguments.batch_size, steps_per_epoch=1_000)
-    return training_batches(split, preprocessing, recipe, class_counts=np.bincount(split.labels), seed=0)
+    return training_batches(split, preprocessing, Stream(recipe, np.bincount(split.labels)))
 
 
 def _wait(batches, arguments: argparse.Namespace) -> None:
