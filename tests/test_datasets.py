@@ -90,10 +90,10 @@ def test_arrays_says_which_files_it_expects(tmp_path):
             "size 0",
         ),
         (lambda: data_of([3, 1, 2]), r"Labels must lie in 0\.\.1.*'train' with labels 0\.\.2"),
-        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0])), "one label per image.*2 images"),
+        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0])), "one label per example.*2 examples"),
         (lambda: Split(np.zeros((2, 0, 4), np.uint8), np.array([0, 1])), r"uint8.*shape=\(2, 0, 4, 1\)"),
         (lambda: Split(np.zeros((2, 4, 4), np.float32), np.array([0, 1])), "uint8.*float32"),
-        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0.0, 1.0])), "integers.*float64"),
+        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0.0, 1.0])), "whole numbers.*float64"),
     ],
 )
 def test_bad_data_is_refused_by_name(make, message):

@@ -160,6 +160,7 @@ def learn_representation(
         backbone_lr_multiplier=backbone_lr_multiplier,
         precision=precision,
         stage_one=stage_one,
+        seed=seed,
         **augmentations,
     )
     entry = entry.available()
