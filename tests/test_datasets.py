@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -103,6 +104,13 @@ def test_bad_data_is_refused_by_name(make, message):
 
 def test_a_class_with_a_single_image_is_accepted():
     assert data_of([3, 1]).class_counts.tolist() == [3, 1]
+
+
+def test_paths_are_strings_a_column_of_a_table_or_pathlibs():
+    for paths in (["a.png", "b.png"], np.array(["a.png", "b.png"], object), [pathlib.Path("a.png"), "b.png"]):
+        assert Split(paths, [[0], [1]]).names.tolist() == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="dtype=object"):
+        Split(np.array(["a.png", None]), [0, 1])
 
 
 def test_a_subset_keeps_images_with_their_labels():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -314,7 +315,7 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     Args:
       fractions: of each class, by name.
     """
-    if not 0 <= seed < 2**64:
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**64:
         raise ValueError(f"seed must be at least 0 and of 64 bits. Received: seed={seed}")
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])
