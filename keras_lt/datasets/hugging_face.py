@@ -40,7 +40,7 @@ def hugging_face(
 
     Splits may be called as the folders of `own_images.folder`, such as `train`, `validation`, `dev` and `testing`. A
     test split without labels leaves its place to the validation split. Without a val a tenth of train is carved off;
-    without both, or with one split alone of any other name, each class is split 70 / 10 / 20 by the names of the images.
+    without both, or with one split of any other name, each class is split 70 / 10 / 20 by the names of the images.
 
     Args:
       name: "name" or "owner/name" of the Hub, or a folder.
