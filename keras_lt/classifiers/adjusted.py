@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
 from keras_lt.counts import check_counts
@@ -74,6 +75,7 @@ class LogitAdjustment(keras.layers.Layer):
 
     def adapt(self, features: np.ndarray, labels: np.ndarray):
         """Sets the prior from training features [N, D] and their labels [N]."""
+        features, labels = to_adapt(self, features, labels)
         shares = np.bincount(labels, minlength=self.units).astype(np.float64)
         if self.prior == "effective":
             shares = np.zeros(self.units)

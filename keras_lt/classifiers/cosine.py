@@ -18,6 +18,7 @@ class CosineDense(Head):
     """
 
     def __init__(self, units: int, scale: float, *, kernel_initializer="glorot_uniform", **kwargs):
+        check_scale(scale)
         super().__init__(units, **kwargs)
         self.scale = scale
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
