@@ -1,5 +1,6 @@
 """Classifiers on embeddings as scikit-learn estimators, for its pipelines and searches."""
 
+import hashlib
 import numbers
 
 import keras
@@ -23,9 +24,12 @@ from keras_lt.registry import check_numbers, split
 from keras_lt.stages import begins_by, chooses, classifier_entry, learn_classifier, trains_on_images
 
 LARGEST_BATCH, SMALLEST_BATCH, STEPS = 512, 8, 16  # an epoch of few examples has about that many steps
+FEWEST_EPOCHS, MOST_EPOCHS, ENOUGH_STEPS = 5, 10, 400
 JOINT = "crt:sampler=instance_balanced"  # a fresh dense layer on the examples as they come, as stage one trains it
 POWER_STEPS = 10
 NUMBERS = (np.float64, np.float32)  # others become the first
+KEPT_HEADS = 32  # joint classifiers, of a search's folds
+_heads: dict[tuple, keras.layers.Layer] = {}
 
 
 class LongTailClassifier(ClassifierMixin, BaseEstimator):
@@ -40,14 +44,17 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
     Methods that start from stage one's classifier, such as "lws", first fit one on the examples as they come. Methods
     that choose something, such as tau, hold out a part of every class to choose it on; the others train on all. `score`
     is the accuracy, as with every classifier of scikit-learn; a search goes by the tail with
-    scoring="balanced_accuracy".
+    scoring="balanced_accuracy". With an int for random_state, methods that a search tries on the same examples share
+    their joint classifier.
 
     Args:
       method: in `classifiers.CLASSIFIERS`, of those that train no backbone, with parameters of its own or fields of the
         recipe: "crt", "lws:epochs=5", "logit_adjusted", "ncm", "lift:scale=30".
-      epochs, weight_decay: of SGD with momentum 0.9, under a cosine schedule.
-      learning_rate: "auto" is (1 - momentum) C / λ, with λ the largest eigenvalue of the features' second moments: the
-        step 1 / L of gradient descent, where the loss begins with a curvature of at most L = λ / C.
+      epochs, weight_decay: of SGD with momentum 0.9, under a cosine schedule; "auto" is ten epochs, and where these are
+        more than 400 steps fewer, but not below five.
+      learning_rate: "auto" is (1 - momentum) min(C, B / 2) / λ, with λ the largest eigenvalue of the features' second
+        moments and B the batch_size: the step 1 / L of gradient descent, where the loss begins with a curvature of at
+        most L = λ / C, and shorter where a batch has fewer than two examples of a class.
       batch_size: examples per step; "auto" is 512, and of few examples a sixteenth of them.
       standardize: whether each feature is brought to mean 0 and standard deviation 1 over the training examples.
       validation_fraction: share of each class, rounded up, that is held out by methods that choose; in [0, 1). Of each
@@ -66,7 +73,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         self,
         method: str = "crt",
         *,
-        epochs: int = 10,
+        epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float | str = "auto",
         weight_decay: float = 5e-4,
@@ -112,7 +119,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
                 )
             train, val = _rows(train, ~held_out), _rows(train, held_out)
         options = {"features": {"train": train, "val": val}, "recipe": self._recipe(train), "seed": seed}
-        head = learn_classifier(JOINT, **options).model.layers[-1] if entry.starts_from else None
+        head = _joint_head(**options) if entry.starts_from else None
         learned = learn_classifier(self.method, head=head, **options)
         self.model_, self.chosen_ = learned.model, learned.chosen
         return self
@@ -152,23 +159,43 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
 
     def _recipe(self, train: FeatureSet) -> Recipe:
         """The recipe of the parameters; those in `method` come after it."""
-        batch_size, learning_rate, examples = self.batch_size, self.learning_rate, len(train.labels)
+        batch_size, learning_rate, epochs = self.batch_size, self.learning_rate, self.epochs
+        examples = len(train.labels)
         if batch_size == "auto":
             batch_size = min(examples, max(SMALLEST_BATCH, min(LARGEST_BATCH, examples // STEPS)))
         elif not isinstance(batch_size, numbers.Integral):
             raise ValueError(f"batch_size must be a whole number or 'auto'. Received: batch_size={batch_size!r}")
         if learning_rate == "auto":
-            learning_rate = (1 - Recipe.momentum) * len(self.classes_) / _largest_moment(train.features)
+            classes = min(len(self.classes_), batch_size / 2)
+            learning_rate = (1 - Recipe.momentum) * classes / _largest_moment(train.features)
         elif not isinstance(learning_rate, numbers.Real):
             raise ValueError(f"learning_rate must be a number or 'auto'. Received: learning_rate={learning_rate!r}")
+        if epochs == "auto":
+            steps = max(1, examples // max(batch_size, 1))
+            epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-ENOUGH_STEPS // steps)))
+        elif not isinstance(epochs, numbers.Integral):
+            raise ValueError(f"epochs must be a whole number or 'auto'. Received: epochs={epochs!r}")
         return Recipe(
-            epochs=self.epochs,
+            epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=self.weight_decay,
             sampler="class_balanced",
             kept_epoch="last",
         )
+
+
+def _joint_head(features: dict[str, FeatureSet], recipe: Recipe, seed: int) -> keras.layers.Layer:
+    """The joint classifier of these examples, which the next fit on the same finds again."""
+    train = features["train"]
+    content = hashlib.sha256(np.ascontiguousarray(train.features).data)
+    content.update(train.labels.data)
+    key = (content.digest(), train.features.shape, recipe, seed)
+    if key not in _heads:
+        while len(_heads) >= KEPT_HEADS:
+            _heads.pop(next(iter(_heads)))
+        _heads[key] = learn_classifier(JOINT, features=features, recipe=recipe, seed=seed).model.layers[-1]
+    return _heads[key]
 
 
 def _check_method(method: str):

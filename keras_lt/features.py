@@ -19,7 +19,7 @@ import tensorflow as tf
 from keras_lt.datasets import Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
-from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN
+from keras_lt.datasets.long_tailed import labels_of
 from keras_lt.files import check_replaceable, expanded, new_memory_map, read_json, remove, write_json
 from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import (
@@ -51,7 +51,7 @@ class FeatureSet:
 
     Attributes:
       features: of the images as they are evaluated, floating [N, D], in memory or memory-mapped, or rows of these.
-      labels: int64 [N]; `OPEN`, -1, for examples of no class.
+      labels: int64 [N], given also as [N, 1]; `OPEN`, -1, for examples of no class.
       views: of each image augmented V times, [N, V, D]; None where training draws from `features`.
     """
 
@@ -60,19 +60,17 @@ class FeatureSet:
     views: np.ndarray | ArrayRows | None = None
 
     def __post_init__(self):
-        # Arrays stay where they are.
-        features = self.features if hasattr(self.features, "dtype") else np.asarray(self.features)
-        labels = np.asarray(self.labels)
-        if features.ndim != 2 or features.dtype.kind != "f" or labels.shape != (len(features),):
+        # Arrays stay where they are; tensors, lists and tables become arrays.
+        is_array = isinstance(getattr(self.features, "dtype", None), np.dtype)
+        features = self.features if is_array else np.asarray(self.features)
+        if str(features.dtype) == "bfloat16":  # which NumPy does not compute with
+            features = np.asarray(features, np.float32)
+        if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
             raise ValueError(
-                "features must be floating-point numbers [N, D], and labels one per row. "
-                f"Received: features of {features.dtype}, shape {features.shape}, labels of shape {labels.shape}"
+                f"features must be floating-point numbers [N, D]. Received: {features.dtype}, shape {features.shape}"
             )
-        if labels.dtype.kind not in "iu" or labels.min(initial=0) < OPEN or labels.max(initial=0) >= MOST_CLASSES:
-            known = f"class ids, whole numbers from 0 to {MOST_CLASSES:,}, or {OPEN} for examples of no class"
-            raise ValueError(f"labels must be {known}. Received: {labels.dtype}, {labels[:5]}")
         object.__setattr__(self, "features", features)
-        object.__setattr__(self, "labels", labels.astype(np.int64))
+        object.__setattr__(self, "labels", labels_of(self.labels, len(features)))
 
     @property
     def width(self) -> int:

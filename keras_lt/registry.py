@@ -87,8 +87,10 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     """The name, and the parameters as they are written: "power:q=0.33" -> ("power", {"q": "0.33"}).
 
     Raises:
-      ValueError: what follows the name is not parameter=value, each once.
+      ValueError: it is no text, or what follows the name is not parameter=value, each once.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"A name must be a text, such as 'crt' or 'power:q=0.33'. Received: {text!r}")
     name, *words = text.split(":")
     given = dict(word.partition("=")[::2] for word in words if "=" in word)
     if len(given) < len(words):

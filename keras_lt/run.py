@@ -91,12 +91,14 @@ class Run(DataOfRun):
           split: "train", "val", "test", or "open_set" where the data set has one; "text" is of the class names, by the
             text tower of the run's backbone, which is asked once.
           classifier: whose backbone makes them; empty is stage one's.
+        Raises:
+          ValueError: the data set has no such split.
         """
         if split == "text":
             return self._texts
         backbone = self.classifier(classifier).backbone if classifier else self.representation.backbone
         if backbone is not self.representation.backbone:
-            return self.extract(backbone, self.data.all_splits[split])
+            return self.extract(backbone, self._examples(split))
         if split not in self._features:
             self._features[split] = self._kept(split, backbone, self.representation.preprocessing)
         return self._features[split]
@@ -131,13 +133,18 @@ class Run(DataOfRun):
     def _kept(self, split: str, backbone: keras.Model, preprocessing: Preprocessing) -> FeatureSet:
         return extract_features(
             backbone,
-            self.data.all_splits[split],
+            self._examples(split),
             preprocessing,
             dtype=self.config.feature_dtype,
             views=self.config.feature_views if split == "train" else 1,
             seed=self.config.seed,
             folder=self.features_folder / split,
         )
+
+    def _examples(self, split: str) -> Split:
+        if split not in self.data.all_splits:
+            raise ValueError(f"split must be one of {', '.join(self.data.all_splits)}. Received: split={split!r}")
+        return self.data.all_splits[split]
 
     def extract(self, backbone: keras.Model, examples: Split, **options) -> FeatureSet:
         """Features of any images by a backbone of the run, by default in memory; options as in `extract_features`.

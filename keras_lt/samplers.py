@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.counts import check_counts, check_vector
 from keras_lt.registry import Entry, check_numbers, member
 
 Sampler = Callable[[npt.ArrayLike, float], np.ndarray]
@@ -33,7 +34,7 @@ def power_probabilities(class_counts: npt.ArrayLike, q: float, *, absent: str = 
       ValueError: for counts or a q that are negative or not finite.
     """
     check_numbers(q=q)
-    counts = check_counts(class_counts, absent)
+    counts = _counts(class_counts, absent)
     # Relative to the largest count, so that a large q does not overflow.
     return _normalized(counts, (counts / counts.max()) ** q)
 
@@ -67,7 +68,7 @@ def effective_number_probabilities(
     Returns: probabilities that sum to one, [C].
     """
     check_numbers(beta=beta, below=1)
-    counts = check_counts(class_counts, absent)
+    counts = _counts(class_counts, absent)
     effective = (1 - beta ** np.maximum(counts, 1)) / (1 - beta)
     return _normalized(counts, counts / effective)
 
@@ -78,7 +79,7 @@ def reversed_probabilities(class_counts: npt.ArrayLike, progress: float = 0.0, *
     >>> reversed_probabilities([30, 10])
     array([0.25, 0.75])
     """
-    counts = check_counts(class_counts, absent)
+    counts = _counts(class_counts, absent)
     return _normalized(counts, counts.max() / np.maximum(counts, 1))
 
 
@@ -93,7 +94,7 @@ def mixture(weights: Mapping[str | Sampler, float]) -> Sampler:
 
     Returns: the sampler (class_counts, progress) -> [C].
     """
-    values = _checked_vector("weights", list(weights.values()))
+    values = check_vector("weights", list(weights.values()))
     _check_sum("weights", values)
     samplers = [sampler_entry(sampler) for sampler in weights]
 
@@ -183,7 +184,7 @@ def probability_table(
     check_numbers(epochs=epochs, at_least=1)
     if progress not in ("reference", "paper"):
         raise ValueError(f'progress must be "reference" or "paper". Received: progress={progress!r}')
-    counts = check_counts(class_counts, absent)
+    counts = _counts(class_counts, absent)
     last = epochs if progress == "paper" else max(epochs - 1, 1)
     table = check_probabilities([sampler(class_counts, epoch / last) for epoch in range(epochs)])
     if table.shape != (epochs, counts.size):
@@ -191,18 +192,11 @@ def probability_table(
     return table
 
 
-def check_counts(class_counts: npt.ArrayLike, absent: str = "zero") -> np.ndarray:
-    """The counts as float64, [C], once they are known to be finite, not negative and not all zero.
-
-    Args:
-      class_counts: images per class, [C].
-      absent: "error" refuses a class without images.
-    """
-    counts = _checked_vector("class_counts", class_counts)
+def _counts(class_counts: npt.ArrayLike, absent: str) -> np.ndarray:
+    """The counts as `check_counts` gives them; absent: "error" refuses a class without images."""
+    counts = check_counts(class_counts)
     if absent not in ("zero", "error"):
         raise ValueError(f'absent must be "zero" or "error". Received: absent={absent!r}')
-    if not counts.any():
-        raise ValueError(f"class_counts must hold at least one image. Received: class_counts={counts}")
     if absent == "error" and not counts.all():
         raise ValueError(f"every class must have images. Received: 0 for class {np.flatnonzero(counts == 0)[0]}")
     return counts
@@ -219,18 +213,8 @@ def check_probabilities(probabilities: npt.ArrayLike) -> np.ndarray:
         raise ValueError(f"probabilities must be [C] or [E, C]. Received: shape={table.shape}")
     for index, row in enumerate(np.atleast_2d(table)):
         name = f"row {index} of probabilities"
-        _check_sum(name, _checked_vector(name, row))
+        _check_sum(name, check_vector(name, row))
     return table
-
-
-def _checked_vector(name: str, values: npt.ArrayLike) -> np.ndarray:
-    vector = np.asarray(values, np.float64)
-    if vector.ndim != 1 or vector.size == 0:
-        raise ValueError(f"{name} must be one-dimensional and not empty. Received: shape={vector.shape}")
-    bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
-    if bad.size:
-        raise ValueError(f"{name} must be finite and >= 0. Received: {vector[bad[0]]} for class {bad[0]}")
-    return vector
 
 
 def _check_sum(name: str, vector: np.ndarray) -> None:

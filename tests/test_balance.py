@@ -177,6 +177,16 @@ def test_the_example_of_the_docs_runs():
         (EXAMPLES.map(lambda x, y: x), {}, "element_spec"),
         (EXAMPLES.map(lambda x, y: (x, tf.one_hot(y, 4))), {}, "one-hot"),
         (EXAMPLES.map(lambda x, y: (x, y - 1)), {}, "-1"),
+        (EXAMPLES.map(lambda x, y: (x, tf.numpy_function(np.copy, [y], tf.int64))), {}, "known shape.*unknown"),
+        (EXAMPLES.map(lambda x, y: (tf.sparse.from_dense(x["image"]), y)), {}, "to_dense"),
+        (EXAMPLES.map(lambda x, y: {"image": x, "label": y}), {}, r"map it, such as dataset.map\(.*'label'"),
+        (EXAMPLES.filter(lambda x, y: y > 9).batch(4), {}, "must hold examples"),
+        ((tf.ragged.constant([[1], [2, 3]]), [0, 1]), {}, "dense arrays.*RaggedTensor"),
+        (([[1], [2, 3]], [0, 1]), {}, "dense arrays"),
+        ((X, np.array(["a", "b"])), {}, r"np\.unique.*dtype=<U1"),
+        ((X, Y, Y, Y), {}, "sample_weight.*4 of them"),
+        ((X, Y), {"epochs": 1.5, "schedule": "progressive"}, "epochs=1.5"),
+        ((X, Y), {"class_counts": {0: 1}}, "not a dict"),
     ],
 )
 def test_bad_input(data, options, message):
@@ -206,6 +216,17 @@ def test_labels_in_a_column_are_one_class_each(batched):
     np.testing.assert_allclose(np.bincount(labels), [67, 67, 67], atol=5)
     for x, y in drawn:  # examples keep their labels
         np.testing.assert_array_equal(np.ravel(COLUMN[np.ravel(x)[::4] // 4]), np.ravel(y))
+
+
+@pytest.mark.parametrize("kind", ["arrays", "examples", "batches", "columns"])
+def test_sample_weights_stay_with_their_examples(kind):
+    arrays = X["id"], Y, Y + X["id"] / 1000
+    examples = tf.data.Dataset.from_tensor_slices((X["id"], Y[:, np.newaxis] if kind == "columns" else Y, arrays[2]))
+    balanced = keras_lt.balance({"arrays": arrays, "examples": examples}.get(kind, examples.batch(8)))
+    ids, labels, weights = (np.concatenate([np.ravel(part) for part in parts]) for parts in zip(*balanced, strict=True))
+    np.testing.assert_array_equal(Y[ids], labels)
+    np.testing.assert_allclose(weights, labels + ids / 1000)
+    np.testing.assert_allclose(np.bincount(labels) / len(labels), 0.25, atol=0.03)
 
 
 def test_a_vector_of_labels_beside_one_example_is_refused():

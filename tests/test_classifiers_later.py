@@ -73,7 +73,8 @@ def test_the_multiplicative_form_is_the_authors():
     classes = values["logits"].shape[1]
     layer = LogitAdjustment(dense(np.eye(classes, dtype=np.float32), np.zeros(classes)), 0.25, multiplicative=True)
     layer.build((None, classes))
-    layer.adapt(np.zeros((0, classes)), np.repeat(np.arange(classes), values["class_counts"]))
+    labels = np.repeat(np.arange(classes), values["class_counts"])
+    layer.adapt(np.zeros((len(labels), classes)), labels)
     np.testing.assert_allclose(layer(values["logits"]), values["multiplicative_logits_0_25"], rtol=1e-4)
     kernel, bias = fold(layer)
     np.testing.assert_allclose(values["logits"] @ kernel + bias, values["multiplicative_logits_0_25"], rtol=1e-4)
@@ -101,7 +102,7 @@ def test_disalign_is_the_authors_paper_form():
 def test_at_its_start_disalign_is_stage_ones_classifier():
     values = golden("disalign")
     layer = DisAlign.from_dense(values["kernel"], values["bias"])
-    layer.adapt(values["features"], None)
+    layer.adapt(values["features"], np.zeros(len(values["features"]), int))
     expected = values["features"] @ values["kernel"] + values["bias"]
     np.testing.assert_allclose(layer(values["features"]), expected, rtol=1e-4, atol=1e-5)
     norms = np.linalg.norm(values["features"], axis=1)

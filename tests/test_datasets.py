@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -90,10 +91,10 @@ def test_arrays_says_which_files_it_expects(tmp_path):
             "size 0",
         ),
         (lambda: data_of([3, 1, 2]), r"Labels must lie in 0\.\.1.*'train' with labels 0\.\.2"),
-        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0])), "one label per image.*2 images"),
+        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0])), "one label per example.*2 examples"),
         (lambda: Split(np.zeros((2, 0, 4), np.uint8), np.array([0, 1])), r"uint8.*shape=\(2, 0, 4, 1\)"),
         (lambda: Split(np.zeros((2, 4, 4), np.float32), np.array([0, 1])), "uint8.*float32"),
-        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0.0, 1.0])), "integers.*float64"),
+        (lambda: Split(np.zeros((2, 4, 4), np.uint8), np.array([0.0, 1.0])), "whole numbers.*float64"),
     ],
 )
 def test_bad_data_is_refused_by_name(make, message):
@@ -103,6 +104,13 @@ def test_bad_data_is_refused_by_name(make, message):
 
 def test_a_class_with_a_single_image_is_accepted():
     assert data_of([3, 1]).class_counts.tolist() == [3, 1]
+
+
+def test_paths_are_strings_a_column_of_a_table_or_pathlibs():
+    for paths in (["a.png", "b.png"], np.array(["a.png", "b.png"], object), [pathlib.Path("a.png"), "b.png"]):
+        assert Split(paths, [[0], [1]]).names.tolist() == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="dtype=object"):
+        Split(np.array(["a.png", None]), [0, 1])
 
 
 def test_a_subset_keeps_images_with_their_labels():

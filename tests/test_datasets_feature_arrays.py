@@ -36,6 +36,8 @@ def test_features_and_labels_of_every_split_are_read(tmp_path, mapped):
         np.testing.assert_array_equal(examples.labels, labels)
         assert isinstance(examples.examples, FeatureVectors)
         assert isinstance(examples.examples.features, np.memmap) == mapped
+    write(tmp_path, "test", labels=vectors("test")[1][:, np.newaxis], mapped=mapped)  # a column
+    np.testing.assert_array_equal(load("features", str(tmp_path)).test.labels, vectors("test")[1])
     assert data.class_names == ("0", "1", "2")
     assert (data.name, data.image_size, data.notes) == (tmp_path.name, 0, ())
     assert screen(data, report=tmp_path / "bad.txt") is data
@@ -93,6 +95,9 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         load("features", str(tmp_path))
     np.save(tmp_path / "train_features.npy", FEATURES)
     with pytest.raises(FileNotFoundError, match=rf"Not found: {tmp_path}/train_labels.npy"):
+        load("features", str(tmp_path))
+    np.save(tmp_path / "train_labels.npy", np.array(["owl", None]))
+    with pytest.raises(ValueError, match=rf"Received: {tmp_path}/train_labels.npy: Object arrays"):
         load("features", str(tmp_path))
     np.savez(tmp_path / "train.npz", images=FEATURES)
     with pytest.raises(

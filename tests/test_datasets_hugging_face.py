@@ -33,13 +33,13 @@ def png(number):
 CLASSES = datasets.ClassLabel(names=["owl", "newt"])
 
 
-def rows(labels, *, kind=CLASSES, first=0, paths=False, column="label"):
+def rows(labels, *, kind=CLASSES, first=0, paths=False, column="label", images="image"):
     """Images `first`, `first` + 1, ... with these labels."""
-    images = [
+    encoded = [
         {"bytes": png(first + row), "path": f"{first + row}.png" if paths else None} for row in range(len(labels))
     ]
-    features = datasets.Features({"caption": datasets.Value("string"), "image": datasets.Image(), column: kind})
-    table = {"caption": ["x"] * len(labels), "image": images, column: labels}
+    features = datasets.Features({"caption": datasets.Value("string"), images: datasets.Image(), column: kind})
+    table = {"caption": ["x"] * len(labels), images: encoded, column: labels}
     return datasets.Dataset.from_dict(table, features=features)
 
 
@@ -152,6 +152,52 @@ STRING = datasets.Value("string")
 
 
 @pytest.mark.parametrize(
+    "test",
+    [
+        rows([0, 1, 1], kind=datasets.ClassLabel(names=["newt", "owl"])),
+        rows([0, 2, 2], kind=datasets.ClassLabel(names=["newt", "ant", "owl"])),
+        rows(["newt", "owl", "owl"], kind=STRING),
+        rows([1, 0, 0], kind=datasets.Value("int64")),
+    ],
+    ids=["another order", "another number", "strings", "numbers"],
+)
+def test_labels_go_by_the_names_of_their_own_split(tmp_path, test):
+    """A number is another class where a split counts its names in another order."""
+    datasets.DatasetDict({"train": rows([0, 1] * 5), "test": test}).save_to_disk(tmp_path)
+    data = hugging_face(str(tmp_path))
+    assert data.class_names == ("owl", "newt")
+    assert data.test.labels.tolist() == [1, 0, 0]
+
+
+def test_a_class_that_train_has_not_is_named(tmp_path):
+    kind = datasets.ClassLabel(names=["owl", "ant"])
+    datasets.DatasetDict({"train": rows([0, 1]), "test": rows([0, 1], kind=kind)}).save_to_disk(tmp_path)
+    with pytest.raises(ValueError, match=r"Labels must be classes of train\. Received: hf:.*, test with 'ant'$"):
+        hugging_face(str(tmp_path))
+
+
+def test_splits_are_called_as_folders_are(tmp_path):
+    splits = {"Training": rows([0, 1] * 5), "dev": rows([1, 0]), "testing": rows([1, 1, 0]), "test_2": rows([0])}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path)
+    data = hugging_face(str(tmp_path))
+    assert data.sizes == {"train": 10, "val": 2, "test": 3}
+    assert data.notes == (f"Splits of hf:{tmp_path} that are not train, val or test were ignored: test_2.",)
+
+
+def test_one_split_alone_is_divided_whatever_it_is_called(tmp_path):
+    datasets.DatasetDict({"full": rows([0, 1] * 20)}).save_to_disk(tmp_path)
+    assert sum(hugging_face(str(tmp_path)).sizes.values()) == 40
+
+
+def test_a_test_split_without_the_column_of_labels_has_none(tmp_path):
+    splits = {"train": rows([0, 1] * 5), "validation": rows([1, 0]), "test": rows([1, 1], column="id")}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path)
+    data = hugging_face(str(tmp_path))
+    assert data.test.labels.tolist() == [1, 0]
+    assert "no labelled test split: its validation split is reported as test" in data.notes[0]
+
+
+@pytest.mark.parametrize(
     ("splits", "options", "message"),
     [
         ({"train": rows([0, -1, 1, -1])}, {}, r"Every image needs a label.*, train with 2 of 4 without, .* in row 1$"),
@@ -163,7 +209,17 @@ STRING = datasets.Value("string")
             r"classes of train.*test.*'c'",
         ),
         ({"train": rows(["a ", "a"], kind=STRING)}, {}, r"Class names must differ.*hf:.* with 'a' and 'a '$"),
-        ({"test": rows([0, 1])}, {}, r"needs a split train\. Received: hf:.* with test$"),
+        ({"test": rows([0, 1])}, {}, r"needs a split train with images\. Received: hf:.* with test$"),
+        (
+            {"train": rows([0]), "test": rows([0], images="img")},
+            {},
+            r"column image of images.*test with caption, img, label$",
+        ),
+        (
+            {"train": rows([0]), "test_1": rows([0]), "test_2": rows([0])},
+            {},
+            r"test must be one split.*test_1, test_2$",
+        ),
         ({"train": rows([0]), "val": rows([0]), "valid": rows([0])}, {}, r"val must be one split.*val, valid$"),
         ({"train": rows([0])}, {"label": "genus"}, r"label=genus, hf:.* with caption, image, label$"),
         ({"train": rows([0])}, {"image": "caption"}, r"one column of images.*Received: image=caption, hf:"),

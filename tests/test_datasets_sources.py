@@ -51,6 +51,7 @@ def test_a_name_ends_where_its_parameters_begin(text, name, given):
     ("text", "options", "message"),
     [
         ("cifar", {}, r"one of fashion_lt, .*features, tfds:<name>, hf:<name>. Received: dataset=cifar$"),
+        (None, {}, r"must be a name, .*a keras_lt.LongTailed. Received: a NoneType$"),
         ("tfds", {}, r"must name one of the library's, tfds:<name>. Received: dataset=tfds$"),
         ("tfds::seed=1", {}, r"must name one of the library's"),
         ("tfds:seed=1", {}, r"must name one of the library's"),

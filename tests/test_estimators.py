@@ -10,7 +10,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import check_estimator
 
-from keras_lt.estimators import LongTailClassifier, _held_out, _largest_moment, _moments
+from keras_lt import estimators
+from keras_lt.estimators import JOINT, LongTailClassifier, _held_out, _largest_moment, _moments
+from keras_lt.features import FeatureSet
+from keras_lt.stages import learn_classifier
 
 COUNTS, NAMES = (200, 60, 20), np.array(["ant", "bee", "cat"])
 
@@ -93,6 +96,47 @@ def test_the_learning_rate_goes_by_the_features_largest_moment():
     assert _largest_moment(np.zeros((2, 3))) == 1
 
 
+def test_a_joint_classifier_is_fitted_once_for_all_methods_on_the_same_examples(train, monkeypatch):
+    """Two folds and the refit are three sets of examples, whatever is started from their classifiers."""
+    fitted = []
+
+    def noting(method, **options):
+        fitted.append(method)
+        return learn_classifier(method, **options)
+
+    monkeypatch.setattr(estimators, "learn_classifier", noting)
+    monkeypatch.setattr(estimators, "_heads", {})
+    grid = {"method": ["logit_adjusted", "tau_norm"]}
+    search = GridSearchCV(LongTailClassifier(epochs=2, random_state=0), grid, cv=2, error_score="raise").fit(*train)
+    assert fitted.count(JOINT) == 3
+    assert len(fitted) == 3 + 2 * 2 + 1
+    alone = LongTailClassifier(epochs=2, random_state=0, **search.best_params_)
+    monkeypatch.setattr(estimators, "_heads", {})
+    np.testing.assert_array_equal(alone.fit(*train).predict_proba(train[0]), search.predict_proba(train[0]))
+    LongTailClassifier("tau_norm", epochs=2, random_state=1).fit(*train)
+    LongTailClassifier("tau_norm", epochs=2, random_state=1, weight_decay=0.0).fit(*train)
+    assert fitted.count(JOINT) == 3 + 3  # another seed, another recipe
+
+
+@pytest.mark.parametrize(
+    ("examples", "classes", "options", "epochs", "classes_in_the_rate"),
+    [
+        (280, 3, {}, 10, 3),  # 16 steps of 17
+        (50_000, 1000, {}, 5, 256),  # 97 steps of 512
+        (32_768, 100, {}, 7, 100),  # 64 steps an epoch
+        (280, 3, {"batch_size": 4, "epochs": 2}, 2, 2),
+    ],
+)
+def test_epochs_and_rate_go_by_the_steps_and_by_what_a_batch_has_of_a_class(
+    examples, classes, options, epochs, classes_in_the_rate
+):
+    estimator = LongTailClassifier(**options)
+    estimator.classes_ = np.arange(classes)
+    recipe = estimator._recipe(FeatureSet(np.ones((examples, 1), np.float32), np.zeros(examples, int)))
+    assert recipe.epochs == epochs
+    assert recipe.learning_rate == pytest.approx(0.1 * classes_in_the_rate)  # the largest moment is 1
+
+
 def test_it_is_searched_in_a_pipeline(train, test):
     pipeline = make_pipeline(Normalizer(), LongTailClassifier(epochs=2, random_state=0))
     grid = {"longtailclassifier__method": ["crt", "ncm"]}
@@ -111,6 +155,8 @@ def test_it_is_searched_in_a_pipeline(train, test):
         ({"batch_size": "all"}, "batch_size must be a whole number or 'auto'. Received: batch_size='all'"),
         ({"learning_rate": "low"}, "learning_rate must be a number or 'auto'. Received: learning_rate='low'"),
         ({"epochs": 0}, "epochs"),
+        ({"epochs": "many"}, "epochs must be a whole number or 'auto'. Received: epochs='many'"),
+        ({"batch_size": 0}, "batch_size"),
         ({"validation_fraction": 1.0}, r"validation_fraction must lie in \[0, 1\). Received: validation_fraction=1.0"),
         ({"method": "ncm", "validation_fraction": 0.0}, "ncm is chosen on held-out examples: .* 280 examples of 3"),
     ],

@@ -12,7 +12,7 @@ from keras_lt import features as features_module
 from keras_lt.classifiers import fresh_dense
 from keras_lt.classifiers.chunks import classify
 from keras_lt.datasets import Split
-from keras_lt.features import extract_features
+from keras_lt.features import FeatureSet, extract_features
 from keras_lt.files import read_json
 from keras_lt.input_pipeline import Stream
 from keras_lt.optimization import Recipe
@@ -262,6 +262,21 @@ def test_an_extraction_goes_on_in_the_room_that_it_has_taken(data, backbone, tmp
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
     extract_features(backbone, data.train, PREPROCESSING, batch_size=16, folder=tmp_path / "train")
     assert starts[-1] > 0
+
+
+def test_what_other_libraries_call_an_array_is_one():
+    vectors, labels = np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 1, 0, 2, 2], np.uint8)
+    bfloat16 = tf.cast(vectors, tf.bfloat16)
+    for given in (vectors.tolist(), tf.constant(vectors), bfloat16, bfloat16.numpy()):
+        taken = FeatureSet(given, tf.constant(labels[:, np.newaxis]))
+        np.testing.assert_array_equal(taken.features, vectors)
+        np.testing.assert_array_equal(taken.labels, labels)
+    with pytest.raises(ValueError, match=r"floating-point numbers \[N, D\]\. Received: int64, shape \(6, 2\)"):
+        FeatureSet(vectors.astype(int), labels)
+    with pytest.raises(ValueError, match=r"one label per example\. Received: 6 examples and labels of shape \(6, 3\)"):
+        FeatureSet(vectors, np.eye(3)[labels])
+    with pytest.raises(ValueError, match=r"of names, np.unique.*Received: <U1, \['a'"):
+        FeatureSet(vectors, list("abbacc"))
 
 
 @pytest.mark.parametrize("wrong", [{"dtype": "int8"}, {"views": -1}])

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
     {"registry", "files", "compat", "keras_settings"},
-    {"labels"},
+    {"counts", "labels"},
     {
         *("samplers", "backbones", "classifiers", "losses", "metrics", "significance"),
         *("preprocessing", "command", "work_folder", "forward"),
@@ -48,6 +48,7 @@ ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
 TENSORFLOW_FREE = (
     "backbones",
     "classifiers",
+    "counts",
     "labels",
     "losses",
     "metrics",

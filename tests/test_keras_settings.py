@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from keras_lt.keras_settings import plain_settings
+from keras_lt.losses import FEATURE_LOSSES, LOSSES
+from keras_lt.methods import ride
+from keras_lt.metrics import ShotAccuracy
 from tests.programs import NOISE, run
 
 TRAINING = (
@@ -40,6 +43,26 @@ def test_a_training_is_the_same_whatever_keras_json_says(tmp_path):
     assert other[:2] == plain[:2]
     assert plain[2] == "channels_last float32 1e-07"
     assert other[2] == "channels_first float16 0.01"  # the user's own are as they were
+
+
+def test_the_users_precision_is_not_that_of_a_loss_or_a_metric():
+    labels, logits = np.array([0, 1, 1]), np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+
+    def values():
+        metric = ShotAccuracy([500, 50, 5])
+        metric.update_state(labels, logits)
+        yield from (entry([5, 3, 1])(labels, logits) for entry in LOSSES.values())
+        yield from (entry(labels, logits) for entry in FEATURE_LOSSES.values())
+        yield ride.loss(labels, np.stack([logits, -logits]), [5, 3, 1], diversity=0.2)
+        yield from metric.result().values()
+
+    expected = [keras.ops.convert_to_numpy(value) for value in values()]
+    keras.config.set_floatx("float64")
+    try:
+        for value, before in zip(values(), expected, strict=True):
+            np.testing.assert_array_equal(value, before)
+    finally:
+        keras.config.set_floatx("float32")
 
 
 def test_settings_come_back_also_after_an_error():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.classifiers import NearestClassMean
+from keras_lt.datasets import Split
 from keras_lt.evaluation import score
 from keras_lt.features import FeatureSet
 from keras_lt.labels import MixedLabels, class_ids
@@ -105,6 +106,7 @@ IN_ANY_DOOR = {
     "margins": lambda labels: ldam(labels, np.zeros((len(labels), 3), "f"), [3, 2, 1]),
     "metric": lambda labels: ShotAccuracy([3, 2, 1]).update_state(labels, np.zeros((len(labels), 3), "f")),
     "features": lambda labels: FeatureSet(np.zeros((len(labels), 2), "f"), labels),
+    "split": lambda labels: Split(np.zeros((len(labels), 2), "f"), labels),
     "balance": lambda labels: balance((np.zeros(len(labels)), labels)),
     "class means": lambda labels: NearestClassMean(3).adapt(np.zeros((len(labels), 2), "f"), labels),
 }

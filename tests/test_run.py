@@ -189,6 +189,9 @@ def test_a_classifier_that_is_not_there_is_named_with_those_that_are(run):
         ValueError, match=r"no finished classifier 'lws', it has joint, crt, crt:epochs=1, crt_last_block; train it"
     ):
         run.classifier("lws")
+    for ask in (run.features, lambda split: run.scores("joint", split)):
+        with pytest.raises(ValueError, match=r"split must be one of train, val, test\. Received: split='tst'"):
+            ask("tst")
 
 
 def test_the_home_folder_is_read_in_one_way(monkeypatch, tmp_path):

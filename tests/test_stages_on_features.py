@@ -2,6 +2,7 @@
 
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
@@ -104,6 +105,9 @@ def test_what_starts_from_a_classifier_takes_one(embeddings):
         learn_classifier(name, features=embeddings, head=head, recipe=STAGE_TWO)
     joint = learn_classifier("joint", features=embeddings, head=head)
     np.testing.assert_array_equal(joint.model(embeddings["val"].features), head(embeddings["val"].features))
+    again = learn_classifier("joint", features=embeddings, head=joint.model, groups=[500, 50, 5])
+    np.testing.assert_array_equal(again.model.get_weights()[0], head.get_weights()[0])
+    assert again.val["many"] == joint.model(embeddings["val"].features[:10]).numpy().argmax(1).tolist().count(0) / 10
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,16 @@ def test_what_starts_from_a_classifier_takes_one(embeddings):
         ({"name": "ncm:epochs=3"}, "ncm has no parameters"),
         ({"name": "crt:loss=ldam"}, "loss=ldam needs a classifier such as cosine:scale=30.0. Received: classifier=crt"),
         ({"name": "cosine:loss=ldam"}, "loss=ldam needs a classifier such as cosine:scale=30.0"),
+        ({"name": None}, "A name must be a text, .*Received: None"),
+        ({"features": FeatureSet(np.zeros((2, 5)), [0, 1])}, "must be a dict such as .*Received: a FeatureSet"),
+        ({"features": {"train": (np.zeros((2, 5)), [0, 1])}}, "must be a dict such as .*Received: a tuple"),
+        ({"representation": FeatureSet(np.zeros((2, 5)), [0, 1])}, "by features=. Received: a FeatureSet"),
+        ({"head": keras.layers.Dense(3)}, "one built layer .*Received: dense.* of Dense"),
+        ({"head": keras.Sequential([keras.Input((5,)), *(keras.layers.Dense(3) for _ in "ab")])}, "Dense, Dense"),
+        ({"head": fresh_dense(4, 3, seed=0)}, "head must take the features, of width 5. Received: 4"),
+        ({"groups": {0: 60}}, "not a dict"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 0.5}, "seed=0.5"),
     ],
 )
 def test_what_features_cannot_do_is_refused(embeddings, changes, message):

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
+from keras_lt.counts import check_counts
 from keras_lt.registry import check_numbers
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
@@ -25,7 +27,7 @@ def adjust_logits(logits, class_counts, *, tau: float):
       tau: 0 leaves them as they are, 1 is for classes that are equally frequent where the classifier is used.
     Returns: [..., C]; a class without images keeps its logits, since nothing is known of its prior.
     """
-    return logits - tau * _log_prior(np.asarray(class_counts, np.float64))
+    return logits - tau * _log_prior(check_counts(class_counts, classes=np.shape(logits)[-1]))
 
 
 def _log_prior(shares: np.ndarray) -> np.ndarray:
@@ -73,6 +75,7 @@ class LogitAdjustment(keras.layers.Layer):
 
     def adapt(self, features: np.ndarray, labels: np.ndarray):
         """Sets the prior from training features [N, D] and their labels [N]."""
+        features, labels = to_adapt(self, features, labels)
         shares = np.bincount(labels, minlength=self.units).astype(np.float64)
         if self.prior == "effective":
             shares = np.zeros(self.units)

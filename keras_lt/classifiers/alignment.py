@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import rows_at_once
 from keras_lt.classifiers.dense import Candidates, OnDense, linear
 from keras_lt.classifiers.norms import safe_norms
@@ -32,6 +33,7 @@ class DisAlign(OnDense):
 
     def adapt(self, features: np.ndarray, labels: np.ndarray):
         """Measures the root mean squared norm of training features [N, D], in chunks."""
+        features, _ = to_adapt(self, features, labels)
         squares = (float(np.square(chunk).sum()) for chunk in rows_at_once(features, 4096, np.float64))
         mean = sum(squares) / len(features)
         self.feature_norm.assign(max(mean, 1e-12) ** 0.5)

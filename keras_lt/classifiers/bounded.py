@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_lt.classifiers.dense import Candidates, dense_shape, linear
 from keras_lt.classifiers.lws import LearnableWeightScaling
+from keras_lt.registry import check_numbers
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -60,6 +61,7 @@ class MaxNormDense(keras.layers.Dense):
     """
 
     def __init__(self, units: int, radius: float, *, dtype="float32", **kwargs):
+        check_numbers(radius=radius)
         super().__init__(units, dtype=dtype, **kwargs)
         self.radius = radius
 

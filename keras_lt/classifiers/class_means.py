@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
 from keras_lt.classifiers.dense import Candidates
 from keras_lt.classifiers.ncm import NearestClassMean
@@ -19,6 +20,7 @@ class ClassMeanCosine(CosineDense):
 
     def adapt(self, features: np.ndarray, labels: np.ndarray):
         """Sets the kernel from training features [N, D] and their labels [N]; features are averaged as they are."""
+        features, labels = to_adapt(self, features, labels)
         means = NearestClassMean(self.units, transform="un")
         means.adapt(features, labels)
         directions = keras.ops.convert_to_tensor(means.means)

@@ -6,6 +6,7 @@ import keras
 
 from keras_lt.classifiers.dense import Candidates, Head
 from keras_lt.classifiers.norms import safe_norms
+from keras_lt.registry import check_numbers
 
 SCALE = 16.0  # OLTR's; a softmax over plain cosines could not get sharp
 RANGES = {"scale": (1e-6, math.inf)}  # of an entry; a smaller scale leaves no logits apart
@@ -19,6 +20,7 @@ class CosineDense(Head):
     """
 
     def __init__(self, units: int, scale: float, *, kernel_initializer="glorot_uniform", **kwargs):
+        check_numbers(scale=scale, at_least=RANGES["scale"][0])
         super().__init__(units, **kwargs)
         self.scale = scale
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -1,5 +1,7 @@
 """The dense classifier: fresh, frozen, re-trained (cRT), and as what other linear heads fold into."""
 
+import numbers
+
 import keras
 import numpy as np
 
@@ -14,6 +16,8 @@ class Head(keras.layers.Layer):
     """
 
     def __init__(self, units: int, *, dtype="float32", **kwargs):
+        if not isinstance(units, numbers.Integral) or units < 1:
+            raise ValueError(f"units must be the number of classes, a whole one from 1. Received: units={units!r}")
         super().__init__(dtype=dtype, **kwargs)
         self.units = units
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import rows_at_once
 from keras_lt.classifiers.dense import Candidates, Head
 from keras_lt.classifiers.norms import safe_norms
@@ -53,15 +54,8 @@ class NearestClassMean(Head):
         Raises:
           ValueError: shapes or ids that do not fit, or a class without an example.
         """
-        labels = np.asarray(labels)
-        if np.ndim(features) != 2 or labels.shape != (len(features),) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                "features must be [N, D] and labels integers [N]. "
-                f"Received: features.shape={np.shape(features)}, labels.shape={labels.shape}, dtype={labels.dtype}"
-            )
+        features, labels = to_adapt(self, features, labels)
         counts = self._count(labels)
-        if not self.built:
-            self.build((None, features.shape[1]))
         if self.transform != "l2n":
             self.center.assign(sum(chunk.sum(0, np.float64) for chunk in rows_at_once(features, CHUNK)) / len(features))
         self.means.assign(self._class_means(features, labels, counts))
@@ -105,10 +99,6 @@ class NearestClassMean(Head):
         return features / safe_norms(features, axis=-1)
 
     def _count(self, labels: np.ndarray) -> np.ndarray:
-        if labels.size and not (labels.min() >= 0 and labels.max() < self.units):
-            raise ValueError(
-                f"labels must be in [0, {self.units}). Received: labels in [{labels.min()}, {labels.max()}]"
-            )
         counts = np.bincount(labels, minlength=self.units)
         if not counts.all():
             absent = np.flatnonzero(counts == 0).tolist()

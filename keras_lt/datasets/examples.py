@@ -339,6 +339,8 @@ def examples_of(content: Examples | np.ndarray) -> Examples:
     if isinstance(content, Examples):
         return content
     array = np.asanyarray(content)
+    if array.dtype.kind == "O" and array.size and all(isinstance(path, str | os.PathLike) for path in array.flat):
+        array = np.array([os.fspath(path) for path in array], dtype=str)  # a column of a table, or pathlib's
     if array.dtype.kind == "f" and array.ndim == 2:
         return FeatureVectors(array)
     return ImageFiles(array) if array.dtype.kind == "U" else Pixels(array)

@@ -55,7 +55,8 @@ def features(data_dir: str = "", *, seed: int = 0) -> LongTailed:
 
 def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:
     """One split, once all of it is known to be as it should; classes: how many have names, 0 where none has."""
-    npz, path = folder / f"{split}.npz", folder / f"{split}_features.npy"
+    npz, of_vectors = folder / f"{split}.npz", folder / f"{split}_features.npy"
+    path = of_vectors
     of_labels = folder / f"{split}_labels.npy"
     labelled = split != "open"
     if npz.exists() and path.exists():
@@ -66,14 +67,16 @@ def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:
             with np.load(npz) as arrays:
                 vectors, labels = arrays["features"], arrays["labels"] if labelled else None
         else:
-            vectors, labels = np.load(path, mmap_mode="r"), np.load(of_labels) if labelled else None
+            vectors = np.load(path, mmap_mode="r")
+            path = of_labels  # what an error is about from here on
+            labels = np.load(of_labels) if labelled else None
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"--dataset=features reads {FEATURES_READ} from --data_dir. Not found: {error.filename}"
         ) from error
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"Expected `features` and `labels` as npz or npy. Received: {path}: {error}") from error
-    _check_vectors(path, vectors)
+    _check_vectors(npz if npz.exists() else of_vectors, vectors)
     labels = np.full(len(vectors), OPEN) if labels is None else labels
     _check_labels(of_labels, labels, examples=len(vectors), classes=classes, lowest=0 if labelled else OPEN)
     return Split(FeatureVectors(vectors), labels)
@@ -91,7 +94,7 @@ def _check_vectors(path: pathlib.Path, vectors: np.ndarray):
 
 
 def _check_labels(path: pathlib.Path, labels: np.ndarray, *, examples: int, classes: int, lowest: int):
-    if labels.shape != (examples,) or not np.issubdtype(labels.dtype, np.integer):
+    if labels.shape not in ((examples,), (examples, 1)) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"Labels must be integers [{examples}], one per row of features. "
             f"Received: {path} with dtype={labels.dtype}, shape={labels.shape}"

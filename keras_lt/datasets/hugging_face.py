@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_lt.datasets.examples import Records
-from keras_lt.datasets.long_tailed import VAL_NAMES, LongTailed, Split
-from keras_lt.datasets.own_images import train_val_test
+from keras_lt.datasets.long_tailed import LongTailed, Split
+from keras_lt.datasets.own_images import SPLITS, split_of, train_val_test
 from keras_lt.datasets.profiles import impose
 from keras_lt.files import expanded
 
@@ -21,6 +21,7 @@ OF_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")  # name, or owner/name
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves: of several splits, of one
 LABELS = ("label", "labels", "class", "target", "fine_label")  # what a column of labels is called, of any type
 BATCH = 1000  # rows looked at together
+SHOWN_LETTERS = 200  # of what the library says
 
 
 def hugging_face(
@@ -36,9 +37,9 @@ def hugging_face(
 ) -> LongTailed:
     """A set of the Hugging Face Hub or a local folder: Parquet files, an `imagefolder`, or what `save_to_disk` wrote.
 
-    The splits `train`, `test` and `validation`, `valid` or `val` are what they are called. A test split without labels
-    leaves its place to the validation split. Without a val a tenth of train is carved off; without both, as most
-    folders are, each class is split 70 / 10 / 20 by the names of the images.
+    Splits may be called as the folders of `own_images.folder`, such as `train`, `validation`, `dev` and `testing`. A
+    test split without labels leaves its place to the validation split. Without a val a tenth of train is carved off;
+    without both, or with one split of any other name, each class is split 70 / 10 / 20 by the names of the images.
 
     Args:
       name: "name" or "owner/name" of the Hub, or a folder.
@@ -57,10 +58,10 @@ def hugging_face(
     """
     root = _folder(name)
     splits = _loaded(name, root, cache=data_dir, config=config, columns=(image, label))
-    if "train" not in splits:
-        raise ValueError(f"The set needs a split train. Received: hf:{name} with {', '.join(splits)}")
-    image, label = _columns(splits["train"].features, name, image=image, label=label)
-    labelled, class_names, notes = _labelled(splits, name, root, image=image, label=label)
+    read, notes = _known_splits(splits, name)
+    image, label = _columns(read["train"].features, name, image=image, label=label)
+    labelled, class_names, more = _labelled(read, name, root, image=image, label=label)
+    notes += more
     if "test" not in labelled and "val" in labelled:
         labelled["test"] = labelled.pop("val")
         notes += (f"hf:{name} has no labelled test split: its validation split is reported as test.",)
@@ -176,7 +177,7 @@ def _loaded(name: str, root: str, *, cache: str, config: str, columns: tuple[str
 
 
 def _not_loaded(name: str, error: Exception) -> ValueError:
-    reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
+    reason = " ".join(str(error.__cause__ or error).split())[:SHOWN_LETTERS] or type(error).__name__
     return ValueError(
         "hf:<name> must be a set that the `datasets` library can load: one of the Hugging Face Hub, or a folder of "
         f"Parquet or image files. Received: hf:{name}: {reason}"
@@ -217,46 +218,69 @@ def _columns(features: Mapping, name: str, *, image: str, label: str) -> tuple[s
 
 
 def _labelled(
-    splits: Mapping, name: str, root: str, *, image: str, label: str
+    read: Mapping, name: str, root: str, *, image: str, label: str
 ) -> tuple[dict[str, Split], list[str], tuple[str, ...]]:
     """The splits whose images have labels, the names of the classes, and notes."""
-    read, notes = _known_splits(splits, name)
-    values = {split: _values(rows, label) for split, rows in read.items()}
-    classes, more = _classes(splits["train"].features[label], values["train"], name, label)
+    for split, rows in read.items():
+        if image not in rows.features:
+            raise ValueError(
+                f"Every split needs the column {image} of images. Received: hf:{name}, {split} with "
+                f"{', '.join(rows.features)}"
+            )
+    names = getattr(read["train"].features[label], "names", None)
+    values = {split: _values(rows, label, names) for split, rows in read.items()}
+    classes, notes = _classes(names, values["train"], name)
     ids = {
         split: _ids(given, classes, f"hf:{name}, {split}")
         for split, given in values.items()
         if split == "train" or set(given) != {None}
     }
     labelled = {split: Split(ImageRows(read[split], image, root=root, split=split), ids[split]) for split in ids}
-    return labelled, list(classes.values()), notes + more
+    return labelled, list(classes.values()), notes
 
 
 def _known_splits(splits: Mapping, name: str) -> tuple[dict, tuple[str, ...]]:
     """The splits that are read, by what they are here; and a note of others."""
-    of_val = [split for split in splits if split in VAL_NAMES]
-    if len(of_val) > 1:
-        raise ValueError(f"val must be one split. Received: hf:{name} with {', '.join(of_val)}")
-    places = {"train": "train", "val": "".join(of_val), "test": "test"}
-    read = {split: splits[place] for split, place in places.items() if place in splits and len(splits[place])}
-    others = sorted(set(splits) - set(places.values()))
+    if len(splits) == 1 and not {*map(split_of, splits)} & {"val", "test"}:
+        splits = {"train": next(iter(splits.values()))}  # whatever it is called
+    places = {}
+    for split in ("train", "val", "test"):
+        found = [place for place in splits if split_of(place) == split]
+        found = [place for place in found if place.lower() in SPLITS[split]] or found  # before those with a number
+        if len(found) > 1:
+            raise ValueError(f"{split} must be one split. Received: hf:{name} with {', '.join(found)}")
+        if found and len(splits[found[0]]):
+            places[split] = found[0]
+    if "train" not in places:
+        raise ValueError(f"The set needs a split train with images. Received: hf:{name} with {', '.join(splits)}")
+    read = {split: splits[place] for split, place in places.items()}
+    others = sorted(place for place in set(splits) - set(places.values()) if len(splits[place]))
     return read, (f"Splits of hf:{name} that are not train, val or test were ignored: {', '.join(others)}.",) * bool(
         others
     )
 
 
-def _values(rows, label: str) -> list:
-    """The labels as the set has them, None where one is missing."""
+def _values(rows, label: str, names: Sequence[str] | None) -> list:
+    """The labels, None where one is missing; those of a ClassLabel by name, as each split may have its own order.
+
+    Args:
+      names: of the classes of train, where it has a ClassLabel; a split of plain numbers goes by them.
+    """
+    if label not in rows.features:
+        return [None] * len(rows)
+    names = getattr(rows.features[label], "names", None) or names
     batches = rows.select_columns([label]).with_format("arrow").iter(BATCH)
     values = [value for batch in batches for value in batch.column(label).to_pylist()]
-    return [None if value in ("", -1) else value for value in values]
+    values = [None if value in ("", -1) else value for value in values]
+    if names is None:
+        return values
+    return [names[value] if isinstance(value, int) and value < len(names) else value for value in values]
 
 
-def _classes(feature, values: list, name: str, label: str) -> tuple[dict[object, str], tuple[str, ...]]:
+def _classes(names: Sequence[str] | None, values: list, name: str) -> tuple[dict[object, str], tuple[str, ...]]:
     """Value -> name of every class, in their order; and a note where the set does not say them."""
-    names: Sequence[str] | None = getattr(feature, "names", None)
     if names is not None:
-        classes = dict(enumerate(names))
+        classes = {name: name for name in names}
     else:
         classes = {value: str(value) for value in sorted({value for value in values if value is not None})}
     of_strings = names is None and any(isinstance(value, str) for value in classes)

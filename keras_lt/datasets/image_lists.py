@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from keras_lt.datasets.long_tailed import MOST_CLASSES, OPEN, Split
+from keras_lt.counts import MOST_CLASSES
+from keras_lt.datasets.long_tailed import OPEN, Split
 from keras_lt.files import read_text
 
 

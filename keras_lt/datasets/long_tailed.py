@@ -2,20 +2,24 @@
 
 import dataclasses
 import functools
+import numbers
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from keras_lt.counts import MOST_CLASSES
 from keras_lt.datasets.examples import Examples, examples_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.registry import member
-from keras_lt.resampling import MOST_CLASSES, RESAMPLING
+from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 VAL_NAMES = ("val", "valid", "validation")  # what others call it
+CLASS_IDS = "of names, np.unique(labels, return_inverse=True)[1] makes them"
 OPEN = -1  # the label of images of no class, as in the published lists
 
 
@@ -26,7 +30,7 @@ class Split:
     Args:
       examples: `Examples`; or pixels, uint8 [N, H, W], [N, H, W, 1 or 3]; or paths of encoded images, str [N]; or
         features, floating [N, D].
-      labels: class ids, integers [N]; `OPEN` for an image of none of the classes.
+      labels: class ids, integers [N] or [N, 1]; `OPEN` for an image of none of the classes.
     Attributes:
       examples: the `Examples`.
       labels: int64 [N].
@@ -37,19 +41,7 @@ class Split:
 
     def __post_init__(self):
         object.__setattr__(self, "examples", examples_of(self.examples))
-        labels = np.asarray(self.labels)
-        if labels.ndim != 1 or len(labels) != len(self.examples):
-            raise ValueError(
-                f"A split needs one label per image. Received: {len(self.examples)} images and labels of shape "
-                f"{labels.shape}"
-            )
-        if labels.size and not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"Labels must be integers. Received: dtype={labels.dtype}")
-        if labels.size and not OPEN <= int(labels.min()) <= int(labels.max()) < MOST_CLASSES:
-            raise ValueError(
-                f"Labels must be class ids from 0, or {OPEN} for no class. Received: {labels.min()}..{labels.max()}"
-            )
-        object.__setattr__(self, "labels", labels.astype(np.int64))
+        object.__setattr__(self, "labels", labels_of(self.labels, len(self.examples)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -217,6 +209,26 @@ class LongTailed:
         return dataclasses.replace(self, train=self.train.subset(resampling(self.train.labels, seed=seed)))
 
 
+def labels_of(labels: npt.ArrayLike, examples: int) -> np.ndarray:
+    """Labels [N] or [N, 1] of N examples as int64 [N].
+
+    Raises:
+      ValueError: another number of them, or others than class ids and `OPEN`.
+    """
+    labels = np.asarray(labels)
+    if labels.shape not in ((examples,), (examples, 1)):
+        raise ValueError(
+            f"There must be one label per example. Received: {examples} examples and labels of shape {labels.shape}"
+        )
+    whole = labels.dtype.kind in "iu" or not labels.size
+    if not whole or labels.min(initial=0) < OPEN or labels.max(initial=0) >= MOST_CLASSES:
+        raise ValueError(
+            f"Labels must be class ids, whole numbers from 0 to {MOST_CLASSES:,}, or {OPEN} for no class; "
+            f"{CLASS_IDS}. Received: {labels.dtype}, {labels.ravel()[:5]}"
+        )
+    return labels.reshape(-1).astype(np.int64)
+
+
 def _check_names(name: str, class_names: Sequence[str]):
     """Raises ValueError where names of classes cannot be written, or told apart."""
     seen: dict[str, str] = {}
@@ -303,7 +315,7 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     Args:
       fractions: of each class, by name.
     """
-    if not 0 <= seed < 2**64:
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**64:
         raise ValueError(f"seed must be at least 0 and of 64 bits. Received: seed={seed}")
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])

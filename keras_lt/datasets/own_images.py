@@ -76,6 +76,12 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
 
 
+def split_of(name: str) -> str:
+    """The split that a folder, or a split of another library, is called after; "" without one."""
+    plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
+    return next((split for split, names in SPLITS.items() if plain in names), "")
+
+
 def split_folders(root: pathlib.Path) -> dict[str, str]:
     """Split -> its folder's name; none where the folders are classes, as they are without a train or test.
 
@@ -84,10 +90,8 @@ def split_folders(root: pathlib.Path) -> dict[str, str]:
     """
     found = {}
     for name in folders_in(root):
-        plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
-        for split, names in SPLITS.items():
-            if plain in names:
-                found.setdefault(split, []).append(name)
+        if split := split_of(name):
+            found.setdefault(split, []).append(name)
     names = {name for folders in found.values() for name in folders}
     if not names & {"train", "test"} and not ("train" in found and found.keys() & {"val", "test"}):
         return {}

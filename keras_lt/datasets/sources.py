@@ -66,6 +66,11 @@ def parse(sources: Mapping[str, SourceEntry], text: str, **options) -> tuple[str
     Raises:
       ValueError: there is no such source, or it takes no such parameter or option, or one is given twice.
     """
+    if not isinstance(text, str):
+        raise ValueError(
+            "dataset must be a name, such as 'folder' or 'hf:owner/name'; data of your own are a keras_lt.LongTailed. "
+            f"Received: a {type(text).__name__}"
+        )
     prefix, *words = text.split(":")
     if prefix not in sources:
         known = ", ".join(f"{name}:<name>" if entry.takes_name else name for name, entry in sources.items())

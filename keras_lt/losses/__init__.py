@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_lt.counts import number_per_class
 from keras_lt.losses.class_weights import (
     CLASS_WEIGHTS,
     WeightsEntry,
@@ -117,7 +118,8 @@ def _logit_of_one_in(classes: int) -> float:
 
 
 def _of_counts(function: Callable, class_counts: np.ndarray, **arguments) -> PerExampleLoss:
-    return PerExampleLoss(function, class_counts=np.asarray(class_counts).tolist(), **arguments)
+    counts = number_per_class("class_counts", class_counts)
+    return PerExampleLoss(function, class_counts=counts.tolist(), **arguments)
 
 
 def _label_aware_smoothing(

@@ -7,14 +7,14 @@ other classes have mean one.
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
+from keras_lt.counts import check_counts
 from keras_lt.registry import Entry, check_numbers, member
 
 
 def inverse_frequency_weights(class_counts: np.ndarray) -> np.ndarray:
     """Class weights proportional to 1 / n, float64 [C]; of class_counts [C]."""
-    class_counts = _checked(class_counts)
+    class_counts = check_counts(class_counts)
     return _with_mean_one(1.0 / np.maximum(class_counts, 1), class_counts)
 
 
@@ -27,7 +27,7 @@ def effective_number_weights(class_counts: np.ndarray, beta: float) -> np.ndarra
     Returns: float64 [C].
     """
     check_numbers(beta=beta, below=1)
-    class_counts = _checked(class_counts)
+    class_counts = check_counts(class_counts)
     counts = np.maximum(class_counts, 1)
     return _with_mean_one(1 / -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts)), class_counts)
 
@@ -41,7 +41,7 @@ def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
     Returns: float64 [C].
     """
     check_numbers(rho=rho)
-    class_counts = _checked(class_counts)
+    class_counts = check_counts(class_counts)
     counts = np.maximum(class_counts, 1)
     return _with_mean_one((counts.min() / counts) ** rho, class_counts)  # relative, or a large rho would underflow
 
@@ -84,13 +84,6 @@ def class_weight_table(name: str, class_counts: np.ndarray, *, epochs: int, firs
     table = np.ones((epochs, len(class_counts)), np.float32)
     table[first_epoch:] = entry(class_counts)
     return table
-
-
-def _checked(class_counts: npt.ArrayLike) -> np.ndarray:
-    counts = np.asarray(class_counts, np.float64)
-    if counts.ndim != 1 or not (np.isfinite(counts) & (counts >= 0)).all() or not counts.any():
-        raise ValueError(f"class_counts must be [C], finite and >= 0, and not all 0. Received: {class_counts}")
-    return counts
 
 
 def _with_mean_one(weights: np.ndarray, class_counts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Labels are class ids; `class_ids` takes a column of them and one-hot rows for th
 
 import keras
 
+from keras_lt.counts import check_counts
 from keras_lt.labels import class_ids
 
 LDAM_SCALE = 30.0  # of the cosines; Cao et al.'s
@@ -55,7 +56,8 @@ def balanced_softmax(labels, logits, class_counts):
       class_counts: training images per class, [C].
     Returns: loss per example in nats, [B].
     """
-    return cross_entropy(labels, keras.ops.cast(logits, "float32") + keras.ops.log(_counts(class_counts)))
+    logits = keras.ops.cast(logits, "float32")
+    return cross_entropy(labels, logits + keras.ops.log(_counts(class_counts, logits.shape[-1])))
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -69,9 +71,9 @@ def logit_adjustment(labels, logits, class_counts, tau=1.0):
       tau: 0 is the cross-entropy, 1 the balanced softmax.
     Returns: loss per example in nats, [B].
     """
-    counts = _counts(class_counts)
-    prior = keras.ops.log(counts / keras.ops.sum(counts))
-    return cross_entropy(labels, keras.ops.cast(logits, "float32") + tau * prior)
+    logits = keras.ops.cast(logits, "float32")
+    counts = _counts(class_counts, logits.shape[-1])
+    return cross_entropy(labels, logits + tau * keras.ops.log(counts / keras.ops.sum(counts)))
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -86,9 +88,9 @@ def ldam(labels, cosines, class_counts, max_margin=0.5, scale=LDAM_SCALE):
       scale: of the cosines after the margin.
     Returns: loss per example in nats, [B].
     """
-    margins = _counts(class_counts) ** -0.25
-    margins = max_margin * margins / keras.ops.max(margins)
     cosines = keras.ops.cast(cosines, "float32")
+    margins = _counts(class_counts, cosines.shape[-1]) ** -0.25
+    margins = max_margin * margins / keras.ops.max(margins)
     labels = class_ids(labels, cosines.shape[-1])
     own = keras.ops.one_hot(labels, cosines.shape[-1], dtype="float32")
     return cross_entropy(labels, scale * (cosines - own * margins))
@@ -137,6 +139,10 @@ def _wrongness(labels, logits):
     return logits * (1 - 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32"))
 
 
-def _counts(class_counts):
+def _counts(class_counts, classes: int):
     """As float32; a class without images counts as one of a single image, for 0 has no logarithm and no power -1/4."""
+    if not keras.ops.is_tensor(class_counts):
+        class_counts = check_counts(class_counts, classes=classes)
+    elif tuple(class_counts.shape) != (classes,):
+        raise ValueError(f"class_counts must be [{classes}], one per class. Received: shape {class_counts.shape}")
     return keras.ops.maximum(keras.ops.convert_to_tensor(class_counts, "float32"), 1.0)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_lt.compat import of_all_replicas
+from keras_lt.counts import check_counts, check_vector
 from keras_lt.labels import class_ids
 from keras_lt.losses.classification import cross_entropy
 from keras_lt.registry import check_numbers
@@ -34,7 +35,7 @@ def smoothing_by_class(
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}. Received: shape={shape!r}")
     if shape != "power" and power != POWER:
         raise ValueError(f"power belongs to shape=power. Received: power={power}, shape={shape}")
-    counts = np.asarray(class_counts, np.float64)
+    counts = check_counts(class_counts)
     span = counts.max() - counts.min()
     t = (counts - counts.min()) / span if span else np.ones(counts.size)
     bent = {
@@ -57,7 +58,8 @@ def label_aware_smoothing(labels, logits, class_counts, *, head, tail, shape="co
     Returns: loss per example in nats, [B].
     """
     labels = class_ids(labels, logits.shape[-1])
-    shares = smoothing_by_class(class_counts, head=head, tail=tail, shape=shape, power=power)
+    counts = check_counts(class_counts, classes=logits.shape[-1])
+    shares = smoothing_by_class(counts, head=head, tail=tail, shape=shape, power=power)
     share = keras.ops.take(keras.ops.convert_to_tensor(shares, "float32"), labels)
     logits = keras.ops.cast(logits, "float32")
     spread = -keras.ops.mean(keras.ops.log_softmax(logits, axis=-1), axis=-1)
@@ -76,7 +78,7 @@ def balanced_binary_cross_entropy(labels, logits, class_counts, *, label_smoothi
     Returns: loss per example in nats, the sum over the C classes, [B].
     """
     labels = class_ids(labels, logits.shape[-1])
-    prior = _prior(class_counts)
+    prior = _prior(class_counts, logits.shape[-1])
     logits = keras.ops.cast(logits, "float32") + _float32(np.log(prior) - np.log1p(-prior))
     classes = logits.shape[-1]
     targets = keras.ops.one_hot(labels, classes, dtype="float32") * (1 - label_smoothing) + label_smoothing / classes
@@ -99,7 +101,7 @@ def lade(labels, logits, class_counts, *, weight=0.1, regularizer=0.1):
     """
     labels = class_ids(labels, logits.shape[-1])
     logits = keras.ops.cast(logits, "float32")
-    prior = _prior(class_counts)
+    prior = _prior(class_counts, logits.shape[-1])
     log_prior = _float32(np.log(prior))
     all_labels, all_logits = of_all_replicas(labels, logits)
     one_hot = keras.ops.one_hot(all_labels, logits.shape[-1], dtype="float32")
@@ -133,12 +135,13 @@ def class_balanced_binary(labels, logits, class_weights):
     )
     right = keras.ops.one_hot(labels, logits.shape[-1], dtype="float32")
     losses = -keras.ops.mean(right * log_probabilities + (1 - right) * complement, axis=-1)
-    return keras.ops.take(keras.ops.convert_to_tensor(class_weights, "float32"), labels) * losses
+    weights = check_vector("class_weights", class_weights, classes=logits.shape[-1])
+    return keras.ops.take(_float32(weights), labels) * losses
 
 
-def _prior(class_counts) -> np.ndarray:
+def _prior(class_counts, classes: int) -> np.ndarray:
     """Shares of the images, float64 [C]; a class without images counts as one of a single image."""
-    counts = np.maximum(np.asarray(class_counts, np.float64), 1.0)
+    counts = np.maximum(check_counts(class_counts, classes=classes), 1.0)
     return counts / counts.sum()
 
 

@@ -30,7 +30,9 @@ def lifted_structured(labels, features, margin=1.0):
     # -1e9, not -inf: a row without other classes keeps a finite slope, which the hinge then stops.
     near = keras.ops.logsumexp(keras.ops.where(same, -1e9, margin - distances), axis=1)
     costs = keras.ops.square(keras.ops.relu(keras.ops.logaddexp(near[:, None], near[None]) + distances))
-    pairs = keras.ops.cast(same, "float32") - keras.ops.eye(keras.ops.shape(same)[0])  # each pair twice
+    pairs = keras.ops.cast(same, "float32") - keras.ops.eye(
+        keras.ops.shape(same)[0], dtype="float32"
+    )  # each pair twice
     per_example = keras.ops.mean(keras.ops.sum(pairs, axis=1))
     return 0.5 * keras.ops.divide_no_nan(keras.ops.sum(pairs * costs, axis=1), per_example)
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lt.counts import check_counts
 from keras_lt.labels import MixedLabels
 from keras_lt.losses import ldam_of_logits
 from keras_lt.methods.experts import SCALE, Experts, ExpertsLoss, expert_hooks, mean_loss
@@ -21,7 +22,7 @@ MAX_MARGIN = 0.5
 
 def class_temperatures(class_counts, *, factor: float) -> np.ndarray:
     """Temperatures v / max v of v_c = C pi_c factor + 1 - factor, [C]: the rarer a class the smaller."""
-    counts = np.maximum(np.asarray(class_counts, np.float64), 1)
+    counts = np.maximum(check_counts(class_counts), 1)
     raised = counts / counts.mean() * factor + 1 - factor
     return raised / raised.max()
 
@@ -69,7 +70,7 @@ def of_margins(labels, expert_logits, class_counts, *, max_margin: float, scale:
 def disagreement(labels, expert_logits, *, diversity: float, temperatures=None):
     """The experts' part of `loss`, which does not depend on the labels, [B]."""
     logits = ops.cast(expert_logits, "float32")
-    t = ops.ones(logits.shape[-1:]) if temperatures is None else ops.convert_to_tensor(temperatures, "float32")
+    t = ops.convert_to_tensor(np.ones(logits.shape[-1]) if temperatures is None else temperatures, "float32")
     mean = ops.log_softmax(ops.stop_gradient(ops.mean(logits, axis=0)) / t, axis=-1)
     apart = ops.sum(ops.exp(mean) * (mean - ops.log_softmax(logits / t, axis=-1)), axis=(0, 2))
     return diversity * ops.square(ops.mean(t)) * apart

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_lt.counts import check_counts
 from keras_lt.losses import cross_entropy, logit_adjustment
 from keras_lt.methods.experts import BALANCED, expert_hooks, expert_logits, trained_by
 from keras_lt.metrics import softmax
@@ -26,7 +27,7 @@ def inverse_prior(class_counts) -> np.ndarray:
 
     Classes of one size have the mean of what falls to them, where the authors leave it to the order of sorting.
     """
-    counts = np.maximum(np.asarray(class_counts, np.float64), 1)
+    counts = np.maximum(check_counts(class_counts), 1)
     ordered = np.sort(counts)
     _, size, sizes = np.unique(counts, return_inverse=True, return_counts=True)
     by_size = np.add.reduceat(ordered[::-1], np.cumsum(sizes) - sizes) / sizes

@@ -9,6 +9,7 @@ ECE_BINS = 15  # of equal width, as Guo et al. (2017)
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits [..., C], in their precision."""
+    logits = np.asarray(logits)
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return odds / odds.sum(axis=-1, keepdims=True)
 

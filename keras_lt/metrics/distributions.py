@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.counts import check_counts, check_vector
+
 
 def long_tailed_shares(class_counts: npt.ArrayLike, *, ratio: float = 25.0, reverse: bool = False) -> np.ndarray:
     """Class probabilities that fall by a factor `ratio` from the first class to the last, geometrically, [C].
@@ -22,7 +24,7 @@ def long_tailed_shares(class_counts: npt.ArrayLike, *, ratio: float = 25.0, reve
     """
     if not 1 <= ratio < np.inf:
         raise ValueError(f"ratio must be a number of at least 1. Received: ratio={ratio}")
-    counts = np.asarray(class_counts, np.float64)
+    counts = check_counts(class_counts)
     places = np.empty(counts.size)
     places[np.argsort(-counts, kind="stable")] = np.linspace(0, 1, counts.size)
     shares = ratio ** (places - 1 if reverse else -places)
@@ -36,6 +38,7 @@ def accuracy_under(distribution: npt.ArrayLike, per_class: npt.ArrayLike) -> flo
       distribution: probability of each class, [C].
       per_class: accuracy of each class, [C]; NaN for one without examples.
     """
-    per_class, shares = np.asarray(per_class, np.float64), np.asarray(distribution, np.float64)
+    per_class = np.asarray(per_class, np.float64)
+    shares = check_vector("distribution", distribution, classes=per_class.size)
     known = ~np.isnan(per_class)
     return float(per_class[known] @ shares[known] / shares[known].sum()) if shares[known].any() else float("nan")

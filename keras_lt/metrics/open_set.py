@@ -25,7 +25,7 @@ def open_f_measure(
         return float("nan")
     correct = np.count_nonzero(np.asarray(is_correct) & (np.asarray(confidences) >= threshold))
     taken = np.count_nonzero(np.asarray(open_confidences) >= threshold)
-    return 2 * correct / (correct + len(confidences) + taken)
+    return float(2 * correct / (correct + len(confidences) + taken))
 
 
 def auroc(confidences: np.ndarray, open_confidences: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_lt.counts import number_per_class
 from keras_lt.labels import class_ids
 
 MANY_SHOT_ABOVE = 100  # training images; the paper's evaluation protocol
@@ -45,8 +46,8 @@ class ShotGroups(Mapping):
     few_below: int = FEW_SHOT_BELOW
 
     def __post_init__(self):
-        counts = np.array(self.class_counts)
-        if counts.ndim != 1 or (counts < 0).any():
+        counts = number_per_class("class_counts", self.class_counts)
+        if (counts < 0).any():
             raise ValueError(f"class_counts must be [C] and >= 0. Received: class_counts={self.class_counts}")
         check_cuts(self.many_above, self.few_below)
         counts.flags.writeable = False
@@ -251,8 +252,8 @@ class ShotAccuracy(keras.metrics.Metric):
 
 def _accuracies(xp, correct, total, groups):
     """The five accuracies, in NumPy or keras.ops (`xp`); every mean is a sum divided by a sum."""
-    shown = xp.where(total > 0, 1.0, 0.0)
     accuracy = correct / xp.where(total > 0, total, 1.0)
+    shown = xp.where(total > 0, xp.ones_like(accuracy), 0.0)
 
     def mean(members):
         return xp.sum(xp.where(members, accuracy, 0.0)) / xp.sum(xp.where(members, shown, 0.0))

@@ -1,6 +1,6 @@
 """What draws: class probabilities -> a `tf.data` stream of examples whose classes follow them; and balanced lists."""
 
-from keras_lt.resampling.balancing import MOST_CLASSES, balance, count_classes
+from keras_lt.resampling.balancing import balance, count_classes
 from keras_lt.resampling.indices import epoch_indices, sample_indices
 from keras_lt.resampling.lists import RESAMPLING, Resampling, check_resampling, resampled_counts, smote
 from keras_lt.resampling.plans import ENGINES
@@ -8,7 +8,6 @@ from keras_lt.resampling.rejection import accepted_fraction, expected_copies, re
 
 __all__ = [
     "ENGINES",
-    "MOST_CLASSES",
     "RESAMPLING",
     "Resampling",
     "accepted_fraction",

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import samplers
+from keras_lt.counts import MOST_CLASSES, number_per_class
 from keras_lt.files import atomic, expanded
 from keras_lt.resampling import plans
 from keras_lt.resampling.indices import check_integers, checked_classes
 from keras_lt.resampling.rejection import expected_copies, resampled_epochs
 
 COUNTING_BATCH = 1024  # labels
-MOST_CLASSES = 10_000_000  # tables are made by the largest label
+WITH_WEIGHTS = (2, 3)  # parts of an example: (x, y), or (x, y, w)
 
 
 def balance(
@@ -53,7 +54,7 @@ def balance(
 
     Args:
       data: arrays (x, y), a finite `tf.data.Dataset` of (x, y), batched or not, or a finite `keras.utils.PyDataset` of
-        batches (x, y). x is an array or a structure of them, y holds integer classes.
+        batches (x, y). x is an array or a structure of them, y holds integer classes; sample weights may follow.
       schedule: a name in `keras_lt.samplers.SAMPLERS`, or a function (class_counts, progress) -> [C].
       epochs: see above.
       class_counts: examples per class, [C]; counted by reading all of `data` once when None.
@@ -71,6 +72,7 @@ def balance(
       ValueError: for data of another form, labels outside `class_counts`, or a schedule that changes without `epochs`.
     """
     check_integers(batch_size=(batch_size, 1), shuffle_buffer=(shuffle_buffer, 1), seed=(seed, 0))
+    check_integers(epochs=(1 if epochs is None else epochs, 1))
     if isinstance(data, keras.utils.PyDataset):
         data = _in_order(data)
     source = _stream(data, shuffle_buffer) if isinstance(data, tf.data.Dataset) else _arrays(data, batch_size)
@@ -110,23 +112,22 @@ def count_classes(label_batches: Iterable[npt.ArrayLike]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Arrays:
-    """Arrays (x, y) of N examples, drawn from by index."""
+    """Arrays (x, y), or with weights (x, y, w), of N examples, drawn from by index."""
 
-    x: Any
-    y: np.ndarray
+    examples: tuple
     batch_size: int
     static_batches: bool = False
 
     def label_batches(self) -> Iterable[np.ndarray]:
-        return [self.y]
+        return [self.examples[1]]
 
     def resampled(
         self, epoch_ids: tf.data.Dataset, counts: np.ndarray, table: np.ndarray, *, num_samples: int, seed: int
     ) -> tf.data.Dataset:
-        labels, table = checked_classes(self.y.reshape(-1), table)
+        labels, table = checked_classes(self.examples[1].reshape(-1), table)
         with tf.device("CPU:0"):
             plan = plans.stratified_plan(labels, table, num_samples=num_samples, seed=seed)
-            examples = tf.nest.map_structure(tf.constant, (self.x, self.y))
+            examples = tf.nest.map_structure(tf.constant, self.examples)
         vectors = epoch_ids.flat_map(lambda epoch: plans.indices(plan, epoch * num_samples, (epoch + 1) * num_samples))
         batches = vectors.rebatch(self.batch_size, drop_remainder=num_samples % self.batch_size == 0)
         return batches.map(lambda index: tf.nest.map_structure(lambda array: tf.gather(array, index), examples))
@@ -162,31 +163,49 @@ class _Stream:
 
 
 def _arrays(data: Any, batch_size: int) -> _Arrays:
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    if not isinstance(data, tuple | list) or len(data) not in WITH_WEIGHTS:
+        received = f"{len(data)} of them" if isinstance(data, tuple | list) else type(data)
         raise ValueError(
-            f"data must be arrays (x, y), a tf.data.Dataset or a keras.utils.PyDataset. Received: {type(data)}"
+            "data must be arrays (x, y) or (x, y, sample_weight), a tf.data.Dataset of these or a "
+            f"keras.utils.PyDataset. Received: {received}"
         )
-    x, y = data[0], np.asarray(data[1])
-    if isinstance(x, list) and not all(hasattr(part, "shape") for part in x):  # plain numbers, or paths
-        x = np.asarray(x)
+    x, y, *weights = data
+    y = np.asarray(y)
     if y.ndim != 1 and y.shape[1:] != (1,):
         raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
     if y.dtype.kind not in "iu":
-        raise ValueError(f"y must be integer classes. Received: dtype={y.dtype}, such as {y.ravel()[:3]}")
-    lengths = {len(array) for array in tf.nest.flatten(x)}
+        raise ValueError(
+            "y must be integer classes; of names, np.unique(y, return_inverse=True)[1] makes them. "
+            f"Received: dtype={y.dtype}, such as {y.ravel()[:3]}"
+        )
+    try:
+        if isinstance(x, list) and not all(hasattr(part, "shape") for part in x):  # plain numbers, or paths
+            x = np.asarray(x)
+        lengths = {len(array) for array in tf.nest.flatten((x, *weights))}
+    except (TypeError, ValueError) as error:  # of what is ragged or sparse
+        raise ValueError(
+            f"x must be dense arrays; ragged ones may come in a tf.data.Dataset. Received: {error}"
+        ) from error
     if lengths != {len(y)}:
         raise ValueError(f"x and y must have the same length. Received: {sorted(lengths)} and {len(y)}")
-    return _Arrays(x, y, batch_size)
+    return _Arrays((x, y, *weights), batch_size)
 
 
 def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2 or not isinstance(spec[1], tf.TensorSpec):
-        raise ValueError(f"the dataset must yield (x, y). Received: element_spec={spec}")
+    if not isinstance(spec, tuple) or len(spec) not in WITH_WEIGHTS or not isinstance(spec[1], tf.TensorSpec):
+        raise ValueError(
+            "the dataset must yield (x, y) or (x, y, sample_weight): map it, such as "
+            f"dataset.map(lambda d: (d['image'], d['label'])). Received: element_spec={spec}"
+        )
+    if any(isinstance(part, tf.SparseTensorSpec) for part in tf.nest.flatten(spec)):
+        raise ValueError(f"x must be dense or ragged: map it by tf.sparse.to_dense. Received: element_spec={spec}")
     if spec[1].shape.rank == 2 and spec[1].shape[1] == 1:  # batches of columns, as Keras gives CIFAR's labels
-        return _stream(dataset.map(lambda x, y: (x, y[:, 0])), shuffle_buffer)
+        return _stream(dataset.map(lambda x, y, *weights: (x, y[:, 0], *weights)), shuffle_buffer)
     if spec[1].shape.rank == 1 and _is_one_example(spec):
-        return _stream(dataset.map(lambda x, y: (x, y[0])), shuffle_buffer)
+        return _stream(dataset.map(lambda x, y, *weights: (x, y[0], *weights)), shuffle_buffer)
+    if spec[1].shape.rank is None:
+        raise ValueError(f"y must be of a known shape: map it by tf.ensure_shape. Received: {spec[1]}")
     if spec[1].shape.rank not in (0, 1) or not spec[1].dtype.is_integer:
         raise ValueError(f"y must be integer classes, one an example, not one-hot. Received: {spec[1]}")
     if dataset.cardinality() in (tf.data.INFINITE_CARDINALITY, 0):
@@ -194,12 +213,12 @@ def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
             "the dataset must be finite (balance it before repeat()) and not empty. "
             f"Received: cardinality {int(dataset.cardinality())}"
         )
-    labels = dataset.map(lambda x, y: y)
+    labels = dataset.map(lambda x, y, *weights: y)
     if spec[1].shape.rank == 0:
         return _Stream(dataset, labels.batch(COUNTING_BATCH), None, False, shuffle_buffer)
     _check_batches(spec)
     static_size = spec[1].shape[0]
-    size = static_size or len(next(labels.as_numpy_iterator()))
+    size = static_size or len(next(labels.as_numpy_iterator(), ()))
     return _Stream(dataset.unbatch(), labels, size, static_size is not None, shuffle_buffer)
 
 
@@ -237,9 +256,12 @@ def _in_order(data: keras.utils.PyDataset) -> tf.data.Dataset:
 
 def _counts(source: _Arrays | _Stream, class_counts: npt.ArrayLike | None, counts_file: str | None) -> np.ndarray:
     if class_counts is not None:
-        return np.asarray(class_counts)
+        return number_per_class("class_counts", class_counts)
     if isinstance(source, _Arrays) or counts_file is None:
-        return count_classes(source.label_batches())  # of arrays in no time
+        counts = count_classes(source.label_batches())  # of arrays in no time
+        if not counts.size:
+            raise ValueError("data must hold examples. Received: none")
+        return counts
     path = expanded(counts_file)
     if path.exists():
         counts = np.load(path)

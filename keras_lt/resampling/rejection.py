@@ -6,6 +6,7 @@ import tensorflow as tf
 from absl import logging
 
 from keras_lt import samplers
+from keras_lt.counts import check_counts
 from keras_lt.resampling.indices import check_integers
 
 BLOCK = 64  # records decided upon together: one by one, tf.data's overhead would be 20 times the work
@@ -88,7 +89,7 @@ def expected_copies(
       class_counts, probabilities, samples_per_epoch: as for `rejection_resample`.
     """
     probabilities = samplers.check_probabilities(probabilities)
-    counts = samplers.check_counts(class_counts)
+    counts = check_counts(class_counts)
     if counts.shape != probabilities.shape[-1:]:
         raise ValueError(
             f"class_counts must be [{probabilities.shape[-1]}], as the probabilities. Received: {counts.shape}"

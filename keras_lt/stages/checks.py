@@ -2,15 +2,15 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from keras_lt import backbones
 from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
 from keras_lt.distribution import Strategy, check_replicas, hosts
-from keras_lt.features import FeatureSet
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, member, parsed, split
+from keras_lt.resampling.indices import check_integers
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -53,6 +53,7 @@ def check_stage_one(
     backbone_lr_multiplier: float = 1.0,
     precision: str = "float32",
     stage_one: str = "images",
+    seed: int = 0,
     **augmentations: float,
 ):
     """Raises ValueError for arguments of `learn_representation` that contradict one another; warns of a double balance.
@@ -63,6 +64,7 @@ def check_stage_one(
     check_choice("precision", precision, PRECISIONS)
     check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
+    check_integers(seed=(seed, 0))
     check_optimizer(recipe)
     hooks.check_backbone(backbone)
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
@@ -309,32 +311,6 @@ def check_own_classifier(method: str, recipe: Recipe, *, on_images: bool = False
             f"method={method} trains its classifier on images, and its resampling makes features. "
             f"Received: resampling={recipe.resampling}"
         )
-
-
-def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *, classes: int | None, trusted: bool):
-    """Raises ValueError where features of a split are missing, or of another width, or its labels are of no class.
-
-    Args:
-      splits: those that are needed.
-      classes: C; None is as many as train has.
-      trusted: whether they are known to be finite numbers.
-    """
-    missing = [split for split in splits if split not in features]
-    if missing:
-        raise ValueError(f"features must be of {', '.join(dict.fromkeys(splits))}. Received: {', '.join(features)}")
-    widths = {split: examples.width for split, examples in features.items()}
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"features of all splits must have one width. Received: {widths}")
-    classes = classes or int(features["train"].labels.max(initial=-1)) + 1
-    check_classes(range(classes))
-    for name in dict.fromkeys(splits):
-        labels = features[name].labels
-        if not len(labels) or labels.min() < 0 or labels.max() >= classes:
-            found = f"{labels.min()}..{labels.max()}" if len(labels) else "none"
-            raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {name}")
-        bad = None if trusted else features[name].first_not_finite
-        if bad is not None:
-            raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {name}")
 
 
 def check_choice(argument: str, value: str, valid):

@@ -19,10 +19,10 @@ from keras_lt.features import FeatureSet, extract_features
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
+from keras_lt.resampling.indices import check_integers
 from keras_lt.stages.checks import (
     STAGE_TWO,
     begins_by,
-    check_features,
     check_stage_two,
     classifier_entry,
     trains_on_images,
@@ -35,6 +35,7 @@ from keras_lt.stages.fitting import (
     on_features,
     save_model,
 )
+from keras_lt.stages.given import check_feature_sets, check_features, check_splits, own_head
 from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
 from keras_lt.stages.one_pass import OnePass, fit_through_frozen
 from keras_lt.stages.representation import Representation
@@ -102,7 +103,7 @@ def learn_classifier(
     *,
     features: Mapping[str, FeatureSet] | None = None,
     head: keras.layers.Layer | None = None,
-    groups: ShotGroups | None = None,
+    groups: ShotGroups | Sequence[int] | None = None,
     recipe: Recipe = STAGE_TWO,
     stage_two: str = "features",
     batch_norm: str = "frozen",
@@ -133,10 +134,10 @@ def learn_classifier(
       features: of "train", "val" and `tau_split`; with a representation they are extracted here where None. In memory,
         those of "train" will do where nothing is to be chosen: the last epoch is then kept, and the accuracies are NaN.
         Where the classifier begins by text also of "text", one row per class: what a backbone's `text_tower` gives.
-      head: stage one's classifier, for those that start from it, features [B, D] -> logits [B, C]; None is the
-        representation's.
-      groups: the classes' groups, by which accuracies are reported; None is the data set's, or that of the training
-        features' counts.
+      head: stage one's classifier, for those that start from it, features [B, D] -> logits [B, C], such as the model
+        of another classifier; None is the representation's.
+      groups: the classes' groups, by which accuracies are reported, or their training images, [C]; None is the data
+        set's, or that of the training features' counts.
       recipe: for classifiers that are trained; "joint", "ncm" and "tau_norm" are not.
       stage_two: "features" trains on those once extracted; "images" on augmented images through the backbone, as those
         that train parts of it always are.
@@ -150,6 +151,10 @@ def learn_classifier(
       ValueError: a name or number that does not fit, before any training.
     """
     entry, recipe = classifier_entry(name, recipe)
+    check_integers(seed=(seed, 0))
+    if not isinstance(representation, Representation | None):
+        kind = type(representation).__name__
+        raise ValueError(f"representation must be stage one's; features are given by features=. Received: a {kind}")
     check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
     on_images = trains_on_images(entry, stage_two)
     no_images = representation is None or (data is not None and data.of_features)
@@ -158,7 +163,9 @@ def learn_classifier(
             f"{name} needs a representation and its images, or features to train on and stage_two=features. "
             f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
         )
-    if features is None:
+    if features is not None:
+        check_feature_sets(features)
+    else:
         features = {
             split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
             for split in dict.fromkeys(("train", "val", tau_split))
@@ -221,10 +228,14 @@ def _start(
     splits: Sequence[str],
     head: keras.layers.Layer | None,
     representation: Representation | None,
-    groups: ShotGroups | None,
+    groups: ShotGroups | Sequence[int] | None,
 ) -> tuple[keras.layers.Layer, ShotGroups]:
     """The classifier that stage two starts from, and the groups of the classes, once the features fit them."""
-    if head is None and representation is not None:
+    check_splits(features, splits)
+    groups = None if groups is None else ShotGroups.of(groups)
+    if head is not None:
+        head = own_head(head, width=features["train"].width)
+    elif representation is not None:
         head = representation.head
     if head is None and entry.starts_from:
         raise ValueError(f"{name} starts from stage one's classifier: give it by head=. Received: head=None")

@@ -122,7 +122,7 @@ class _Compiled:
     ):
         self.layer = layer
         self._optimizer = optimizer
-        self._fresh = [np.array(variable) for variable in optimizer.variables]
+        self._fresh = [np.array(keras.ops.convert_to_numpy(variable)) for variable in optimizer.variables]
 
         def step(features, labels, rows, weights):
             with tf.GradientTape() as tape:

@@ -150,7 +150,7 @@ def learn_representation(
     if data.of_features:
         check_no_images(hooks, backbone=backbone, image_size=image_size, augmentation=augmentation, **asked)
         stage_one, asked["train_parts"] = "features", "classifier"
-    check_stage_one(recipe, hooks, backbone=entry, head=head, stage_one=stage_one, **asked)
+    check_stage_one(recipe, hooks, backbone=entry, head=head, stage_one=stage_one, seed=seed, **asked)
     entry = entry.available()
     parts = member(backbones.TRAIN_PARTS, asked["train_parts"], what="train_parts")
     parts.check(entry)

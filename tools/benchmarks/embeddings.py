@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", type=int, default=1_000, help="C, the largest with 100 times the smallest's examples"
     )
     parser.add_argument("--methods", nargs="*", default=["crt"], help="of LongTailClassifier")
-    parser.add_argument("--epochs", type=int, default=10, help="of LongTailClassifier")
+    parser.add_argument("--epochs", type=int, help="of LongTailClassifier; by default its own")
     parser.add_argument("--tol", type=float, default=1e-4, help="of the logistic regression: by which it stops")
     parser.add_argument("--max_iter", type=int, default=100, help="of the logistic regression; 0 leaves it out")
     parser.add_argument(
@@ -64,7 +64,7 @@ def rivals(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
     for method in arguments.methods:
         yield (
             f"LongTailClassifier {method}",
-            LongTailClassifier(method, epochs=arguments.epochs, random_state=arguments.seed),
+            LongTailClassifier(method, epochs=arguments.epochs or "auto", random_state=arguments.seed),
         )
     if arguments.max_iter:
         logistic = LogisticRegression(class_weight="balanced", max_iter=arguments.max_iter, tol=arguments.tol)
