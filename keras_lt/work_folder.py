@@ -196,7 +196,8 @@ class WorkFolder:
         names = () if self.flags_file.exists() else [name for name in RUN_FILES if not name.startswith(_BEFORE_A_RUN)]
         if foreign := next((path for name in names for path in self.folder.glob(name)), None):
             raise ValueError(
-                f"{foreign} was not written by a run and would be replaced: move it away, or give another --workdir"
+                f"A run would replace {foreign}, in a folder that is no run's, having no {self.flags_file.name}: "
+                "move it away, or give another --workdir"
             )
 
     def check_emptiable(self, *data_dirs: str | os.PathLike):

@@ -172,7 +172,7 @@ def test_a_run_begins_where_it_would_replace_nothing_that_is_not_its_own(run, tm
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("my own")
-        with pytest.raises(SystemExit, match=rf"^Error: {path} was not written by a run and would be replaced: move"):
+        with pytest.raises(SystemExit, match=rf"^Error: A run would replace {path}, .* no flags\.cfg: move it away"):
             train.run(dataclasses.replace(run.config, workdir=str(tmp_path)))
         assert path.read_text() == "my own"
         path.unlink()
