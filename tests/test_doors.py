@@ -224,6 +224,8 @@ def test_features_are_found_again_where_the_data_have_moved_and_not_where_files_
     now = extract_features(learned.backbone, test, learned.preprocessing, folder=tmp_path / "f").features
     assert (first[0] != now[0]).any()
     np.testing.assert_allclose(first[1:], now[1:], rtol=1e-5)
+    with pytest.raises(SystemExit, match=r"^Error: .* a run of other data: test: images 1 of other content"):
+        repeat.compare([dataclasses.replace(run.config, data_dir=str(data))])
 
 
 def test_weights_that_were_replaced_are_another_run_and_are_not_needed_later(run, tmp_path):

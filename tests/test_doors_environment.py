@@ -115,6 +115,9 @@ def test_a_run_without_a_line_in_its_flags_is_not_one_of_all_defaults(tmp_path):
     (tmp_path / "flags.cfg").touch()
     with pytest.raises(ValueError, match=r"flags\.cfg must hold flags, .*Received: no line"):
         config.read_flag_file(tmp_path / "flags.cfg")
+    (tmp_path / "flags.cfg").write_text("--batch_size=-8")
+    with pytest.raises(ValueError, match=r"^In .*flags\.cfg: --batch_size must be at least 0"):
+        config.read_flag_file(tmp_path / "flags.cfg")
 
 
 def test_features_that_were_cut_short_are_extracted_again(data, tmp_path):
