@@ -31,7 +31,6 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
         is loaded.
     """
     if module == "__main__":
-        open_streams()
         begin_in_utf8()
     if answer and module == "__main__":
         with unread():
@@ -79,19 +78,28 @@ def open_streams():
 
 @contextlib.contextmanager
 def unread() -> Iterator[None]:
-    """Ends the program without a word, as Unix's own do, where whoever read its output has enough: `| head -1`."""
+    """Ends the program without a word, as Unix's own do, where whoever read its output has enough: `| head -1`.
+
+    Where output is lost otherwise, as on a full disk, it ends in one line.
+    """
+    open_streams()
     try:
         yield
     finally:
         lost = sys.exc_info()[1]
         try:
             sys.stdout.flush()
-            gone = isinstance(lost, SystemExit) and lost.code == 1  # rich's, which has seen it first
-        except BrokenPipeError:
-            gone = True
+        except OSError as error:
+            lost = error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python itself flushes once more
+        gone = isinstance(lost, SystemExit) and lost.code == 1  # rich's, which has seen it first
+        cause = lost
+        while cause and not gone:  # without a buffer it was seen where it was printed, and may have ended in a line
+            gone, cause = isinstance(cause, BrokenPipeError), cause.__context__
         if gone:
             sys.exit(128 + signal.SIGPIPE)
+        if isinstance(lost, OSError):
+            sys.exit(f"Error: standard output cannot be written: {lost.strerror}")
 
 
 def begin_in_utf8():
@@ -145,6 +153,8 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
             continue
         name = name if equals else next(rest, "")
         path = find_flag_file(name.strip())
+        if not name.strip():  # a variable of the shell that is not set: absl would train by the defaults
+            raise ValueError(f"--flagfile must name a file. Received: {argument}")
         if path is None:
             read.append(f"{flag}={name}")  # absl says that it is not there
         elif path not in inside:

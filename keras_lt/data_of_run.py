@@ -54,9 +54,10 @@ class DataOfRun(WorkFolder):
             if self.classifier_folder(old).exists() and not self.classifier_folder(new).exists():
                 os.replace(self.classifier_folder(old), self.classifier_folder(new))
         weights = _digest(self.config.pretrained) or self._recorded_weights
-        self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights)
         data_dir = self.config.data_dir and os.path.abspath(files.expanded(self.config.data_dir))  # from anywhere
+        # The flags first: by them the folder is a run's, and what else is in it ours.
         dataclasses.replace(self.config, overwrite=False, data_dir=data_dir).save(self.flags_file)
+        self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights)
         files.sweep(self.folder)
 
     def check_emptiable(self, *data_dirs: str | os.PathLike):

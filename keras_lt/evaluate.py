@@ -287,7 +287,7 @@ def write_predictions(
 ):
     """Writes a CSV file with a line per model and image; an image without a label has an empty one."""
     names = np.array(class_names)
-    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for model, scored in scores.items():

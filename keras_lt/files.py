@@ -5,6 +5,7 @@ import contextlib
 import csv
 import errno
 import fnmatch
+import glob
 import json
 import os
 import pathlib
@@ -50,7 +51,7 @@ def reading(path: str | os.PathLike, *, instead: str = "put back a copy, or remo
 def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = ()):
     """Gives a scratch path beside `path` to write a file or folder at; it takes the place of `path` at the end.
 
-    Where the body raises, `path` stays as it was and the scratch is removed.
+    Where the body raises, `path` stays as it was and the scratch is removed; a killed process's goes the next time.
 
     Args:
       size: bytes that will be written, where known; said where there is no room for them.
@@ -62,6 +63,7 @@ def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = 
     path = expanded(path)
     check_replaceable(path, replaces)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, f"{SCRATCH}*~{glob.escape(path.name)}")
     scratch, old = _scratch(path), _scratch(path.with_name(f"old-{path.name}"))
     try:
         yield scratch
@@ -110,9 +112,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
         raise ValueError(f"{folder} is in use by {who}: wait for its end, or take another folder") from error
     except NotImplementedError:
-        warnings.warn(
-            f"The file system of {folder} has no locks: make sure that only one process uses it.", stacklevel=3
-        )
+        warnings.warn(f"The file system of {folder} has no locks: only one process may use it.", stacklevel=3)
     try:
         if _holder(path)[:1] != [str(os.getpid())]:  # where filelock itself wrote it, it must stay as it is
             path.write_text(f"{os.getpid()}\n{platform.node()}\n", "utf-8")
@@ -122,17 +122,16 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def _holder(path: pathlib.Path) -> list[str]:
-    """Process and host in a lock file; nothing where none has been there."""
+    """Process and host in a lock file; none where it is new."""
     return path.read_text("utf-8").split() if path.exists() else []
 
 
-def sweep(folder: str | os.PathLike):
-    """Removes what `atomic` left in a folder and below it when its process was killed.
+def sweep(folder: str | os.PathLike, pattern: str = f"**/{SCRATCH}*"):
+    """Removes what `atomic` left in a folder, by default also below it, when its process was killed.
 
-    The scratch of a living process stays. Of another host's processes nothing is known: theirs goes when nothing in it
-    has changed for a day.
+    The scratch of a living process stays, and that of another host's until nothing in it has changed for a day.
     """
-    for path in list(pathlib.Path(folder).rglob(f"{SCRATCH}*")):
+    for path in list(pathlib.Path(folder).glob(pattern)):
         if path.exists() and _is_abandoned(path):  # one inside another is gone already
             remove(path)
 
@@ -278,10 +277,15 @@ def new_memory_map(path: pathlib.Path, *, dtype: np.dtype, shape: Sequence[int])
     return array
 
 
+def write_text(path: str | os.PathLike, text: str):
+    """Writes UTF-8, atomically; of a file's name that is none the bytes stand as escapes, so that all can be read."""
+    with atomic(path) as scratch:
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def write_json(path: str | os.PathLike, value):
     """Writes JSON, atomically; NaN is null, since JSON has no other word for it."""
-    with atomic(path) as scratch:
-        scratch.write_text(json.dumps(without_nan(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(without_nan(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -142,7 +142,8 @@ def import_representation(
     dense = fresh_dense(*kernel.shape, seed=0)
     dense.set_weights([kernel, bias])
     network.name, dense.name = "backbone", "classifier"
-    Representation(join(network, dense), preprocessing, history=[]).save(WorkFolder(output).representation_folder)
+    with atomic(WorkFolder(output).representation_folder) as scratch:
+        Representation(join(network, dense), preprocessing, history=[]).save(scratch)
 
 
 def _read(checkpoint: pathlib.Path, backbone: str, *, image_size: int | None) -> tuple[keras.Model, Parameters]:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keras_lt.datasets import Examples, LongTailed
 from keras_lt.datasets.examining import Examined, hash_of
 from keras_lt.datasets.long_tailed import plain
-from keras_lt.files import atomic, expanded
+from keras_lt.files import atomic, expanded, write_text
 
 ON_BAD_IMAGE = ("error", "skip")
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
@@ -89,8 +89,7 @@ def screen(
     if not bad:
         return data
     if report is not None:
-        with atomic(report) as scratch:
-            scratch.write_text("".join(f"{line}\n" for line in bad), encoding="utf-8", errors="backslashreplace")
+        write_text(report, "".join(f"{line}\n" for line in bad))
     counts = ", ".join(
         f"{len(inspections[name].problems)} of {len(split)} in {name}" for name, split in data.all_splits.items()
     )

@@ -35,7 +35,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt.datasets import Split
     from keras_lt.datasets.own_images import unlabelled_images
     from keras_lt.evaluation import ScoredModel, load_model, thumbnails
-    from keras_lt.files import atomic, check_own, expanded
+    from keras_lt.files import atomic, check_own, expanded, write_text
     from keras_lt.inspection import inspect_examples
     from keras_lt.metrics import softmax
     from keras_lt.report import Prediction, render_predictions
@@ -88,7 +88,7 @@ def predict(model: ScoredModel, split: Split, *, top_k: int) -> tuple[np.ndarray
 def write_csv(path: pathlib.Path, split: Split, problems: dict[int, str], found: dict[int, Prediction], *, top_k: int):
     """A line per image, in the order of the names."""
     columns = [f"{column}_{place}" for place in range(2, top_k + 1) for column in COLUMNS[1:]]
-    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with atomic(path) as scratch, scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, *columns, "problem"])
         for row, name in enumerate(split.names):
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None):
     with plain_errors():
         if given.top_k < 1:
             raise ValueError(f"--top_k must be at least 1. Received: --top_k={given.top_k}")
-        if given.output.endswith(PAGE):
+        if given.output.lower().endswith(PAGE):
             raise ValueError(f"--output is a csv file, the page lies beside it. Received: --output={given.output}")
         output = check_own(given.output, ",".join(COLUMNS))
         page = check_own(output.with_suffix(PAGE), "<!doctype html>")
@@ -141,10 +141,7 @@ def main(arguments: Sequence[str] | None = None):
             for rows in to_look_at(found)
         ]
         unread = {str(split.names[row]): said for row, said in problems.items()}
-        with atomic(page) as scratch:
-            scratch.write_text(
-                render_predictions(model.name, list(found.values()), *sections, problems=unread), encoding="utf-8"
-            )
+        write_text(page, render_predictions(model.name, list(found.values()), *sections, problems=unread))
     for name, said in list(unread.items())[:5]:
         print(f"Not read: {name}: {said}")
     print(f"{len(found):,} images predicted, {len(problems):,} could not be read")

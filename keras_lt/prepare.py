@@ -64,7 +64,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
-    from keras_lt.files import expanded, read_json, sweep, write_json
+    from keras_lt.files import expanded, read_json, sweep, write_json, write_text
     from keras_lt.preparing.conversion import convert
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
@@ -131,7 +131,7 @@ def prepare(
     bad = [f"{name}\t{line}\n" for name, parts in shards.items() for shard in parts for line in bad_images(shard.path)]
     (folder / BAD_IMAGES).unlink(missing_ok=True)
     if bad:
-        (folder / BAD_IMAGES).write_text("".join(bad), encoding="utf-8", errors="backslashreplace")
+        write_text(folder / BAD_IMAGES, "".join(bad))
     if bad and not skip_bad_images:
         raise ValueError(
             f"{len(bad)} images are missing or damaged, all named in {folder / BAD_IMAGES}: replace them and give the "

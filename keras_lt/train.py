@@ -47,6 +47,8 @@ def run(run_config: RunConfig) -> dict:
         with plain_errors():
             if run_config.overwrite:
                 this_run.check_emptiable()
+            else:
+                this_run.check_free()
             strategy = make_strategy(run_config.strategy, run_config.devices)
             data = this_run.data
             check_with_data(run_config, data, strategy)

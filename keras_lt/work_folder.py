@@ -38,6 +38,8 @@ RUN_FILES = (  # all that is written into a work folder, as patterns; what fits 
     *("export/models.config", f"export/{files.LOCK}"),
     *(f"export/*/[0-9]*/{name}" for name in SAVED_MODEL_FILES),
 )
+# What stands there before a run's flags do: an import, a description, what is wrong with images; a log is gone on with.
+_BEFORE_A_RUN = ("representation/", "features/", "describe/", "bad_images.txt", "train.log", "export/.lock")
 
 
 class WorkFolder:
@@ -188,6 +190,15 @@ class WorkFolder:
         self.check_emptiable()
         files.remove_known(self.folder, [name for name in RUN_FILES if name != self.flags_file.name])
         files.remove(self.flags_file)
+
+    def check_free(self):
+        """Raises ValueError where it is no run's yet, and holds what is not ours and a run would replace."""
+        names = () if self.flags_file.exists() else [name for name in RUN_FILES if not name.startswith(_BEFORE_A_RUN)]
+        if foreign := next((path for name in names for path in self.folder.glob(name)), None):
+            raise ValueError(
+                f"A run would replace {foreign}, in a folder that is no run's, having no {self.flags_file.name}: "
+                "move it away, or give another --workdir"
+            )
 
     def check_emptiable(self, *data_dirs: str | os.PathLike):
         """Raises ValueError where it is no run's, holds links, or is or holds the current folder or a data set's."""

@@ -154,12 +154,52 @@ def test_nothing_is_written_where_images_are_read(tmp_path, dataset):
     with pytest.raises(ValueError, match=r"must lie outside of the images.* --output_dir=.*small, in .*photos of"):
         check_outside(place / "small", "output_dir", name, data_dir)
     check_outside(tmp_path / "small", "output_dir", name, data_dir)
+    in_splits = photos(tmp_path / "splits", *(f"{split}/{kind}" for split in ("train", "test") for kind in "ab"))
+    check_outside(in_splits / "run", "workdir", "folder", str(in_splits))
+    for inside in ("", "test/run", "run/.."):
+        with pytest.raises(ValueError, match=r"--workdir=.*splits.*, in .*splits.* of the data set folder"):
+            check_outside(in_splits / inside, "workdir", "folder", str(in_splits))
     with pytest.raises(SystemExit, match="must lie outside"):
         prepare.main([f"--dataset={name}", f"--data_dir={data_dir}", f"--output_dir={place}/small"])
     run_config = RunConfig(dataset=name, data_dir=data_dir, workdir=str(tmp_path), overwrite=True, **SMALL)
     with pytest.raises(SystemExit, match="the data set is or lies in"):
         train.run(run_config)
     assert sorted(path.name for path in place.iterdir()) == ["ant", "bee"]
+
+
+def test_a_run_begins_where_it_would_replace_nothing_that_is_not_its_own(run, tmp_path):
+    for name in ("data.json", "results.md", "plots/class_counts.png", "export/models.config"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("my own")
+        with pytest.raises(SystemExit, match=rf"^Error: A run would replace {path}, .* no flags\.cfg: move it away"):
+            train.run(dataclasses.replace(run.config, workdir=str(tmp_path)))
+        assert path.read_text() == "my own"
+        path.unlink()
+    for name in ("notes.txt", "train.log", "bad_images.txt", "describe/describe.json", "representation/model.keras"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    keras_lt.Run(tmp_path).check_free()
+    keras_lt.Run(run.folder).check_free()
+
+
+def test_a_run_that_was_stopped_while_it_began_is_gone_on_with(run, tmp_path, monkeypatch):
+    begun = dataclasses.replace(run.config, workdir=str(tmp_path / "run"))
+    monkeypatch.setattr("keras_lt.datasets.data_record.DataRecord.save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        keras_lt.Run.of(begun).save_config()
+    keras_lt.Run.of(begun).check_free()
+    assert keras_lt.Run.of(begun).data.sizes == run.data.sizes
+
+
+def stopped(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_flag_is_what_can_be_read_again(run):
+    for value in ("a\nb", "caf\udce9", "photos "):
+        with pytest.raises(ValueError, match=r"--data_dir must be one line of UTF-8 without a blank at its end"):
+            dataclasses.replace(run.config, data_dir=value)
 
 
 def test_a_part_behind_a_link_is_not_taken_for_finished(run, tmp_path):
@@ -184,6 +224,8 @@ def test_features_are_found_again_where_the_data_have_moved_and_not_where_files_
     now = extract_features(learned.backbone, test, learned.preprocessing, folder=tmp_path / "f").features
     assert (first[0] != now[0]).any()
     np.testing.assert_allclose(first[1:], now[1:], rtol=1e-5)
+    with pytest.raises(SystemExit, match=r"^Error: .* a run of other data: test: images 1 of other content"):
+        repeat.compare([dataclasses.replace(run.config, data_dir=str(data))])
 
 
 def test_weights_that_were_replaced_are_another_run_and_are_not_needed_later(run, tmp_path):

@@ -1,6 +1,7 @@
 """What the machine and damage do to a command: one line that names the file and the way out, and a plain exit code."""
 
 import importlib
+import io
 import os
 import pathlib
 import re
@@ -15,7 +16,7 @@ import rich.console
 from keras_lt import config
 from keras_lt.__main__ import COMMANDS
 from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.command import begin_in_utf8, launch, plain_errors, quietly, unread
+from keras_lt.command import begin_in_utf8, launch, plain_errors, quietly, unread, with_flag_files
 from keras_lt.datasets.data_record import DataRecord
 from keras_lt.datasets.prepared import read_prepared
 from keras_lt.evaluation import Scores, load_model
@@ -114,6 +115,9 @@ def test_a_run_without_a_line_in_its_flags_is_not_one_of_all_defaults(tmp_path):
     (tmp_path / "flags.cfg").touch()
     with pytest.raises(ValueError, match=r"flags\.cfg must hold flags, .*Received: no line"):
         config.read_flag_file(tmp_path / "flags.cfg")
+    (tmp_path / "flags.cfg").write_text("--batch_size=-8")
+    with pytest.raises(ValueError, match=r"^In .*flags\.cfg: --batch_size must be at least 0"):
+        config.read_flag_file(tmp_path / "flags.cfg")
 
 
 def test_features_that_were_cut_short_are_extracted_again(data, tmp_path):
@@ -163,11 +167,14 @@ def test_a_command_that_is_stopped_says_so_in_one_line_and_has_the_exit_code_of_
         stopped()
 
 
-@pytest.mark.parametrize("how", [print, lambda said: print(said, flush=True), rich.console.Console().print])
-def test_a_command_whose_output_nobody_reads_ends_without_a_word(monkeypatch, how):
+@pytest.mark.parametrize("buffered", [True, False])  # PYTHONUNBUFFERED=1, as in many containers
+@pytest.mark.parametrize(
+    "how", [print, lambda said: print(said, flush=True), lambda said: rich.console.Console().print(said)]
+)
+def test_a_command_whose_output_nobody_reads_ends_without_a_word(monkeypatch, how, buffered):
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as nowhere:
+    with written_to(writer, buffered) as nowhere:
         monkeypatch.setattr(sys, "stdout", nowhere)
         with pytest.raises(SystemExit) as end, unread(), plain_errors():
             how("a table")
@@ -175,6 +182,19 @@ def test_a_command_whose_output_nobody_reads_ends_without_a_word(monkeypatch, ho
     monkeypatch.undo()
     with pytest.raises(SystemExit, match=r"^Error: expected$"), unread():
         sys.exit("Error: expected")
+
+
+def written_to(number, buffered):
+    return io.TextIOWrapper(os.fdopen(number, "wb", -1 if buffered else 0), write_through=not buffered)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_command_whose_output_has_no_room_ends_in_one_line(monkeypatch, buffered):
+    with written_to(os.open("/dev/full", os.O_WRONLY), buffered) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit, match=r"^Error: standard output cannot be written: No space left"), unread():
+            print("a table")
+        monkeypatch.undo()
 
 
 def test_a_backend_that_there_is_not_is_refused_in_one_line():
@@ -193,6 +213,12 @@ def test_a_program_begins_again_in_utf8_where_names_of_files_are_read_otherwise(
     assert begun == [
         (sys.executable, [sys.executable, "-X", "utf8", "-m", "keras_lt.train", "--workdir=Läufe"]),
     ]
+
+
+@pytest.mark.parametrize("arguments", [["--flagfile="], ["--flagfile"], ["--flagfile", " "]])
+def test_a_flag_file_without_a_name_is_no_run_by_the_defaults(arguments):
+    with pytest.raises(ValueError, match=r"^--flagfile must name a file\. Received: --flagfile"):
+        with_flag_files(["--seed=1", *arguments])
 
 
 def test_a_place_that_may_not_be_written_to_is_refused_before_the_work(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import filelock
 import numpy as np
 import pytest
 
-from keras_lt.files import atomic, expanded, locked, new_memory_map, read_json, read_text, sweep, write_json
+from keras_lt.files import atomic, expanded, locked, new_memory_map, read_json, read_text, sweep, write_json, write_text
 
 
 def test_atomic_leaves_the_old_file_where_writing_fails(tmp_path):
@@ -99,6 +99,12 @@ def test_what_killed_processes_left_is_swept_and_what_may_still_be_written_is_no
     sweep(tmp_path)
     living = {f".unfinished~{name}~features" for name in (f"{here}~1", "elsewhere~5")}
     assert {path.name for path in (tmp_path / "part").iterdir()} == {"model.keras", *living}
+    for name in ("mine.csv", "other.csv"):
+        (tmp_path / f".unfinished~{here}~{dead.pid}~{name}").touch()
+    write_text(tmp_path / "mine.csv", "a name, caf\udce9")
+    assert (tmp_path / "mine.csv").read_text("utf-8") == "a name, caf\\udce9"
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"mine.csv", f".unfinished~{here}~{dead.pid}~other.csv"}
 
 
 def test_json_writes_nan_as_null_and_arrays_as_lists(tmp_path):

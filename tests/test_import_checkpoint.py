@@ -15,6 +15,7 @@ from keras_lt.datasets import arrays
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages import Representation
 from tests import torch_resnet
+from tests.tiny_backbone import tiny
 
 CLASSES = 3
 
@@ -213,6 +214,25 @@ def test_nothing_is_overwritten(saved, tmp_path):
         run(saved(), tmp_path / output)
         with pytest.raises(SystemExit, match=f"--output must be new. Received: .*{made}, which exists"):
             run(saved(), tmp_path / output)
+
+
+def test_an_import_that_was_stopped_leaves_a_folder_that_is_new(monkeypatch, tmp_path):
+    parameters = {"fc.weight": np.zeros((CLASSES, 4), "f"), "fc.bias": np.zeros(CLASSES, "f")}
+    monkeypatch.setattr(import_checkpoint, "_read", lambda *_, **__: (tiny(), parameters))
+    preprocessing = Preprocessing(image_size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+    asked = {"backbone": "tiny", "preprocessing": preprocessing, "output": tmp_path}
+
+    def stopped(_, folder):
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Representation, "save", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            import_checkpoint.import_representation(tmp_path / "x.pth", **asked)
+    assert not list(tmp_path.iterdir())
+    import_checkpoint.import_representation(tmp_path / "x.pth", **asked)
+    assert Representation.load(tmp_path / "representation").preprocessing == preprocessing
 
 
 def test_a_data_set_of_other_classes_is_refused(saved, arrays_dir, tmp_path):

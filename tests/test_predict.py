@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import pathlib
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import predict
+from keras_lt.datasets import ImageFiles
 from keras_lt.serving import export_saved_model
 
 GREYS = {"a.png": 255, "below/b.png": 51, "below/c.jpg": 0}
@@ -68,6 +71,21 @@ def test_every_image_has_its_classes_the_surest_first_or_a_problem(model, photos
     predict.main([f"--model={model}", f"--images={photos / 'a.png'}", f"--output={output}"])  # one image, its own again
     (row,) = rows_of(output)
     assert row["label_3"] == "dark"
+
+
+def test_names_of_any_bytes_can_be_read_in_table_and_page(model, tmp_path):
+    names = [os.fsdecode(b"caf\xe9.png"), "a,b\nc.png", "ümläut.png"]
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        (tmp_path / "photos" / name).write_bytes(tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy())
+    output = tmp_path / "p.csv"
+    predict.main([f"--model={model}", f"--images={tmp_path / 'photos'}", f"--output={output}"])
+    found = {pathlib.Path(row["image"]).name: row["label"] for row in rows_of(output)}
+    assert found == {name.replace("\udce9", "\\udce9"): "none" for name in names}
+    assert "caf\\udce9.png" in output.with_suffix(".html").read_text(encoding="utf-8")
+    files = ImageFiles(np.array([str(tmp_path / "photos" / name) for name in names]))
+    read = files.reader()
+    assert [read(row).numpy() for row in range(3)] == [files.read(row) for row in range(3)]
 
 
 def test_what_cannot_be_is_said_in_one_line_and_nothing_is_written_over(model, photos, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import rich.table
 from matplotlib.figure import Figure
 
-from keras_lt.files import atomic, write_json
+from keras_lt.files import atomic, write_json, write_text
 from keras_lt.report.cells import DASH, Cell, Table, ends, markdown_table, mean_cells, percent, points, rich_table
 from keras_lt.report.figures import lay_grid
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
@@ -114,8 +114,7 @@ def write_summary(folder: str | os.PathLike, summary: Mapping) -> list[pathlib.P
     """Writes `summary.json`, `summary.md` and, where there is something to compare, `differences.png`; their paths."""
     json_path, markdown_path, plot_path = (pathlib.Path(folder, name) for name in SUMMARY_FILES)
     write_json(json_path, summary)
-    with atomic(markdown_path) as scratch:
-        scratch.write_text(markdown(summary, plot=plot_path.name), encoding="utf-8")
+    write_text(markdown_path, markdown(summary, plot=plot_path.name))
     if not _comparisons(summary):
         return [json_path, markdown_path]
     with matplotlib.rc_context(RC), atomic(plot_path) as scratch:

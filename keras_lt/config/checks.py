@@ -29,6 +29,12 @@ def check(config: RunConfig):
         value, most = getattr(config, field.name), MOST.get(field.name, 2**31 - 1)
         if isinstance(field.default, int) and not 0 <= value <= most:
             raise ValueError(f"--{field.name} must be at least 0 and at most {most:,}. Received: {value}")
+    for name, value in config.as_flags().items():
+        line = f"--{name}={value}"
+        if line.encode(errors="replace").decode().strip().splitlines() != [line]:
+            raise ValueError(
+                f"--{name} must be one line of UTF-8 without a blank at its end, to be kept. Received: {value!r}"
+            )
     if config.image_size**2 > MOST_PIXELS:
         raise ValueError(f"--image_size squared must be at most {MOST_PIXELS:,}. Received: {config.image_size}")
     datasets.check(config.dataset, **config.data_options)

@@ -67,7 +67,7 @@ def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     sections = {"This command": [(flag.name, flag.help, ()) for flag in own], **{topic: [] for topic in TOPICS}}
     for name, field in fields.items():
         sections[field.metadata["topic"]].append((name, field.metadata["help"], field.metadata["choices"]))
-    width = min(shutil.get_terminal_size((100, 24)).columns, 100)
+    width = max(40, min(shutil.get_terminal_size((100, 24)).columns, 100))
     lines = []
     for topic, entries in sections.items():
         lines += [topic] if entries else []
@@ -115,7 +115,10 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
         raise ValueError(f"{path} must hold flags of this version. Received: {error}") from error
     if rest or not given:
         raise ValueError(f"{path} must hold flags, --name=value a line. Received: {rest[0] if rest else 'no line'}")
-    return from_flags(flag_values, **changes)
+    try:
+        return from_flags(flag_values, **changes)
+    except ValueError as error:
+        raise ValueError(f"In {path}: {error}") from error
 
 
 def of_a_run(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:

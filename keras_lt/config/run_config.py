@@ -330,8 +330,7 @@ class RunConfig(_RecipeFlags):
 
     def save(self, path: pathlib.Path):
         """Writes the resolved flags as a flag file that replays the run."""
-        with files.atomic(path) as scratch:
-            scratch.write_text("".join(f"--{name}={value}\n" for name, value in self.as_flags().items()), "utf-8")
+        files.write_text(path, "".join(f"--{name}={value}\n" for name, value in self.as_flags().items()))
 
     def as_flags(self) -> dict[str, str]:
         """Every flag as it would be written, without the dashes."""

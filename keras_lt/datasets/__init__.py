@@ -120,8 +120,10 @@ def check_outside(place: str | os.PathLike, flag: str, name: str, data_dir: str 
     root = folder_of(name, data_dir, **options)
     if root is None or not check(name, **options).reads_all:
         return
-    for read in [root / split for split in split_folders(root).values()] or [root]:
-        if lies_in(place, read):
+    splits = [root / split for split in split_folders(root).values()]
+    for read in [*splits, root]:
+        # A folder of its own beside the splits is no image of any of them.
+        if lies_in(place, read) and (read != root or not splits or lies_in(root, place)):
             raise ValueError(
                 "What is written must lie outside of the images that are read. "
                 f"Received: --{flag}={place}, in {read} of the data set {name}"

@@ -231,7 +231,7 @@ class ImageFiles(Records):
         """Reads files without a call into Python."""
         try:
             paths = on_host(self.names)
-        except UnicodeEncodeError:  # names that are not UTF-8, such as an old zip's
+        except ValueError:  # names that are not UTF-8, such as an old zip's
             paths = on_host(np.array([os.fsencode(name) for name in self.names], object))
         return lambda row: tf.io.read_file(paths[row])
 

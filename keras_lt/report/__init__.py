@@ -41,14 +41,15 @@ def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetail
     intervals = bootstrap_intervals(details.scores, details.groups)
     comparison = published.compare(results, groups=details.groups)
     plots = draw_plots(results, details, intervals=intervals.accuracies, published=comparison.ours)
-    contents = {
-        "results.md": markdown(results, {f"plots/{plot.name}.png": plot.title for plot in plots}).encode(),
-        "report.html": render_page(results, details, plots, intervals=intervals, comparison=comparison).encode(),
+    pages = {
+        "results.md": markdown(results, {f"plots/{plot.name}.png": plot.title for plot in plots}),
+        "report.html": render_page(results, details, plots, intervals=intervals, comparison=comparison),
     }
-    for plot in plots:
-        contents |= {f"plots/{plot.name}.png": plot.png, f"plots/{plot.name}.svg": plot.svg}
-    paths = {name: pathlib.Path(folder, name) for name in contents}
-    for name, path in paths.items():
-        with files.atomic(path) as scratch:
-            scratch.write_bytes(contents[name])
+    images = {f"plots/{plot.name}.{kind}": getattr(plot, kind) for plot in plots for kind in ("png", "svg")}
+    paths = {name: pathlib.Path(folder, name) for name in (*pages, *images)}
+    for name, text in pages.items():
+        files.write_text(paths[name], text)
+    for name, content in images.items():
+        with files.atomic(paths[name]) as scratch:
+            scratch.write_bytes(content)
     return paths

@@ -14,7 +14,7 @@ from keras_lt import __version__
 from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import dense_of, fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
-from keras_lt.files import atomic, check_loadable, expanded, write_json
+from keras_lt.files import atomic, check_loadable, expanded, write_json, write_text
 from keras_lt.forward import traced
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
@@ -129,7 +129,7 @@ def export_saved_model(
                 versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_lt": __version__}
                 write_json(scratch / MADE_BY, {**made_by, "versions": versions})
             if model_card:
-                (scratch / MODEL_CARD).write_text(model_card, "utf-8")
+                write_text(scratch / MODEL_CARD, model_card)
             if onnx:
                 write_onnx(network, scratch / ONNX, shape=(image_size, image_size, 3) if image_size else takes)
             write_warmup(scratch, {name: spec for name, (_, spec) in signatures.items()}, image_size=image_size)
