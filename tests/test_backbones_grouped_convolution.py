@@ -58,7 +58,9 @@ def images_kernel_and_reference(channels, filters, groups, **options):
         (8, 16, 4, {"strides": 1, "padding": "same"}),
         (8, 8, 2, {"strides": 2, "padding": "valid"}),
         (12, 6, 3, {"strides": 1, "padding": "valid", "dilation_rate": 2}),
-        (128, 128, 32, {"strides": 2, "padding": "same"}),  # ResNeXt's first stage: four blocks of eight groups
+        pytest.param(  # ResNeXt's first stage: four blocks of eight groups
+            *(128, 128, 32, {"strides": 2, "padding": "same"}), marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_values_and_gradients_are_those_of_split_convolutions(mode, channels, filters, groups, options):
@@ -169,6 +171,7 @@ np.save(folder + "/gradient.npy", gradient(images))
 """
 
 
+@pytest.mark.exhaustive
 def test_export_and_training_work_without_onednn(tmp_path):
     """In another process: TensorFlow decides at import whether it has oneDNN's kernels."""
     model, images, kernel = small_net(), draw(2, 8, 8, 8), draw(3, 3, 2, 8)

@@ -16,6 +16,7 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.stages import make_preprocessing
 from keras_lt.stages.fitting import save_model
 from tests import tiny_presets
+from tests.conftest import some_of
 from tests.journeys import saved_and_exported
 
 SIZE = 32
@@ -82,7 +83,11 @@ SLOW = ("mobilenet", "mobilenetv5", "xception")  # grouped convolutions are comp
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CLASSES]
+    "name",
+    [
+        *some_of([name for name in CLASSES if name not in SLOW], "vit", "clip", "vgg"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    ],
 )
 def test_a_class_is_built_trained_saved_and_loaded(name, tmp_path):
     make, features, width, one_size = CLASSES[name]

@@ -163,6 +163,7 @@ def test_what_the_design_page_adds_is_a_member():
     assert isinstance(learned.model, keras.Model)
 
 
+@pytest.mark.exhaustive
 def test_the_api_pages_have_every_public_name(tmp_path):
     """The names that are loaded when first used among them, without a warning."""
     pytest.importorskip("pdoc")
