@@ -127,8 +127,7 @@ def test_training_goes_on_from_the_work_folder_with_stage_two(net, saved, arrays
     assert again["classifiers"]["lws"]["test"] == results["classifiers"]["lws"]["test"]
 
 
-@pytest.mark.usefixtures("bare")
-def test_weights_to_begin_with_need_no_classifier(net, saved, arrays_dir, tmp_path, capsys):
+def test_weights_to_begin_with_need_no_classifier(net, saved, tmp_path, capsys):
     headless = saved(lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
     weights = tmp_path / "begin.weights.h5"
     run(headless, weights)
@@ -137,7 +136,14 @@ def test_weights_to_begin_with_need_no_classifier(net, saved, arrays_dir, tmp_pa
     features = keras.ops.convert_to_numpy(backbone(noise()))
     kernel, bias = (net.state_dict()[name].numpy() for name in ("fc.weight", "fc.bias"))
     assert_close(features @ kernel.T + bias, logits_of(net, noise()))
-    train_on(arrays_dir, tmp_path / "run", pretrained=str(weights), image_size=16, classifiers=("joint",))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("bare")
+def test_a_training_begins_with_imported_weights(saved, arrays_dir, tmp_path):
+    run(saved(), tmp_path / "begin.weights.h5")
+    begin = {"pretrained": str(tmp_path / "begin.weights.h5"), "image_size": 16, "classifiers": ("joint",)}
+    assert train_on(arrays_dir, tmp_path / "run", **begin)["stage_one"]["epochs"] == 1
 
 
 class Malicious:

@@ -69,7 +69,9 @@ def test_label_weights_are_the_parts_of_the_pixels(alphas):
 
 def test_weights_follow_the_beta_distribution():
     def weights_of(number, *, seed, mixup):
-        weight = tf.function(lambda seed: mix(flat([0.0], 2), [0], seed, mixup=mixup, cutmix=0.0)[1].weight[0])
+        weight = tf.function(
+            lambda seed: mix(flat([0.0], 2), tf.constant([0]), seed, mixup=mixup, cutmix=0.0)[1].weight[0]
+        )
         return [weight(tf.constant([seed, i])) for i in range(number)]
 
     weights = weights_of(300, seed=2, mixup=1.0)
