@@ -71,7 +71,7 @@ def numpy_state(named_tensors):
 @pytest.mark.parametrize(
     ("build", "twin", "image_size"),
     [
-        (backbones.BACKBONES["resnet10"], torch_resnet.resnet10, 64),
+        pytest.param(backbones.BACKBONES["resnet10"], torch_resnet.resnet10, 64, marks=pytest.mark.exhaustive),
         (
             functools.partial(
                 resnet, (1,) * 4, block=functools.partial(bottleneck, groups=32, group_width=4), name="resnext14"
@@ -106,9 +106,7 @@ def test_gradients_are_pytorchs(build, twin, image_size):
         assert difference <= 1e-3 * np.linalg.norm(weight.numpy()), weight.path
 
 
-@pytest.mark.parametrize(
-    "name", some_of(sorted(path.stem for path in GOLDEN.glob("*.json")), "resnet10", "resnet50", "resnext50")
-)
+@pytest.mark.parametrize("name", some_of(sorted(path.stem for path in GOLDEN.glob("*.json")), "resnet10"))
 def test_parameter_counts_are_the_references(name):
     model = backbones.build(name, image_size=64)
     spec = json.loads((GOLDEN / f"{name}.json").read_text())
@@ -134,7 +132,9 @@ def test_a_shortcut_without_parameters_keeps_every_second_pixel_between_zeros():
     np.testing.assert_array_equal(shortened[..., [0, 3]], 0)
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet8", 128), ("resnet10", 512), ("resnet32", 64)])
+@pytest.mark.parametrize(
+    ("name", "width"), some_of([("resnet8", 128), ("resnet10", 512), ("resnet32", 64)], ("resnet8", 128))
+)
 def test_any_image_size_will_do(name, width):
     model = backbones.build(name, image_size=None)
     for size in (28, 45):

@@ -117,6 +117,7 @@ def test_a_preset_that_says_nothing_of_its_images_takes_the_data_sets_normalisat
     assert backbones.normalization(f"keras_hub/{tmp_path}") is None
 
 
+@pytest.mark.exhaustive
 def test_timms_folders_are_read(tmp_path):
     pretrained = {"input_size": [3, 224, 224], "mean": MEAN, "std": STD, "interpolation": "bicubic"}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": pretrained}))

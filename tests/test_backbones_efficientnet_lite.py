@@ -52,6 +52,7 @@ def test_logits_are_those_of_pytorch(logits):
         np.testing.assert_allclose(logits(centres.astype(np.float32) / 127.5 - 1), golden["logits"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_photographs_are_recognised_through_the_packages_own_preprocessing(logits):
     paths, labels = photographs()
     normalization = backbones.normalization("efficientnet_lite0")
@@ -153,6 +154,7 @@ def test_a_package_cut_short_is_refused(read):
             read(content[:length])
 
 
+@pytest.mark.exhaustive
 def test_a_saved_net_loads_without_the_package(net, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     net.save(tmp_path / "net.keras")

@@ -95,10 +95,10 @@ MEMBERS = {
 }
 
 
-DEEP = ("resnet32", "efficientnet_lite0", "application")
+ALSO = ("resnet10", "resnet32", "efficientnet_lite0", "application", "preset", "a backbone")
 
 
-@pytest.fixture(params=some_of(MEMBERS, *(name for name in MEMBERS if name not in DEEP)))
+@pytest.fixture(params=some_of(MEMBERS, *(name for name in MEMBERS if name not in ALSO)))
 def member(request, tmp_path):
     """What `find` takes, its width, and whether its last block is known."""
     make, width, cut = MEMBERS[request.param]

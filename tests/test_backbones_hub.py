@@ -85,7 +85,7 @@ SLOW = ("mobilenet", "mobilenetv5", "xception")  # grouped convolutions are comp
 @pytest.mark.parametrize(
     "name",
     [
-        *some_of([name for name in CLASSES if name not in SLOW], "vit", "clip", "vgg"),
+        *some_of([name for name in CLASSES if name not in SLOW], "vit", "vgg"),
         *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
@@ -169,7 +169,7 @@ FROZEN = {"stage_one": "features", "train_parts": "classifier"}
 @pytest.mark.parametrize(
     ("family", "trained"),
     [
-        ("CLIP", FROZEN),
+        pytest.param("CLIP", FROZEN, marks=pytest.mark.exhaustive),
         pytest.param("SigLIP", {}, marks=pytest.mark.slow),
         pytest.param("CLIP", {"train_parts": "lora:rank=2"}, marks=pytest.mark.slow),
         pytest.param("ViT", {"train_parts": "adaptformer", "precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
@@ -218,7 +218,7 @@ def test_images_that_would_have_to_be_padded_are_refused(tmp_path):
         backbones.find(name).available()
 
 
-@pytest.mark.parametrize("family", ["clip", "metaclip2"])
+@pytest.mark.parametrize("family", some_of(["clip", "metaclip2"], "clip"))
 def test_an_image_tower_computes_in_half_precision(family, tmp_path):
     getattr(tiny_presets, family)().save_to_preset(tmp_path)
     before, name = keras.config.dtype_policy(), f"keras_hub/{tmp_path}"

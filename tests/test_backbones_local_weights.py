@@ -38,7 +38,7 @@ def test_the_weights_of_a_trained_net_are_taken_without_its_optimizer(suffix, tm
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-@pytest.mark.parametrize("file", ["net.weights.h5", "net.h5"])
+@pytest.mark.parametrize("file", some_of(["net.weights.h5", "net.h5"], "net.h5"))
 @pytest.mark.parametrize("name", some_of(["MobileNetV3Small", "EfficientNetB0"], "MobileNetV3Small"))
 def test_applications_take_files_of_either_layout(name, file, tmp_path):
     """EfficientNet has a normalisation with a count and dropouts with seeds beside its weights."""

@@ -83,7 +83,7 @@ def run_miniature(path, tmp_path, **changes):
 @pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
 @pytest.mark.parametrize(
     "name",
-    some_of(["imagenet_lt", "places_lt", "inaturalist18", "cifar10_lt", "cifar100_lt", "glyphs_lt"], "imagenet_lt"),
+    some_of(["imagenet_lt", "places_lt", "inaturalist18", "cifar10_lt", "cifar100_lt", "glyphs_lt"], "inaturalist18"),
 )
 def test_each_data_set_runs_by_its_flag_file(tmp_path, name):
     """With the file's own sampler, loss, trained parts and schedule; only sizes are overridden, the net's included."""

@@ -157,6 +157,7 @@ def refusals(tiny_run):
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:loss=.*corrects for the class sizes already")
 def test_a_refusal_is_one_line_that_says_what_was_given(refusals):
     said = {reason for reason in refusals.values() if reason}

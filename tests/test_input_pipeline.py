@@ -141,7 +141,9 @@ class Counted(Records):
 MIXED = Preprocessing(8, mean=(0.0,) * 3, std=(1 / 255,) * 3, augmentation="crop_flip", mixup=0.4, cutmix=0.4)
 
 
-@pytest.mark.parametrize("preprocessing", [PLAIN, NOISY, MIXED], ids=["whole batches", "one by one", "mixed"])
+@pytest.mark.parametrize(
+    "preprocessing", some_of([PLAIN, NOISY, MIXED], NOISY, MIXED), ids=["whole batches", "one by one", "mixed"]
+)
 @pytest.mark.parametrize("start_step", some_of([0, 1], 1))
 def test_the_shares_of_several_workers_are_the_batches_of_one(preprocessing, start_step):
     """Augmented by their place in the whole batch; passes of four, weighted by class, a class-balanced table."""

@@ -23,7 +23,7 @@ def data_of(data, two_classes):
     return lambda name: dataclasses.replace(data, many_above=23) if name == "fslwf" else two_classes
 
 
-@pytest.mark.parametrize("name", some_of(METHODS, "decoupling", "bbn", "ride"))
+@pytest.mark.parametrize("name", some_of(METHODS, "decoupling", "bbn"))
 def test_a_method_ends_as_a_backbone_and_a_classifier_that_survive_saving(data_of, tiny_backbone, name, tmp_path):
     data, hooks = data_of(name), METHODS[name]()
     learned = learn_representation(data, hooks=hooks, backbone=tiny_backbone, recipe=RECIPE)

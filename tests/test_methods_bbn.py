@@ -255,11 +255,12 @@ print(max(moved), max(scores))
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "program",
     [
         (TWO_CPUS, NOISE, 'two_devices = ["mirrored", ["CPU:0", "CPU:1"]]', TWO_DEVICES),
-        pytest.param((ON_JAX, NOISE, 'two_devices = ["multi_host"]', TWO_DEVICES), marks=pytest.mark.exhaustive),
+        (ON_JAX, NOISE, 'two_devices = ["multi_host"]', TWO_DEVICES),
     ],
     ids=["mirrored", "multi_host"],
 )

@@ -123,6 +123,7 @@ def test_logits_have_no_gradient_to_the_memory_and_a_finite_one_on_it(golden):
     assert by_memory is None or not np.any(by_memory)
 
 
+@pytest.mark.exhaustive
 def test_the_layers_compute_the_same_on_jax():
     pytest.importorskip("jax")
     program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"

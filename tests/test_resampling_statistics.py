@@ -52,7 +52,7 @@ def p_value(observed, expected):
 
 
 @at_every_size
-@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+@pytest.mark.parametrize("sampler", some_of(samplers.SAMPLERS, "class_balanced", "square_root", "progressive"))
 @pytest.mark.parametrize("engine", ["weighted", "stratified", "rejection"])
 def test_every_epoch_follows_its_own_row(engine, sampler, classes):
     labels, counts = long_tail(classes)

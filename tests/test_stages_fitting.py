@@ -224,6 +224,7 @@ print(max(moved), max(abs(one.history[0][k] - two.history[0][k]) for k in one.hi
 """
 
 
+@pytest.mark.exhaustive
 def test_two_devices_give_the_weights_and_scores_of_one():
     """Batch norm over the global batch, coupled decay, a moving average, and a val of nine images."""
     weights, scores = map(float, lines_of(TWO_CPUS, NOISE, TWO_DEVICES)[-1].split())

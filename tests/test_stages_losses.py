@@ -32,7 +32,7 @@ def moved(ours, theirs):
     return [not np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True)]
 
 
-@pytest.mark.parametrize("loss", some_of(LOSSES, "cross_entropy", "ldam", "sigmoid_focal", "lade"))
+@pytest.mark.parametrize("loss", some_of(LOSSES, "ldam", "lade"))
 def test_every_loss_trains_a_representation(data, tiny_backbone, loss):
     recipe = dataclasses.replace(RECIPE, epochs=1, loss=loss)
     history = learn_representation(data, backbone=tiny_backbone, recipe=recipe).history
@@ -66,6 +66,7 @@ def test_a_head_that_the_loss_cannot_take_is_refused(head, loss):
         head_entry(head, Recipe(loss=loss))
 
 
+@pytest.mark.exhaustive
 def test_a_head_of_ones_own_takes_one_line(data, tiny_backbone, monkeypatch):
     monkeypatch.setitem(HEADS, "steep", HeadEntry(lambda width, units, *, seed, scale=9.0: CosineDense(units, scale)))
     learned = learn_representation(data, backbone=tiny_backbone, recipe=RECIPE, head="steep:scale=4")
@@ -182,7 +183,7 @@ def test_a_feature_loss_is_of_one_host(data, tiny_backbone):
         ("crt_last_block", False, True),
         pytest.param("crt_all", True, True, marks=pytest.mark.exhaustive),
         pytest.param("crt_all_tenth", True, True, marks=pytest.mark.exhaustive),
-        ("fine_tune", True, True),
+        pytest.param("fine_tune", True, True, marks=pytest.mark.exhaustive),
     ],
 )
 def test_the_named_parts_are_trained_in_a_copy(data, representation, name, stem, last):

@@ -60,12 +60,10 @@ def by_hand():
     return loss, kernel - features.T @ (probabilities - target) / 4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("before", "strategy"),
-    [
-        (TWO_CPUS, "make_strategy('mirrored', ['CPU:0', 'CPU:1'])"),
-        pytest.param(ON_JAX, "make_strategy('none')", marks=pytest.mark.exhaustive),
-    ],
+    [(TWO_CPUS, "make_strategy('mirrored', ['CPU:0', 'CPU:1'])"), (ON_JAX, "make_strategy('none')")],
     ids=["two devices", "jax"],
 )
 def test_a_step_is_the_one_by_hand(before, strategy):
