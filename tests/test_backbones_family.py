@@ -214,9 +214,8 @@ def test_a_members_own_last_block_must_be_there():
         entry(image_size=SIZE)
 
 
-@pytest.mark.parametrize(
-    "make", some_of([functional, sequential, patch_tokens], functional), ids=["functional", "sequential", "class"]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("make", [functional, sequential, patch_tokens], ids=["functional", "sequential", "class"])
 def test_a_model_of_ones_own_goes_from_training_to_export(make, data, tmp_path):
     given = make()
     before, name = [weight.numpy() for weight in given.weights], given.name

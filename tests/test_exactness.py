@@ -10,7 +10,6 @@ import pytest
 
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.losses import LOSSES
-from tests.conftest import some_of
 from tests.programs import TWO_CPUS, lines_of, run_on_jax, two_hosts
 
 TRAINING = """
@@ -165,9 +164,9 @@ def check(cases):
     assert not wrong
 
 
-@pytest.mark.parametrize("number", some_of(range(len(QUICK)), 0))
-def test_the_weights_of_a_batch_are_those_of_its_parts(number):
-    check(QUICK[number : number + 1])
+@pytest.mark.exhaustive
+def test_the_weights_of_a_batch_are_those_of_its_parts():
+    check(QUICK)
 
 
 @pytest.mark.slow
