@@ -80,7 +80,7 @@ def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded
 @pytest.mark.parametrize(
     ("parts", "policy", "eps"),
     [
-        ("lora:rank=4", "mixed_float16", 2**-11),
+        pytest.param("lora:rank=4", "mixed_float16", 2**-11, marks=pytest.mark.exhaustive),
         pytest.param("adaptformer:bottleneck=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.exhaustive),
         pytest.param("lora:rank=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.slow),
         pytest.param("adaptformer:bottleneck=4", "mixed_float16", 2**-11, marks=pytest.mark.slow),

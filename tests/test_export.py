@@ -77,6 +77,7 @@ def test_served_features_are_those_of_the_run(run_config, results, data):
     np.testing.assert_allclose(served(version, data.test.images, "features")["features"], features, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, data):
     """LWS was trained under balanced draws: 1/3 of each class."""
     plain = served(run_config.folder / "export/lws/1", data.test.images)["logits"]

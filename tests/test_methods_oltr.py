@@ -212,6 +212,7 @@ def test_it_begins_where_stage_one_ended_with_three_learning_rates(
     assert trained == {"attention"} if options else trained > {"attention"}
 
 
+@pytest.mark.exhaustive
 def test_it_trains_a_copy_end_to_end_and_is_kept_whole(data, representation, features, tmp_path):
     before = [weight.copy() for weight in representation.model.get_weights()]
     classifier = learn(representation, data, features, folder=tmp_path / "checkpoints")

@@ -91,6 +91,7 @@ def test_with_both_each_batch_is_of_one_kind():
     assert 15 < sum(kinds) < 45
 
 
+@pytest.mark.exhaustive
 def test_a_stream_of_mixed_batches_is_the_same_again_and_after_a_resume():
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (12, 8, 8, 3), np.uint8), np.repeat(np.arange(3), 4))

@@ -106,6 +106,7 @@ def test_one_seed_has_no_deviation():
     assert summary["comparisons"] == {"joint": {}}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("bare")
 def test_two_seeds_in_miniature(run_config):
     runs = runs_of(run_config, [3, 5])

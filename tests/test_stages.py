@@ -23,6 +23,7 @@ from tests.conftest import some_of
 STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 SEEN = ("train", "val")
 STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
+DRIFTING = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
 
 
 @pytest.fixture(scope="module")
@@ -258,10 +259,10 @@ def test_a_learned_tau_is_reported(data, representation):
     assert classifier.chosen["tau"] != 1.0
 
 
+@pytest.mark.exhaustive
 def test_a_learned_tau_is_judged_on_the_backbone_that_it_was_learned_with(data, representation):
     """Batch norm's statistics drift while tau is learned: the scores are those of the drifted backbone."""
-    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
-    classifier = learn_classifier("tau_learned", representation, data, **arguments)
+    classifier = learn_classifier("tau_learned", representation, data, **DRIFTING)
     assert classifier.backbone is not representation.backbone
     images = representation.preprocessing.evaluate(data.val.images)
     logits = join(classifier.backbone, classifier.model).predict(images, verbose=0)
@@ -281,8 +282,7 @@ def test_without_augmentation_images_and_features_give_the_same_classifier(data,
 
 def test_updated_batch_norm_drifts_in_a_copy_and_in_its_statistics_alone(data, representation, tmp_path):
     before = weights(representation.backbone)
-    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
-    classifier = learn_classifier("crt", representation, data, **arguments)
+    classifier = learn_classifier("crt", representation, data, **DRIFTING)
     assert_same(weights(representation.backbone), before)
     for stage in ("stem", "layer1"):
         own, stage_one = (b.get_layer(stage).layers for b in (classifier.backbone, representation.backbone))
@@ -302,8 +302,7 @@ def test_of_several_trained_candidates_each_is_fitted_and_the_best_kept(data, re
         return [([{"start": i}], fresh_dense(*head.kernel.shape, seed=i)) for i in (1, 2)]
 
     monkeypatch.setitem(CLASSIFIERS, "two_seeds", ClassifierEntry(two_seeds))
-    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
-    classifier = learn_classifier("two_seeds", representation, data, **arguments, folder=tmp_path)
+    classifier = learn_classifier("two_seeds", representation, data, **DRIFTING, folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     starts, scores = zip(*((c["start"], c["class_mean"]) for c in classifier.candidates), strict=True)
     assert starts == (1, 2)

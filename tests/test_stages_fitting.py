@@ -140,6 +140,7 @@ def test_the_kept_weights_are_the_moving_average(data):
     np.testing.assert_allclose(averaged.get_weights()[0], expected, rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_the_moving_average_is_validated_and_survives_a_stop(data, tmp_path):
     recipe = dataclasses.replace(RECIPE, ema_momentum=0.9, epochs=3)
     whole, history = linear(data, recipe)
@@ -206,6 +207,7 @@ print(max(np.abs(a - b).max() for a, b in zip(interpreted.get_weights(), compile
 """
 
 
+@pytest.mark.exhaustive
 def test_compiled_by_xla_the_numbers_are_the_same():
     """In a process of its own: Keras does not compile once ops have been made deterministic, as other tests do."""
     compiled, difference_of_weights = lines_of(NOISE, XLA)[-2:]

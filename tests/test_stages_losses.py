@@ -73,6 +73,7 @@ def test_a_head_of_ones_own_takes_one_line(data, tiny_backbone, monkeypatch):
     assert learned.head.scale == 4.0
 
 
+@pytest.mark.exhaustive
 def test_a_cosine_head_is_joint_s_classifier(data, tiny_backbone):
     recipe = dataclasses.replace(RECIPE, loss="ldam")
     learned = learn_representation(data, backbone=tiny_backbone, recipe=recipe)
@@ -92,6 +93,7 @@ def test_sigmoids_begin_at_one_in_all_classes(data, tiny_backbone):
 # Class weights
 
 
+@pytest.mark.exhaustive
 def test_weights_that_are_deferred_leave_the_epochs_before_them_alone(data, tiny_backbone):
     plain, deferred = (
         learn_representation(data, backbone=tiny_backbone, recipe=dataclasses.replace(RECIPE, **changes)).history
