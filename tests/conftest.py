@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt import backbones
+from keras_lt import backbones, train
 from keras_lt.datasets import LongTailed, Split
 from tests.tiny_backbone import TINY
 
@@ -31,6 +31,14 @@ def pytest_configure(config):
     gc.collect()
     gc.freeze()  # what is imported stays
     gc.set_threshold(20_000, 20, 10)
+
+
+def some_of(members, *examples):
+    """Parameters of a test: the examples as they are, the other members for `pytest -m exhaustive`."""
+    assert all(example in members for example in examples)
+    marks = [() if member in examples else pytest.mark.exhaustive for member in members]
+    rows = [member if isinstance(member, tuple) else (member,) for member in members]
+    return [pytest.param(*row, marks=mark) for row, mark in zip(rows, marks, strict=True)]
 
 
 def squares(counts, *, seed, size=8):
@@ -89,6 +97,13 @@ def tiny_backbone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbones.BACKBONES, "tiny", TINY)
         yield "tiny"
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """Runs are without report and SavedModel: they take seconds, and other tests look at them."""
+    monkeypatch.setattr(train, "write_report", lambda *_: {})
+    monkeypatch.setattr(train, "export", lambda *_: "none")
 
 
 @pytest.fixture

@@ -23,7 +23,12 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 """
-NOISE = """
+KNOW_TINY = """
+from keras_lt import backbones
+from tests.tiny_backbone import TINY
+backbones.BACKBONES["tiny"] = TINY
+"""
+NOISE = f"""{KNOW_TINY}
 import dataclasses
 import numpy as np
 from keras_lt import Recipe, learn_classifier, learn_representation
@@ -34,12 +39,6 @@ rng = np.random.default_rng(0)
 splits = [Split(rng.integers(0, 256, (n, 8, 8), np.uint8), np.arange(n) % 3) for n in (32, 9, 9)]
 data = LongTailed("noise", *splits, class_names="abc", augmentation="none", crop_fraction=1.0)
 """
-KNOW_TINY = """
-from keras_lt import backbones
-from tests.tiny_backbone import TINY
-backbones.BACKBONES["tiny"] = TINY
-"""
-
 copies = multiprocessing.get_context("forkserver")
 copies.set_forkserver_preload(["tests.loaded_once"])
 

@@ -13,6 +13,7 @@ from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.residual import bottleneck, zero_padded_shortcut
 from keras_lt.backbones.resnet import resnet
 from tests import torch_resnet
+from tests.conftest import some_of
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "backbones"
 
@@ -46,13 +47,12 @@ def golden_backbone(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "resnet10",
-        "resnet50",
-        "resnext50",
-        pytest.param("resnet101", marks=pytest.mark.slow),
-        pytest.param("resnet152", marks=pytest.mark.slow),
-        pytest.param("resnext101", marks=pytest.mark.slow),
-        pytest.param("resnext152", marks=pytest.mark.slow),
+        *some_of(["resnet10", "resnet50", "resnext50"], "resnet10"),
+        *(
+            pytest.param(f"{family}{depth}", marks=pytest.mark.slow)
+            for family in ("resnet", "resnext")
+            for depth in (101, 152)
+        ),
     ],
 )
 def test_features_are_the_references(name):
@@ -71,7 +71,7 @@ def numpy_state(named_tensors):
 @pytest.mark.parametrize(
     ("build", "twin", "image_size"),
     [
-        (backbones.BACKBONES["resnet10"], torch_resnet.resnet10, 64),
+        pytest.param(backbones.BACKBONES["resnet10"], torch_resnet.resnet10, 64, marks=pytest.mark.exhaustive),
         (
             functools.partial(
                 resnet, (1,) * 4, block=functools.partial(bottleneck, groups=32, group_width=4), name="resnext14"
@@ -79,7 +79,7 @@ def numpy_state(named_tensors):
             torch_resnet.resnext14,
             64,
         ),
-        (backbones.BACKBONES["resnet32"], torch_resnet.resnet32, 32),
+        pytest.param(backbones.BACKBONES["resnet32"], torch_resnet.resnet32, 32, marks=pytest.mark.exhaustive),
     ],
     ids=["resnet10", "resnext14", "resnet32"],
 )
@@ -106,7 +106,7 @@ def test_gradients_are_pytorchs(build, twin, image_size):
         assert difference <= 1e-3 * np.linalg.norm(weight.numpy()), weight.path
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.json")))
+@pytest.mark.parametrize("name", some_of(sorted(path.stem for path in GOLDEN.glob("*.json")), "resnet10"))
 def test_parameter_counts_are_the_references(name):
     model = backbones.build(name, image_size=64)
     spec = json.loads((GOLDEN / f"{name}.json").read_text())
@@ -132,14 +132,16 @@ def test_a_shortcut_without_parameters_keeps_every_second_pixel_between_zeros():
     np.testing.assert_array_equal(shortened[..., [0, 3]], 0)
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet8", 128), ("resnet10", 512), ("resnet32", 64)])
+@pytest.mark.parametrize(
+    ("name", "width"), some_of([("resnet8", 128), ("resnet10", 512), ("resnet32", 64)], ("resnet8", 128))
+)
 def test_any_image_size_will_do(name, width):
     model = backbones.build(name, image_size=None)
     for size in (28, 45):
         assert model(np.zeros((2, size, size, 3), np.float32)).shape == (2, width)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet10", "resnet32", "keras_applications/ResNet50"])
+@pytest.mark.parametrize("name", some_of(["resnet8", "resnet10", "resnet32", "keras_applications/ResNet50"], "resnet8"))
 def test_backbones_survive_saving_and_loading(name, tmp_path):
     model = backbones.build(name, image_size=32)
     model.save(tmp_path / "model.keras")
@@ -157,11 +159,12 @@ def test_backbones_survive_saving_and_loading(name, tmp_path):
         # layer4 of ResNet-10: convolutions of 256x512x9, 512x512x9 and the shortcut's 256x512, three batch norms of 512
         ("resnet10", 256 * 512 * 9 + 512 * 512 * 9 + 256 * 512 + 3 * 2 * 512),
         # layer3 of ResNet-32: convolutions of 32x64x9 and nine of 64x64x9, ten batch norms of 64
-        ("resnet32", 32 * 64 * 9 + 9 * 64 * 64 * 9 + 10 * 2 * 64),
+        pytest.param("resnet32", 32 * 64 * 9 + 9 * 64 * 64 * 9 + 10 * 2 * 64, marks=pytest.mark.exhaustive),
         # conv5 of Keras's ResNet-50: three blocks of 512, 512 and 2048 channels on 1024, a shortcut, biases everywhere
-        (
+        pytest.param(
             "keras_applications/ResNet50",
             (1024 + 2 * 2048) * 512 + 3 * (9 * 512 * 512 + 512 * 2048) + 1024 * 2048 + 3 * (3 * 3072) + 3 * 2048,
+            marks=pytest.mark.exhaustive,
         ),
     ],
 )
@@ -227,7 +230,7 @@ def test_our_own_nets_take_the_data_sets_normalisation():
 FEATURES_OF = ("ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small")
 
 
-@pytest.mark.parametrize("name", [*FEATURES_OF, "ConvNeXtTiny"])
+@pytest.mark.parametrize("name", some_of([*FEATURES_OF, "ConvNeXtTiny"], "MobileNetV3Small"))
 def test_applications_give_keras_own_features(name, tmp_path):
     known = f"keras_applications/{name}"
     theirs = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
@@ -238,6 +241,7 @@ def test_applications_give_keras_own_features(name, tmp_path):
     assert 0 < backbones.last_block(ours)[0].count_params() < theirs.count_params()
 
 
+@pytest.mark.exhaustive
 def test_convnexts_features_are_normalised_after_the_mean(tmp_path):
     """Also with weights that were saved of the net without pooling, whose layer norm comes before it."""
     theirs = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(64, 64, 3))
@@ -263,16 +267,6 @@ def test_every_application_has_a_last_block(name):
     model = backbones.build(name)
     last, body = model.get_layer("last_block").count_params(), model.get_layer("body").count_params()
     assert last + body == backbones.APPLICATIONS[name].function().count_params()
-
-
-@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
-def test_local_weights_are_taken(tmp_path, suffix):
-    model = backbones.build("resnet8", image_size=16)
-    path = tmp_path / f"local{suffix}"
-    model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
-    loaded = backbones.build("resnet8", image_size=16, pretrained=str(path))
-    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_state_dict_that_does_not_fit_is_refused_whole():
@@ -332,7 +326,7 @@ def test_a_branched_net_has_its_last_block_twice(name, block):
     assert backbones.branched(plain).count_params() - plain.count_params() == block
 
 
-@pytest.mark.parametrize("name", ["resnet32", "resnet8"])
+@pytest.mark.parametrize("name", some_of(["resnet32", "resnet8"], "resnet8"))
 def test_the_first_branch_is_the_nets_own_block_and_the_second_a_new_one(name, tmp_path):
     plain = backbones.build(name, image_size=32)
     net = backbones.branched(plain)

@@ -83,8 +83,8 @@ def pooled(net, images):
     ("make", "family"),
     [
         (hub_resnet, "ResNet"),
-        (lambda: hub_resnet((2, 2), use_pre_activation=True), "ResNet"),
-        (hub_densenet, "DenseNet"),
+        pytest.param(lambda: hub_resnet((2, 2), use_pre_activation=True), "ResNet", marks=pytest.mark.exhaustive),
+        pytest.param(hub_densenet, "DenseNet", marks=pytest.mark.exhaustive),
     ],
     ids=["resnet", "resnet_v2", "densenet"],
 )
@@ -117,6 +117,7 @@ def test_a_preset_that_says_nothing_of_its_images_takes_the_data_sets_normalisat
     assert backbones.normalization(f"keras_hub/{tmp_path}") is None
 
 
+@pytest.mark.exhaustive
 def test_timms_folders_are_read(tmp_path):
     pretrained = {"input_size": [3, 224, 224], "mean": MEAN, "std": STD, "interpolation": "bicubic"}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": pretrained}))
@@ -173,7 +174,7 @@ def test_keras_cvs_last_block_begins_with_the_last_downsampling():
         # torchvision's counts, less the classifier's 1000 x (512 or 2048) weights and 1000 biases
         (18, 11_689_512 - 513_000),
         pytest.param(34, 21_797_672 - 513_000, marks=pytest.mark.slow),
-        (50, 25_557_032 - 2_049_000),
+        pytest.param(50, 25_557_032 - 2_049_000, marks=pytest.mark.exhaustive),
         pytest.param(101, 44_549_160 - 2_049_000, marks=pytest.mark.slow),
         pytest.param(152, 60_192_808 - 2_049_000, marks=pytest.mark.slow),
     ],
@@ -192,6 +193,7 @@ def test_keras_cvs_features_are_its_own(tmp_path):
     np.testing.assert_allclose(ours(normalized(PIXELS, name)), pooled(theirs, PIXELS), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_keras_cvs_second_version_takes_local_weights(tmp_path):
     sizes = {"stackwise_filters": [64, 128, 256, 512], "stackwise_strides": [1, 2, 2, 2]}
     theirs = keras_cv.models.ResNetV2Backbone(
@@ -214,6 +216,7 @@ def test_published_weights_come_from_the_class_own_preset(monkeypatch):
     assert asked == [("resnet50_imagenet", {"load_weights": True})]
 
 
+@pytest.mark.exhaustive
 def test_adapted_nets_load_where_their_library_is_missing(tmp_path):
     hub_folder(hub_resnet(use_pre_activation=True, blocks=(2, 2)), tmp_path / "hub")
     for file, name in (("hub", f"keras_hub/{tmp_path / 'hub'}"), ("cv", "keras_cv/ResNet18Backbone")):
@@ -275,6 +278,7 @@ def hub_mit():
     )
 
 
+@pytest.mark.exhaustive
 def test_a_net_of_layers_that_could_not_be_loaded_again_is_one_layer(tmp_path):
     theirs = drawn(hub_mit())
     theirs.save_to_preset(tmp_path)
@@ -286,6 +290,7 @@ def test_a_net_of_layers_that_could_not_be_loaded_again_is_one_layer(tmp_path):
         backbones.last_block(ours)
 
 
+@pytest.mark.exhaustive
 def test_a_net_of_layers_that_could_not_be_loaded_again_is_not_cut():
     level = next(iter(hub_mit().pyramid_outputs))
     entry = backbones.BackboneEntry(lambda image_size: hub_mit(), last_block=lambda net: net.pyramid_outputs[level])

@@ -11,6 +11,7 @@ from keras_lt import backbones
 from keras_lt.backbones import BACKBONES, BEFORE_POOL, BackboneEntry, of_model
 from keras_lt.methods.oltr import with_attention
 from keras_lt.stages.classifier import copy_of
+from tests.conftest import some_of
 from tests.journeys import saved_and_exported
 from tests.tiny_backbone import tiny
 
@@ -94,7 +95,10 @@ MEMBERS = {
 }
 
 
-@pytest.fixture(params=MEMBERS)
+ALSO = ("resnet10", "resnet32", "efficientnet_lite0", "application", "preset", "a backbone")
+
+
+@pytest.fixture(params=some_of(MEMBERS, *(name for name in MEMBERS if name not in ALSO)))
 def member(request, tmp_path):
     """What `find` takes, its width, and whether its last block is known."""
     make, width, cut = MEMBERS[request.param]
@@ -210,6 +214,7 @@ def test_a_members_own_last_block_must_be_there():
         entry(image_size=SIZE)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("make", [functional, sequential, patch_tokens], ids=["functional", "sequential", "class"])
 def test_a_model_of_ones_own_goes_from_training_to_export(make, data, tmp_path):
     given = make()

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.backbones.grouped_convolution import GroupedConv2D
+from tests.conftest import some_of
 
 MODES = {
     "eager": lambda function: function,
@@ -58,7 +59,9 @@ def images_kernel_and_reference(channels, filters, groups, **options):
         (8, 16, 4, {"strides": 1, "padding": "same"}),
         (8, 8, 2, {"strides": 2, "padding": "valid"}),
         (12, 6, 3, {"strides": 1, "padding": "valid", "dilation_rate": 2}),
-        (128, 128, 32, {"strides": 2, "padding": "same"}),  # ResNeXt's first stage: four blocks of eight groups
+        pytest.param(  # ResNeXt's first stage: four blocks of eight groups
+            *(128, 128, 32, {"strides": 2, "padding": "same"}), marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_values_and_gradients_are_those_of_split_convolutions(mode, channels, filters, groups, options):
@@ -93,7 +96,7 @@ def test_the_layer_is_keras_own_convolution(data_format):
 
 
 @pytest.mark.parametrize("mode", ["graph", "jit"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", some_of(["bfloat16", "float16"], "bfloat16"))
 def test_half_precision_is_close(mode, dtype):
     images, kernel = draw(2, 6, 6, 8), draw(3, 3, 2, 8)
     layer = GroupedConv2D(8, 3, groups=4, use_bias=False)
@@ -169,6 +172,7 @@ np.save(folder + "/gradient.npy", gradient(images))
 """
 
 
+@pytest.mark.exhaustive
 def test_export_and_training_work_without_onednn(tmp_path):
     """In another process: TensorFlow decides at import whether it has oneDNN's kernels."""
     model, images, kernel = small_net(), draw(2, 8, 8, 8), draw(3, 3, 2, 8)

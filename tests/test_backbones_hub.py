@@ -16,6 +16,7 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.stages import make_preprocessing
 from keras_lt.stages.fitting import save_model
 from tests import tiny_presets
+from tests.conftest import some_of
 from tests.journeys import saved_and_exported
 
 SIZE = 32
@@ -82,7 +83,11 @@ SLOW = ("mobilenet", "mobilenetv5", "xception")  # grouped convolutions are comp
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CLASSES]
+    "name",
+    [
+        *some_of([name for name in CLASSES if name not in SLOW], "vit", "vgg"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    ],
 )
 def test_a_class_is_built_trained_saved_and_loaded(name, tmp_path):
     make, features, width, one_size = CLASSES[name]
@@ -164,7 +169,7 @@ FROZEN = {"stage_one": "features", "train_parts": "classifier"}
 @pytest.mark.parametrize(
     ("family", "trained"),
     [
-        ("CLIP", FROZEN),
+        pytest.param("CLIP", FROZEN, marks=pytest.mark.exhaustive),
         pytest.param("SigLIP", {}, marks=pytest.mark.slow),
         pytest.param("CLIP", {"train_parts": "lora:rank=2"}, marks=pytest.mark.slow),
         pytest.param("ViT", {"train_parts": "adaptformer", "precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
@@ -213,7 +218,7 @@ def test_images_that_would_have_to_be_padded_are_refused(tmp_path):
         backbones.find(name).available()
 
 
-@pytest.mark.parametrize("family", ["clip", "metaclip2"])
+@pytest.mark.parametrize("family", some_of(["clip", "metaclip2"], "clip"))
 def test_an_image_tower_computes_in_half_precision(family, tmp_path):
     getattr(tiny_presets, family)().save_to_preset(tmp_path)
     before, name = keras.config.dtype_policy(), f"keras_hub/{tmp_path}"

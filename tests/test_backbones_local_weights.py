@@ -9,6 +9,7 @@ import pytest
 from keras_lt import backbones
 from keras_lt.backbones.residual import basic_block
 from keras_lt.backbones.resnet import resnet
+from tests.conftest import some_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
 
@@ -27,23 +28,23 @@ def test_a_deeper_nets_weights_are_refused(suffix, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 def test_the_weights_of_a_trained_net_are_taken_without_its_optimizer(suffix, tmp_path):
-    model, path = backbones.build("resnet8", image_size=16), tmp_path / f"trained{suffix}"
+    model, path = backbones.build("tiny", image_size=16), tmp_path / f"trained{suffix}"
     model.compile("adam", "mse", metrics=["mae"])
-    model.fit(np.ones((2, 16, 16, 3)), np.ones((2, 128)), verbose=0)
+    model.fit(np.ones((2, 16, 16, 3)), np.ones((2, 4)), verbose=0)
     model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
-    loaded = backbones.build("resnet8", image_size=16, pretrained=str(path))
+    loaded = backbones.build("tiny", image_size=16, pretrained=str(path))
     for ours, theirs in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-@pytest.mark.parametrize("file", ["net.weights.h5", "net.h5"])
-def test_applications_take_files_of_either_layout(file, tmp_path):
+@pytest.mark.parametrize("file", some_of(["net.weights.h5", "net.h5"], "net.h5"))
+@pytest.mark.parametrize("name", some_of(["MobileNetV3Small", "EfficientNetB0"], "MobileNetV3Small"))
+def test_applications_take_files_of_either_layout(name, file, tmp_path):
     """EfficientNet has a normalisation with a count and dropouts with seeds beside its weights."""
-    theirs = keras.applications.EfficientNetB0(include_top=False, weights=None)
+    theirs = getattr(keras.applications, name)(include_top=False, weights=None)
     theirs.save_weights(tmp_path / file) if file.endswith(".weights.h5") else theirs.save(tmp_path / file)
-    name = "keras_applications/EfficientNetB0"
-    ours = backbones.build(name, image_size=64, pretrained=str(tmp_path / file))
+    ours = backbones.build(f"keras_applications/{name}", image_size=64, pretrained=str(tmp_path / file))
     np.testing.assert_allclose(ours(PIXELS), np.asarray(theirs(PIXELS)).mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 

@@ -80,8 +80,8 @@ def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded
 @pytest.mark.parametrize(
     ("parts", "policy", "eps"),
     [
-        ("lora:rank=4", "mixed_float16", 2**-11),
-        ("adaptformer:bottleneck=4", "mixed_bfloat16", 2**-8),
+        pytest.param("lora:rank=4", "mixed_float16", 2**-11, marks=pytest.mark.exhaustive),
+        pytest.param("adaptformer:bottleneck=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.exhaustive),
         pytest.param("lora:rank=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.slow),
         pytest.param("adaptformer:bottleneck=4", "mixed_float16", 2**-11, marks=pytest.mark.slow),
     ],
@@ -194,6 +194,7 @@ def test_adapters_need_images():
         check(RunConfig(stage_one="features", train_parts="lora"))
 
 
+@pytest.mark.exhaustive
 def test_a_killed_training_of_adapters_ends_where_an_uninterrupted_one_does(data, tmp_path):
     net = tiny_presets.vit()
     recipe = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 16, "learning_rate": 0.01, "jit_compile": "false"}

@@ -135,7 +135,9 @@ class Steps(keras.callbacks.Callback):
         self.of_epoch[-1] += 1
 
 
-@pytest.mark.parametrize("data", [(X, Y), EXAMPLES.batch(32)], ids=["arrays", "batches"])
+@pytest.mark.parametrize(
+    "data", [(X, Y), pytest.param(EXAMPLES.batch(32), marks=pytest.mark.exhaustive)], ids=["arrays", "batches"]
+)
 def test_fit_knows_the_steps(data):
     steps = Steps()
     small_model().fit(keras_lt.balance(data), epochs=3, callbacks=[steps], verbose=0)
@@ -147,6 +149,7 @@ def test_fit_knows_the_steps(data):
     assert steps.of_epoch == [12, 12, 12]
 
 
+@pytest.mark.exhaustive
 def test_the_example_of_the_docs_runs():
     page = (pathlib.Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
     (example,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if ".balance((" in block)

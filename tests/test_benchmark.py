@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from keras_lt.backbones import BACKBONES, EFFICIENTNET_LITE, load_torch_state
+from tests.conftest import some_of
 from tools.benchmarks import backbones, control, growth, timing, torch_efficientnet_lite, torch_resnet
 
 ROOT = pathlib.Path(__file__).parents[1]
 NUMBER = r"[\d.]+"
 
 
+@pytest.mark.exhaustive
 def test_sampling_prints_a_row_per_sampler(benchmark):
     output = benchmark("sampling --classes 10 --examples_per_class 2000 --seconds 0.01")
     assert "C = 10, N = 20000" in output
@@ -30,6 +32,7 @@ def test_sampling_prints_a_row_per_sampler(benchmark):
         assert re.search(rf"^{rival}.* {NUMBER} s +{NUMBER} M/s", output, re.MULTILINE)
 
 
+@pytest.mark.exhaustive
 def test_backbones_print_a_row_per_rival():
     """In a process of its own: training of PyTorch's may end one that has loaded TensorFlow before."""
     sizes = "--backbones resnet8 --precisions bfloat16 --image_size 8 --batch_size 2 --seconds 0.01"
@@ -42,6 +45,7 @@ def test_backbones_print_a_row_per_rival():
         assert re.search(rf"^{rival} +{NUMBER} s( +{NUMBER}){{4}}$", output, re.MULTILINE)
 
 
+@pytest.mark.exhaustive
 def test_input_prints_a_row_per_reader_and_how_long_training_waits(benchmark):
     output = benchmark("input --images 4 --batch_size 2 --image_size 16 --seconds 0.01 --rounds 1 --no-determinism")
     assert len(re.findall(r"^(?:500x375|256x256), \d+ kB -> 16 pixels", output, re.MULTILINE)) == 2
@@ -109,7 +113,9 @@ def test_every_backbone_has_its_rival():
     assert set(BACKBONES) - {"tiny"} == set(backbones.RESNETS) == set(torch_resnet.NETS)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet10", "resnet32", "resnet50", "resnext50"])
+@pytest.mark.parametrize(
+    "name", some_of(["resnet8", "resnet10", "resnet32", "resnet50", "resnext50"], "resnet8", "resnet10")
+)
 def test_the_rival_is_the_same_net(name):
     torch.manual_seed(0)
     rival, ours = torch_resnet.ResNet(**torch_resnet.NETS[name]).eval(), BACKBONES[name](image_size=32)
@@ -151,6 +157,7 @@ def test_fastest_gives_every_rival_its_turn_and_keeps_the_least():
     assert times == {"first": 5.0, "second": 7.0}
 
 
+@pytest.mark.exhaustive
 def test_growth_prints_a_row_per_task_and_size(benchmark, monkeypatch):
     monkeypatch.setattr(growth, "SECONDS", 0.01)
     output = benchmark("growth --same_process --classes 4 --examples_per_class 5 --doublings 0 --width 3")

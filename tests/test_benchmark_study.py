@@ -16,6 +16,7 @@ def rows(benchmark):
     return printed
 
 
+@pytest.mark.exhaustive
 def test_features_extracted_once_give_the_reference_s_accuracies(rows):
     table = rows("--backbone resnet8 --image_size 8 --fraction 0.1 --stage_one_epochs 1 --crt_epochs 1 --lws_epochs 1")
     for name in ("joint", "ncm", "crt", "tau_norm", "lws"):
@@ -29,6 +30,7 @@ def test_features_extracted_once_give_the_reference_s_accuracies(rows):
         assert table["ours, all of it"][place] == pytest.approx(sum(parts), abs=0.4)
 
 
+@pytest.mark.exhaustive
 def test_the_study_on_features_prints_a_row_per_classifier(rows):
     table = rows("--features --fraction 0.01 --crt_epochs 1 --lws_epochs 1")
     for name in ("joint", "ncm", "tau_norm", "tau_learned", "crt", "lws"):

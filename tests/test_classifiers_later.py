@@ -23,6 +23,7 @@ from keras_lt.losses import power_weights
 from keras_lt.optimization import CoupledSGD
 from keras_lt.recipe import Recipe
 from keras_lt.stages import classifier_entry, learn_classifier
+from tests.conftest import some_of
 
 GOLDEN = pathlib.Path(__file__).parent / "golden/later"
 
@@ -220,7 +221,7 @@ def test_a_head_that_began_at_class_means_stays_where_training_has_left_it(embed
     np.testing.assert_allclose(kept(embeddings["val"].features), head(embeddings["val"].features), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_of(NAMES, "logit_adjusted", "lift", "mislas"))
 def test_every_one_finds_more_of_the_rarest_class_than_joint(embeddings, joint, name, tmp_path):
     recipe = Recipe(epochs=10, batch_size=23, learning_rate=0.1, sampler="class_balanced")
     before = learn_classifier("joint", features=embeddings, head=joint).val

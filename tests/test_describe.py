@@ -1,8 +1,5 @@
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
@@ -25,8 +22,8 @@ from keras_lt.describe import (
 from keras_lt.inspection import Inspection, inspect
 from keras_lt.metrics import ShotGroups
 from keras_lt.preprocessing import Preprocessing
+from tests.programs import command
 
-ROOT = pathlib.Path(__file__).parents[1]
 SPEC = Preprocessing(4, (0.2, 0.4, 0.6), (0.1, 0.2, 0.3), augmentation="crop_flip")
 
 
@@ -162,9 +159,8 @@ def test_bad_images_are_listed_and_must_not_be_all(tmp_path):
 
 
 def test_the_command_describes_a_folder_of_arrays(arrays_dir, tmp_path):
-    command = [sys.executable, "-m", "keras_lt.describe", "--dataset=arrays", f"--data_dir={arrays_dir}"]
-    done = subprocess.run(
-        [*command, f"--output_dir={tmp_path}/d"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    words = ["--dataset=arrays", f"--data_dir={arrays_dir}", f"--output_dir={tmp_path}/d"]
+    done = command("keras_lt.describe", *words)
+    assert done.returncode == 0
     assert f"{tmp_path}/d/augmented.png" in done.stdout
     assert done.stderr == ""

@@ -138,7 +138,7 @@ from keras_lt.stages import OnePass
 
 one, two = make_strategy("none"), make_strategy("mirrored", ["CPU:0", "CPU:1"])
 recipe = Recipe(epochs=2, batch_size=8, sampler="class_balanced")
-learned = learn_representation(data, backbone="resnet8", recipe=recipe, strategy=two)
+learned = learn_representation(data, backbone="tiny", recipe=recipe, strategy=two)
 images = {"stage_two": "images", "one_pass": OnePass(tempfile.mkdtemp(), [recipe])}
 options = {"strategy": one}, {"strategy": two}, {"strategy": two, **images}
 weights = [learn_classifier("crt", learned, data, recipe=recipe, **some).model.get_weights() for some in options]

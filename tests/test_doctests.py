@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import pytest
 import keras_lt
 
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
-MODULES = sorted(
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-    for path in PACKAGE.rglob("*.py")
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
     if ">>> " in path.read_text() and path != PACKAGE / "__init__.py"
-)
+}
 
 
 class Finder(doctest.DocTestFinder):
@@ -44,9 +45,18 @@ def names(tmp_path_factory):
         yield test.globs
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples(name, names):
+def goes_on(path):
+    """Whether the examples of a module take the names that the package's own docstring leaves behind."""
+    return re.search(r"^ *(>>>|\.\.\.) .*\b(representation|classifier|data|features)\b", path.read_text(), re.M)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.exhaustive if goes_on(path) else ()) for name, path in MODULES.items()],
+)
+def test_examples(name, request):
     module = importlib.import_module(name)
+    names = request.getfixturevalue("names") if goes_on(MODULES[name]) else {"keras_lt": keras_lt, "np": np}
     found = Finder().find(module, name, globs={**vars(module), **names})
     tests = [test for test in found if test.examples]
     assert tests

@@ -40,6 +40,7 @@ def crt(train):
     return LongTailClassifier(random_state=0).fit(*train)
 
 
+@pytest.mark.exhaustive
 def test_it_keeps_to_scikit_learns_conventions():
     """Among them: pickles, clones, subsets predicted alike, parameters untouched, errors of bad input.
 

@@ -47,7 +47,9 @@ def workdir(data_dir, tmp_path_factory):
     """A finished run, its classifiers Joint and cRT, cRT exported."""
     folder = tmp_path_factory.mktemp("work") / "run"
     classifiers = {"classifiers": ("joint", "crt"), "export_classifier": "crt"}
-    train.run(RunConfig(dataset="arrays", data_dir=str(data_dir), workdir=str(folder), **SMALL, **classifiers))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_report", lambda *_: {})  # it takes seconds, and other tests look at it
+        train.run(RunConfig(dataset="arrays", data_dir=str(data_dir), workdir=str(folder), **SMALL, **classifiers))
     return folder
 
 

@@ -164,6 +164,7 @@ def check(cases):
     assert not wrong
 
 
+@pytest.mark.exhaustive
 def test_the_weights_of_a_batch_are_those_of_its_parts():
     check(QUICK)
 

@@ -39,7 +39,9 @@ def run_config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(run_config):
-    return train.run(run_config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_report", lambda *_: {})  # it takes seconds, and other tests look at it
+        return train.run(run_config)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,7 @@ def test_served_features_are_those_of_the_run(run_config, results, data):
     np.testing.assert_allclose(served(version, data.test.images, "features")["features"], features, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_target_prior_of_training_tilts_what_is_balanced(run_config, tilted, data):
     """LWS was trained under balanced draws: 1/3 of each class."""
     plain = served(run_config.folder / "export/lws/1", data.test.images)["logits"]

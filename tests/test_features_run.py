@@ -163,6 +163,7 @@ def test_features_are_described_without_sizes(run, tmp_path):
     assert summary["splits"]["open_set"]["repeated"] == 4
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_memory_map_without_val_is_never_copied(tmp_path):
     for split in ("train", "test"):
         features, labels = vectors(split)

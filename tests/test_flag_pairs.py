@@ -157,6 +157,7 @@ def refusals(tiny_run):
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:loss=.*corrects for the class sizes already")
 def test_a_refusal_is_one_line_that_says_what_was_given(refusals):
     said = {reason for reason in refusals.values() if reason}
@@ -207,7 +208,14 @@ def take_steps(config, folder):
         assert np.isfinite(run.outcome(name)["val"]["all"])
 
 
-@pytest.mark.parametrize("runs", [2, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param(2, marks=pytest.mark.exhaustive),
+        pytest.param(None, marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
 @pytest.mark.filterwarnings("ignore:loss=.*corrects for the class sizes already")
 def test_what_is_not_refused_builds_and_takes_a_step(tiny_run, refusals, tmp_path, runs):
     for number, chosen in enumerate(itertools.islice(packed(tiny_run, refusals), runs)):

@@ -15,6 +15,7 @@ from keras_lt.datasets import arrays
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.stages import Representation
 from tests import torch_resnet
+from tests.conftest import some_of
 from tests.tiny_backbone import tiny
 
 CLASSES = 3
@@ -79,7 +80,7 @@ def assert_close(ours, theirs, *, tolerance=1e-4):
     assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", some_of(LAYOUTS, "the reference's final"))
 def test_the_logits_are_pytorchs(layout, net, saved, tmp_path):
     run(saved(LAYOUTS[layout]), tmp_path / "run", "--image_size=64")
     loaded = Representation.load(tmp_path / "run" / "representation")
@@ -108,6 +109,7 @@ def train_on(arrays_dir, workdir, **changes):
     return train.run(RunConfig(**{**flags, **sizes, **changes}))
 
 
+@pytest.mark.usefixtures("bare")
 def test_training_goes_on_from_the_work_folder_with_stage_two(net, saved, arrays_dir, tmp_path, capsys):
     run(saved(), tmp_path / "run", "--image_size=32")
     said = capsys.readouterr().out
@@ -126,7 +128,7 @@ def test_training_goes_on_from_the_work_folder_with_stage_two(net, saved, arrays
     assert again["classifiers"]["lws"]["test"] == results["classifiers"]["lws"]["test"]
 
 
-def test_weights_to_begin_with_need_no_classifier(net, saved, arrays_dir, tmp_path, capsys):
+def test_weights_to_begin_with_need_no_classifier(net, saved, tmp_path, capsys):
     headless = saved(lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
     weights = tmp_path / "begin.weights.h5"
     run(headless, weights)
@@ -135,7 +137,14 @@ def test_weights_to_begin_with_need_no_classifier(net, saved, arrays_dir, tmp_pa
     features = keras.ops.convert_to_numpy(backbone(noise()))
     kernel, bias = (net.state_dict()[name].numpy() for name in ("fc.weight", "fc.bias"))
     assert_close(features @ kernel.T + bias, logits_of(net, noise()))
-    train_on(arrays_dir, tmp_path / "run", pretrained=str(weights), image_size=16, classifiers=("joint",))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("bare")
+def test_a_training_begins_with_imported_weights(saved, arrays_dir, tmp_path):
+    run(saved(), tmp_path / "begin.weights.h5")
+    begin = {"pretrained": str(tmp_path / "begin.weights.h5"), "image_size": 16, "classifiers": ("joint",)}
+    assert train_on(arrays_dir, tmp_path / "run", **begin)["stage_one"]["epochs"] == 1
 
 
 class Malicious:

@@ -6,6 +6,7 @@ from keras_lt.datasets import Records, Split
 from keras_lt.input_pipeline import Stream, evaluation_batches, evaluation_rows, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.preprocessing import Preprocessing
+from tests.conftest import some_of
 
 COUNTS = np.array([12, 6, 3])
 PLAIN = Preprocessing(8, mean=(0.0,) * 3, std=(1 / 255,) * 3)  # pixels stay what they are
@@ -55,7 +56,9 @@ def test_a_class_balanced_epoch_draws_every_class_equally():
     assert drawn.tolist() == [8, 8, 8]
 
 
-@pytest.mark.parametrize("sampler", ["instance_balanced", "class_balanced", "square_root", "progressive"])
+@pytest.mark.parametrize(
+    "sampler", some_of(["instance_balanced", "class_balanced", "square_root", "progressive"], "progressive")
+)
 def test_a_resumed_stream_has_the_pixels_of_the_whole_one(sampler):
     recipe = Recipe(epochs=3, batch_size=8, sampler=sampler)
     whole = stream(numbered(), recipe, preprocessing=NOISY, seed=5)
@@ -136,8 +139,10 @@ class Counted(Records):
 MIXED = Preprocessing(8, mean=(0.0,) * 3, std=(1 / 255,) * 3, augmentation="crop_flip", mixup=0.4, cutmix=0.4)
 
 
-@pytest.mark.parametrize("preprocessing", [PLAIN, NOISY, MIXED], ids=["whole batches", "one by one", "mixed"])
-@pytest.mark.parametrize("start_step", [0, 1])
+@pytest.mark.parametrize(
+    "preprocessing", some_of([PLAIN, NOISY, MIXED], NOISY, MIXED), ids=["whole batches", "one by one", "mixed"]
+)
+@pytest.mark.parametrize("start_step", some_of([0, 1], 1))
 def test_the_shares_of_several_workers_are_the_batches_of_one(preprocessing, start_step):
     """Augmented by their place in the whole batch; passes of four, weighted by class, a class-balanced table."""
     weights = {} if preprocessing.mixes else {"class_weights": "inverse_frequency", "class_weights_from": 1}
@@ -155,7 +160,7 @@ def test_the_shares_of_several_workers_are_the_batches_of_one(preprocessing, sta
 def test_a_worker_reads_its_share_alone():
     """Of 32 draws of an epoch each of four workers reads eight, and of 21 examples on 4 devices six, three of each."""
     recipe = Recipe(epochs=1, batch_size=16, steps_per_epoch=2)
-    for worker in range(4):
+    for worker in (0, 3):
         examples = Counted(numbered())
         split = Split(examples, numbered().labels)
         share = {"worker": worker, "workers": 4}

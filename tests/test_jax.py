@@ -15,6 +15,8 @@ from keras_lt.run import Run
 from tests.conftest import save_squares
 from tests.programs import run_on_jax, two_hosts
 
+pytestmark = pytest.mark.exhaustive  # `test_losses` and `test_stages_mixing` show parts on JAX
+
 # Process 1 may not give anything its place on the disk. Each process counts the images that its batches read.
 RUN = """
 import os, sys

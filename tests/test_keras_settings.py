@@ -18,7 +18,7 @@ TRAINING = (
 import keras
 from keras_lt import evaluate_classifier, extract_features
 recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.05)
-made = learn_representation(data, backbone="resnet8", recipe=recipe, augmentation="none")
+made = learn_representation(data, backbone="tiny", recipe=recipe, augmentation="none")
 features = {s: extract_features(made.backbone, data.splits[s], made.preprocessing) for s in data.splits}
 crt = learn_classifier("crt", made, data, recipe=recipe, features=features)
 print(made.backbone.dtype_policy.name, {w.dtype for w in made.model.weights}, features["test"].features.dtype)

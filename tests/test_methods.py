@@ -12,6 +12,7 @@ from keras_lt.features import extract_features
 from keras_lt.methods import METHODS, method_entry
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Hooks, Representation, learn_representation, load_classifier
+from tests.conftest import some_of
 
 RECIPE = Recipe(epochs=1, steps_per_epoch=2, batch_size=12, learning_rate=0.05)
 
@@ -22,7 +23,7 @@ def data_of(data, two_classes):
     return lambda name: dataclasses.replace(data, many_above=23) if name == "fslwf" else two_classes
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", some_of(METHODS, "decoupling", "bbn"))
 def test_a_method_ends_as_a_backbone_and_a_classifier_that_survive_saving(data_of, tiny_backbone, name, tmp_path):
     data, hooks = data_of(name), METHODS[name]()
     learned = learn_representation(data, hooks=hooks, backbone=tiny_backbone, recipe=RECIPE)

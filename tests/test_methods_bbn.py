@@ -213,6 +213,7 @@ def test_what_it_leaves_is_a_representation_like_any_other(learned, striped, tmp
     assert learn_classifier("crt", again, striped, **options).val["class_mean"] > 0.9
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_run_ends_as_an_uninterrupted_one(striped, tmp_path):
     """The last epoch's checkpoint is taken away, as if the run had been killed before it."""
     recipe = dataclasses.replace(RECIPE, steps_per_epoch=3)
@@ -240,11 +241,8 @@ import os
 os.environ |= {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 """
 TWO_DEVICES = """
-from keras_lt import backbones
 from keras_lt.methods import METHODS, bbn
-from tests.tiny_backbone import TINY
 
-backbones.BACKBONES["tiny"] = TINY
 recipe = Recipe(epochs=2, steps_per_epoch=2, batch_size=8, learning_rate=0.02, weight_decay=0.01)
 one, two = (
     learn_representation(
@@ -258,6 +256,7 @@ print(max(moved), max(scores))
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "program",
     [

@@ -179,6 +179,7 @@ def test_what_it_leaves_is_a_dense_classifier_that_others_start_from(data):
 LATE = dataclasses.replace(RECIPE, class_weights="effective_number:beta=0.9", class_weights_from=1)
 
 
+@pytest.mark.exhaustive
 def test_temperatures_set_in_with_the_class_weights_also_after_a_stop(data, tmp_path):
     """The last epoch's checkpoint is taken away, as if the run had been killed before it."""
     whole = learn(data, "ride:temperature=0.5", LATE, folder=tmp_path)

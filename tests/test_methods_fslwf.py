@@ -189,6 +189,7 @@ def test_novel_weights_come_from_all_examples_whatever_the_groups(data, features
     np.testing.assert_allclose(fslwf.with_novel_classes(head, generator, features["train"], BASE), kernel, rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_stage_two_ends_where_an_uninterrupted_one_does(study, classifier, tmp_path, monkeypatch):
     saved = EpochCheckpoints.on_epoch_end
 

@@ -1,10 +1,7 @@
 """OLTR: the reference's numbers, on two backends, and a second stage that begins where the first one ended."""
 
 import dataclasses
-import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -20,6 +17,8 @@ from keras_lt.methods import METHODS, oltr
 from keras_lt.methods.oltr import MetaEmbedding, ModulatedAttention, centroid_loss
 from keras_lt.recipe import Recipe
 from keras_lt.stages import learn_representation, load_classifier
+from tests.conftest import some_of
+from tests.programs import run
 
 REFUSED = {
     ("resampling", "smote"): r"method=oltr trains its classifier on images, .* Received: resampling=smote",
@@ -124,12 +123,12 @@ def test_logits_have_no_gradient_to_the_memory_and_a_finite_one_on_it(golden):
     assert by_memory is None or not np.any(by_memory)
 
 
+@pytest.mark.exhaustive
 def test_the_layers_compute_the_same_on_jax():
     pytest.importorskip("jax")
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "golden", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
-    )
+    program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    words = ["-q", "-k", "golden", "-p", "no:cacheprovider", __file__]
+    done = run(program, *words, environment={"KERAS_BACKEND": "jax"})
     assert done.returncode == 0, done.stdout[-3000:]
     assert "3 passed" in done.stdout
 
@@ -185,7 +184,7 @@ def class_means(features):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"train_backbone": False, "backbone_rate": 0.01, "centroids_rate": 1.0}],
+    some_of([{}, {"train_backbone": False, "backbone_rate": 0.01, "centroids_rate": 1.0}], {}),
     ids=["imagenet_lt", "places_lt"],
 )
 def test_it_begins_where_stage_one_ended_with_three_learning_rates(
@@ -213,6 +212,7 @@ def test_it_begins_where_stage_one_ended_with_three_learning_rates(
     assert trained == {"attention"} if options else trained > {"attention"}
 
 
+@pytest.mark.exhaustive
 def test_it_trains_a_copy_end_to_end_and_is_kept_whole(data, representation, features, tmp_path):
     before = [weight.copy() for weight in representation.model.get_weights()]
     classifier = learn(representation, data, features, folder=tmp_path / "checkpoints")
@@ -241,6 +241,7 @@ def test_what_stage_one_froze_stays_frozen(tiny_backbone):
     assert copy.get_layer("layer1").trainable_variables
 
 
+@pytest.mark.exhaustive
 def test_a_killed_fit_ends_where_an_uninterrupted_one_does(data, representation, features, tmp_path, monkeypatch):
     whole = learn(representation, data, features)
     saved = EpochCheckpoints.on_epoch_end

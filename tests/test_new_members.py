@@ -227,6 +227,7 @@ def test_a_method_of_one_file(monkeypatch, data, tiny_backbone):
         configured("--method=scaled", "--stage_one=features", "--train_parts=classifier")
 
 
+@pytest.mark.exhaustive
 def test_a_whole_run_by_flags(monkeypatch, tiny_backbone, tmp_path):
     """A source of data, a sampler, a loss and a classifier, from the command line to the report."""
     monkeypatch.setitem(DATASETS, "shades", SourceEntry(shades, reads="nothing", needs_folder=False, label="Shades"))

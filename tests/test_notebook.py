@@ -43,6 +43,7 @@ def test_it_is_kept_without_outputs_and_with_what_colab_reads(notebook):
     assert "# @param" in "".join(cell.source for cell in code)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.versions
 def test_it_runs_and_balancing_brings_the_tail_back(notebook, tmp_path):
     scores, own_scores = run(notebook, tmp_path, "EPOCHS, CLASSIFIER_EPOCHS = 3, 2")

@@ -124,7 +124,7 @@ def test_training_sees_the_same_batches(source, output):
     data = toy(source)
     prepare(data, output, settings=AS_IT_IS, images_per_shard=4)
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.1, weight_decay=0.0, sampler="class_balanced")
-    preprocessing = Preprocessing(image_size=16, mean=data.mean, std=data.std, augmentation="imagenet")
+    preprocessing = Preprocessing(image_size=16, mean=data.mean, std=data.std, augmentation="resized_crop_flip")
     batches = [
         list(training_batches(split, preprocessing, Stream(recipe, data.class_counts, 3)))
         for split in (data.train, read_prepared(output, "toy").train)

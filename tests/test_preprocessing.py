@@ -96,9 +96,9 @@ def test_without_augmentation_training_sees_what_evaluation_sees():
 def test_crop_shifts_by_at_most_the_padding():
     spec = Preprocessing(16, augmentation="crop", **PLAIN)
     image = tf.constant(ramp(16, 16) + np.uint8([1, 1, 0]))  # black is padding only
-    shifts = set()
+    train, shifts = tf.function(spec.train), set()
     for step in range(300):
-        result = pixels(spec.train(image, tf.constant([0, step])))
+        result = pixels(train(image, tf.constant([0, step])))
         row, column = np.argwhere(result[..., 0] > 0)[0]
         shifts.add((int(result[row, column, 0]) - 1 - row, int(result[row, column, 1]) - 1 - column))
     assert {s for s, _ in shifts} == {s for _, s in shifts} == set(range(-4, 5))
@@ -107,9 +107,9 @@ def test_crop_shifts_by_at_most_the_padding():
 def test_half_of_the_images_are_mirrored():
     spec = Preprocessing(16, augmentation="crop_flip", **PLAIN)
     image = tf.constant(ramp(16, 16) + np.uint8([1, 1, 0]))
-    flipped = 0
+    train, flipped = tf.function(spec.train), 0
     for step in range(400):
-        columns = pixels(spec.train(image, tf.constant([0, step])))[..., 1].max(0)
+        columns = pixels(train(image, tf.constant([0, step])))[..., 1].max(0)
         flipped += bool(columns[7] > columns[8])
     assert abs(flipped - 200) < 40  # four standard deviations of 400 fair coins
 
@@ -117,9 +117,9 @@ def test_half_of_the_images_are_mirrored():
 def test_random_resized_crop_covers_8_to_100_percent():
     spec = Preprocessing(8, augmentation="resized_crop_flip", **PLAIN)
     image = tf.constant(ramp(200, 200))
-    areas = []
+    train, areas = tf.function(spec.train), []
     for step in range(200):
-        result = np.asarray(spec.train(image, tf.constant([1, step]))) * 255
+        result = np.asarray(train(image, tf.constant([1, step]))) * 255
         span = (result.max((0, 1)) - result.min((0, 1)))[:2] * 8 / 7  # eight samples span seven steps
         areas.append(span.prod() / 200**2)
     assert 0.05 < min(areas) < 0.2
@@ -149,9 +149,10 @@ def test_windows_have_a_uniform_area_and_a_log_uniform_ratio_anywhere_in_the_ima
 
 @pytest.mark.parametrize("size", [(375, 500), (40, 30), (3, 300), (1, 1)])
 def test_windows_lie_in_the_image(size):
+    shape = tf.constant([*size, 3])
+    window = tf.function(lambda seed: random_window(shape, seed, area=CROP_AREA, ratio=CROP_RATIO))
     for step in range(50):
-        window = random_window(tf.constant([*size, 3]), tf.constant([1, step]), area=CROP_AREA, ratio=CROP_RATIO)
-        top, left, height, width = window.numpy()
+        top, left, height, width = window(tf.constant([1, step])).numpy()
         assert min(top, left) >= 0
         assert min(height, width) >= 1
         assert top + height <= size[0]
@@ -178,7 +179,8 @@ def test_jpeg_is_cropped_as_its_pixels_are():
 def test_jitter_keeps_the_range_and_grey_stays_grey():
     spec = Preprocessing(8, augmentation="imagenet", **PLAIN)
     grey = tf.constant(np.full((16, 16, 3), 100, np.uint8))
-    values = [np.asarray(spec.train(grey, tf.constant([3, step]))) for step in range(60)]
+    train = tf.function(spec.train)
+    values = [np.asarray(train(grey, tf.constant([3, step]))) for step in range(60)]
     for value in values:
         np.testing.assert_allclose(value, value[0, 0, 0], atol=1e-6)  # contrast and saturation do nothing to one grey
     brightness = np.array([value[0, 0, 0] for value in values]) * 255 / 100

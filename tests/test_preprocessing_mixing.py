@@ -68,14 +68,19 @@ def test_label_weights_are_the_parts_of_the_pixels(alphas):
 
 
 def test_weights_follow_the_beta_distribution():
-    weights = [mix(flat([0.0], 2), [0], tf.constant([2, i]), mixup=1.0, cutmix=0.0)[1].weight[0] for i in range(300)]
+    def weights_of(number, *, seed, mixup):
+        weight = tf.function(
+            lambda seed: mix(flat([0.0], 2), tf.constant([0]), seed, mixup=mixup, cutmix=0.0)[1].weight[0]
+        )
+        return [weight(tf.constant([seed, i])) for i in range(number)]
+
+    weights = weights_of(300, seed=2, mixup=1.0)
     # Beta(1, 1) is uniform; the larger of the two parts then has mean 3/4, deviation 1/sqrt(48).
     assert abs(np.mean(weights) - 0.75) < 4 / math.sqrt(48 * 300)
     # Beta(.2, .2): the mean of (weight - 1/2)^2 is its variance, 1 / (4 (2 * .2 + 1)) = .1786.
-    weights = [mix(flat([0.0], 2), [0], tf.constant([5, i]), mixup=0.2, cutmix=0.0)[1].weight[0] for i in range(300)]
+    weights = weights_of(300, seed=5, mixup=0.2)
     assert abs(np.mean((np.array(weights) - 0.5) ** 2) - 1 / 5.6) < 4 * 0.09 / math.sqrt(300)
-    tiny = [mix(flat([0.0], 2), [0], tf.constant([2, i]), mixup=1e-4, cutmix=0.0)[1].weight[0] for i in range(20)]
-    np.testing.assert_allclose(tiny, 1.0, atol=1e-3)  # one image or the other, never NaN
+    np.testing.assert_allclose(weights_of(20, seed=2, mixup=1e-4), 1.0, atol=1e-3)  # one image or the other, never NaN
 
 
 def test_with_both_each_batch_is_of_one_kind():
@@ -86,6 +91,7 @@ def test_with_both_each_batch_is_of_one_kind():
     assert 15 < sum(kinds) < 45
 
 
+@pytest.mark.exhaustive
 def test_a_stream_of_mixed_batches_is_the_same_again_and_after_a_resume():
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (12, 8, 8, 3), np.uint8), np.repeat(np.arange(3), 4))

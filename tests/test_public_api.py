@@ -1,11 +1,14 @@
 """The package's front page: few names, each typed and with an example, and none taken by a module."""
 
+import functools
 import importlib.util
 import inspect
 
 import pytest
 
 import keras_lt
+from keras_lt.backbones.residual import bottleneck
+from keras_lt.backbones.resnet import resnet
 from tests.programs import lines_of
 
 FAMILIES = {
@@ -73,7 +76,8 @@ print(keras.saving.load_model("{path}", compile=False).output_shape)
 
 def test_a_saved_model_is_found_again_by_an_import_of_the_package_alone(tmp_path):
     path = tmp_path / "model.keras"
-    net = keras_lt.backbones.BACKBONES["resnext50"](image_size=32)
+    grouped = functools.partial(bottleneck, groups=32, group_width=4)
+    net = resnet((1,) * 4, block=grouped, image_size=32, name="resnext14")
     keras_lt.join(net, keras_lt.classifiers.TauNormalizedDense(3)).save(path)
     for imports in ("import keras_lt", "import keras, keras_lt"):
         assert lines_of(LOADED.format(path=path, imports=imports))[-1] == "(None, 3)"

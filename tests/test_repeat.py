@@ -106,6 +106,8 @@ def test_one_seed_has_no_deviation():
     assert summary["comparisons"] == {"joint": {}}
 
 
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("bare")
 def test_two_seeds_in_miniature(run_config):
     runs = runs_of(run_config, [3, 5])
     train_all(runs, train_one=train.run)
@@ -175,6 +177,7 @@ def test_seeds_are_numbers_each_once():
             seeds_of(f"--seeds={words}")
 
 
+@pytest.mark.exhaustive
 def test_the_command_trains_apart_and_writes_the_summary(arrays_dir, tmp_path):
     arguments = ["--dataset=arrays", f"--data_dir={arrays_dir}", "--epochs=1", "--batch_size=16"]
     done = command("keras_lt.repeat", *arguments, "--classifiers=joint,ncm", "--seeds=4", f"--workdir={tmp_path}/runs")

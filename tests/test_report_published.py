@@ -55,10 +55,10 @@ def test_the_page_shows_table_4_beside_a_run_on_places_lt(tmp_path):
     "changes",
     [
         {"backbone": "resnet50"},
-        {"backbone": "keras_applications/ResNet152V2"},
+        pytest.param({"backbone": "keras_applications/ResNet152V2"}, marks=pytest.mark.exhaustive),
         {"dataset": "fashion_lt"},
         {"counts": (600, 50, 10)},  # another list of the same name
-        {"cuts": SHOT_CUTS["oltr"]},
+        pytest.param({"cuts": SHOT_CUTS["oltr"]}, marks=pytest.mark.exhaustive),
     ],
 )
 def test_no_published_number_is_shown_beside_another_network_or_other_data(tmp_path, changes):

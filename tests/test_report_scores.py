@@ -191,6 +191,7 @@ def test_the_page_holds_its_images_and_names_are_text(page):
     assert "Predictions of few-shot classes" in page
 
 
+@pytest.mark.exhaustive
 def test_a_page_of_eight_thousand_classes_and_noisy_images_is_below_three_megabytes(tmp_path):
     classes = 8142
     rng = np.random.default_rng(0)

@@ -154,6 +154,7 @@ def test_a_run_without_the_representation_that_it_takes_is_left_out(base, tmp_pa
     assert "has no representation to take" in capsys.readouterr().out
 
 
+@pytest.mark.exhaustive
 def test_a_representation_is_learned_once_and_gives_the_same_numbers(base, tmp_path):
     runs = plan_runs(TINY, base, seeds=[1], folder=tmp_path / "planned")
     train_planned(TINY, runs, train_one=train.run)
@@ -306,10 +307,10 @@ def test_the_overview_names_every_table_and_its_columns():
     assert all(f"--table={name}: " in overview() for name in PLANS)
 
 
+@pytest.mark.exhaustive
 def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
-    data = ["--dataset=arrays", f"--data_dir={arrays_dir}"]
-    small = ["--backbone=tiny", "--epochs=1", "--batch_size=16", "--classifier_epochs=1"]
-    words = ["--table=fig2", *data, *small, "--seeds=3", f"--workdir={tmp_path}/fig2"]
+    small = ["--dataset=arrays", "--backbone=tiny", "--epochs=1", "--batch_size=16", "--classifier_epochs=1"]
+    words = [*small, "--table=fig2", "--seeds=3", f"--workdir={tmp_path}/fig2", f"--data_dir={arrays_dir}"]
     in_one_process = "from keras_lt import train; from keras_lt.comparison import runs; runs.train_apart = train.run\n"
     done = command("tools.reproduce", *words, before=in_one_process)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from keras_lt.backbones.grouped_convolution import GroupedConv2D
 from keras_lt.classifiers import LearnableWeightScaling
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving import ONNX, WARMUP, export_saved_model
+from tests.conftest import some_of
 from tests.programs import lines_of
 
 NAMES = ("cat", "dög", "eel")
@@ -126,7 +127,7 @@ def test_tensorflow_alone_serves_it(exported, request_images, logits):
         np.testing.assert_allclose(json.loads(served), logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("onednn", [0, 1])
+@pytest.mark.parametrize("onednn", some_of([0, 1], 1))
 def test_the_c_api_serves_it_with_and_without_onednn(exported, request_images, logits, onednn):
     switch = f'import os; os.environ["TF_ENABLE_ONEDNN_OPTS"] = "{onednn}"\n'
     served, more = map(json.loads, lines_of(switch, C_API, inputs_of(exported), SERVED_BY_C, loads_tensorflow=True))

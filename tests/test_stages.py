@@ -18,10 +18,12 @@ from keras_lt.datasets import Split
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
+from tests.conftest import some_of
 
 STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 SEEN = ("train", "val")
 STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
+DRIFTING = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +56,12 @@ def test_a_representation_depends_on_its_seed_alone(data, tiny_backbone):
 
 def test_the_epoch_that_validates_best_is_kept(data, representation):
     scores = [row["val_class_mean"] for row in representation.history]
-    images, labels = data.val.images, data.val.labels
-    logits = representation.model.predict(representation.preprocessing.evaluate(images), verbose=0)
-    np.testing.assert_allclose(np.mean(logits.argmax(1) == labels), max(scores), atol=1e-6)
+    logits = representation.model.predict(representation.preprocessing.evaluate(data.val.images), verbose=0)
+    np.testing.assert_allclose(np.mean(logits.argmax(1) == data.val.labels), max(scores), atol=1e-6)
     assert [row["learning_rate"] for row in representation.history] == pytest.approx([0.05, 0.0375, 0.0125])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.versions
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "schedule": "cosine_per_step"}, {"nesterov": True}])
 def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_backbone, tmp_path, monkeypatch, changes):
@@ -82,7 +84,9 @@ def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_back
     assert [row["val_loss"] for row in resumed.history] == [row["val_loss"] for row in whole.history]
 
 
-@pytest.mark.parametrize(("train_parts", "moving"), [("last_block", ["layer1"]), ("classifier", [])])
+@pytest.mark.parametrize(
+    ("train_parts", "moving"), some_of([("last_block", ["layer1"]), ("classifier", [])], ("last_block", ["layer1"]))
+)
 def test_parts_that_are_not_trained_keep_every_weight_and_statistic(data, tiny_backbone, train_parts, moving):
     arguments = {"backbone": tiny_backbone, "train_parts": train_parts, "backbone_lr_multiplier": 0.5}
     untrained = learn_representation(data, **arguments, recipe=Recipe(epochs=1, batch_size=16, learning_rate=0.0))
@@ -93,6 +97,7 @@ def test_parts_that_are_not_trained_keep_every_weight_and_statistic(data, tiny_b
     assert differ(untrained.head.get_weights(), trained.head.get_weights())
 
 
+@pytest.mark.exhaustive
 def test_a_multiplier_of_zero_holds_the_backbones_trainable_weights(data, tiny_backbone):
     arguments = {"backbone": tiny_backbone, "recipe": dataclasses.replace(STAGE_ONE, epochs=1)}
     still = learn_representation(data, **arguments, backbone_lr_multiplier=0.0)
@@ -119,30 +124,35 @@ def test_a_representation_survives_saving_and_loading(data, tiny_backbone, tmp_p
 
 @pytest.fixture(scope="module")
 def of_two_classes(two_classes, tiny_backbone):
-    return learn_representation(two_classes, backbone=tiny_backbone, recipe=dataclasses.replace(STAGE_ONE, epochs=1))
+    """A representation, and its features of both splits that are seen in training."""
+    recipe = dataclasses.replace(STAGE_ONE, epochs=1)
+    learned = learn_representation(two_classes, backbone=tiny_backbone, recipe=recipe)
+    return learned, {
+        split: extract_features(learned.backbone, two_classes.splits[split], learned.preprocessing) for split in SEEN
+    }
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+SHOWN = ("joint", "ncm", "crt", "tau_norm", "lws", "crt_last_block", "logit_adjusted", "zero_shot")
+
+
+@pytest.mark.parametrize("name", some_of(CLASSIFIERS, *SHOWN))
 def test_every_classifier_ends_as_a_model_on_an_unchanged_backbone(two_classes, of_two_classes, name, tmp_path):
-    data, representation = two_classes, of_two_classes
+    data, (representation, extracted) = two_classes, of_two_classes
     recipe = dataclasses.replace(STAGE_TWO, epochs=2, steps_per_epoch=2)
     before = weights(representation.backbone)
-    features = {
-        s: extract_features(representation.backbone, data.splits[s], representation.preprocessing) for s in SEEN
-    }
-    features["text"] = FeatureSet(np.eye(2, features["train"].width), np.arange(2))
+    features = extracted | {"text": FeatureSet(np.eye(2, extracted["train"].width), np.arange(2))}
     classifier = learn_classifier(name, representation, data, features=features, recipe=recipe)
     assert_same(weights(representation.backbone), before)
     assert (classifier.backbone is representation.backbone) == (CLASSIFIERS[name].train_parts == "classifier")
     assert classifier.model.output_shape == (None, 2)
     classifier.save(tmp_path, representation)
     backbone, loaded = load_classifier(tmp_path, representation)
-    features = extract_features(backbone, data.test, representation.preprocessing)
-    logits = keras.ops.convert_to_numpy(classifier.model(features.features))
+    of_test = backbone(representation.preprocessing.evaluate(data.test.images))
+    logits = keras.ops.convert_to_numpy(classifier.model(of_test))
     assert np.isfinite(logits).all()
-    np.testing.assert_array_equal(loaded(features.features), logits)
+    np.testing.assert_array_equal(loaded(of_test), logits)
     if (affine := fold(classifier.model.layers[-1])) is not None:
-        np.testing.assert_allclose(features.features @ affine[0] + affine[1], logits, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(of_test @ affine[0] + affine[1], logits, rtol=1e-4, atol=1e-4)
     assert 0 <= classifier.val["class_mean"] <= 1  # of the one class that is there
 
 
@@ -249,31 +259,30 @@ def test_a_learned_tau_is_reported(data, representation):
     assert classifier.chosen["tau"] != 1.0
 
 
+@pytest.mark.exhaustive
 def test_a_learned_tau_is_judged_on_the_backbone_that_it_was_learned_with(data, representation):
     """Batch norm's statistics drift while tau is learned: the scores are those of the drifted backbone."""
-    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
-    classifier = learn_classifier("tau_learned", representation, data, **arguments)
+    classifier = learn_classifier("tau_learned", representation, data, **DRIFTING)
     assert classifier.backbone is not representation.backbone
     images = representation.preprocessing.evaluate(data.val.images)
     logits = join(classifier.backbone, classifier.model).predict(images, verbose=0)
     assert classifier.val["all"] == pytest.approx(np.mean(logits.argmax(1) == data.val.labels))
 
 
-def test_without_augmentation_images_and_features_give_the_same_classifier(data, representation):
+@pytest.mark.parametrize("name", some_of(["crt", "lws"], "crt"))
+def test_without_augmentation_images_and_features_give_the_same_classifier(data, representation, name):
     """With a truly fixed representation, the two inputs of stage two are the same numbers."""
-    for name in ("crt", "lws"):
-        by_images, by_features = (
-            learn_classifier(name, representation, data, recipe=STAGE_TWO, stage_two=stage_two)
-            for stage_two in ("images", "features")
-        )
-        for one, other in zip(weights(by_images.model), weights(by_features.model), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    by_images, by_features = (
+        learn_classifier(name, representation, data, recipe=STAGE_TWO, stage_two=stage_two)
+        for stage_two in ("images", "features")
+    )
+    for one, other in zip(weights(by_images.model), weights(by_features.model), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_updated_batch_norm_drifts_in_a_copy_and_in_its_statistics_alone(data, representation, tmp_path):
     before = weights(representation.backbone)
-    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
-    classifier = learn_classifier("crt", representation, data, **arguments)
+    classifier = learn_classifier("crt", representation, data, **DRIFTING)
     assert_same(weights(representation.backbone), before)
     for stage in ("stem", "layer1"):
         own, stage_one = (b.get_layer(stage).layers for b in (classifier.backbone, representation.backbone))
@@ -293,8 +302,7 @@ def test_of_several_trained_candidates_each_is_fitted_and_the_best_kept(data, re
         return [([{"start": i}], fresh_dense(*head.kernel.shape, seed=i)) for i in (1, 2)]
 
     monkeypatch.setitem(CLASSIFIERS, "two_seeds", ClassifierEntry(two_seeds))
-    arguments = {"recipe": STAGE_TWO, "stage_two": "images", "batch_norm": "update"}
-    classifier = learn_classifier("two_seeds", representation, data, **arguments, folder=tmp_path)
+    classifier = learn_classifier("two_seeds", representation, data, **DRIFTING, folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     starts, scores = zip(*((c["start"], c["class_mean"]) for c in classifier.candidates), strict=True)
     assert starts == (1, 2)
@@ -304,6 +312,7 @@ def test_of_several_trained_candidates_each_is_fitted_and_the_best_kept(data, re
     np.testing.assert_allclose(hits.mean(), max(scores))
 
 
+@pytest.mark.exhaustive
 def test_balanced_classifiers_find_the_tail_that_joint_misses(data, tiny_backbone):
     """The paper's finding, on three shades of grey: 120, 24 and 6 images."""
     recipe = dataclasses.replace(STAGE_ONE, epochs=6)

@@ -9,6 +9,7 @@ import pytest
 from keras_lt import Recipe, learn_representation
 from keras_lt.optimization import CoupledSGD
 from keras_lt.stages.fitting import fit
+from tests.conftest import some_of
 from tests.programs import NOISE, TWO_CPUS, lines_of
 
 RECIPE = Recipe(epochs=2, batch_size=12, learning_rate=0.02, weight_decay=1e-3, steps_per_epoch=3)
@@ -140,6 +141,7 @@ def test_the_kept_weights_are_the_moving_average(data):
     np.testing.assert_allclose(averaged.get_weights()[0], expected, rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_the_moving_average_is_validated_and_survives_a_stop(data, tmp_path):
     recipe = dataclasses.replace(RECIPE, ema_momentum=0.9, epochs=3)
     whole, history = linear(data, recipe)
@@ -167,7 +169,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch(data, tmp_pat
         np.testing.assert_array_equal(kept["labels"], np.arange(48, 60) % 3)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", some_of(["mixed_bfloat16", "mixed_float16"], "mixed_bfloat16"))
 def test_mixed_precision_learns_in_float32_weights_and_survives_saving(data, tmp_path, precision):
     options = {"backbone": "tiny", "recipe": dataclasses.replace(RECIPE, epochs=1), "seed": 0}
     full = learn_representation(data, **options)
@@ -198,7 +200,7 @@ def test_an_unknown_precision_is_refused(data):
 XLA = """
 recipe = Recipe(epochs=1, steps_per_epoch=3, batch_size=8, learning_rate=0.05)
 interpreted, compiled = (
-    learn_representation(data, backbone="resnet8", recipe=dataclasses.replace(recipe, jit_compile=jit)).model
+    learn_representation(data, backbone="tiny", recipe=dataclasses.replace(recipe, jit_compile=jit)).model
     for jit in ("false", "true")
 )
 print(interpreted.jit_compile, compiled.jit_compile)
@@ -206,6 +208,7 @@ print(max(np.abs(a - b).max() for a, b in zip(interpreted.get_weights(), compile
 """
 
 
+@pytest.mark.exhaustive
 def test_compiled_by_xla_the_numbers_are_the_same():
     """In a process of its own: Keras does not compile once ops have been made deterministic, as other tests do."""
     compiled, difference_of_weights = lines_of(NOISE, XLA)[-2:]
@@ -216,7 +219,7 @@ def test_compiled_by_xla_the_numbers_are_the_same():
 TWO_DEVICES = """
 recipe = Recipe(epochs=1, steps_per_epoch=3, batch_size=8, learning_rate=0.05, weight_decay=0.01, ema_momentum=0.5)
 one, two = (
-    learn_representation(data, backbone="resnet8", recipe=recipe, strategy=strategy)
+    learn_representation(data, backbone="tiny", recipe=recipe, strategy=strategy)
     for strategy in (make_strategy("none"), make_strategy("mirrored", ["CPU:0", "CPU:1"]))
 )
 moved = [np.abs(a - b).max() for a, b in zip(one.model.get_weights(), two.model.get_weights())]
@@ -224,6 +227,7 @@ print(max(moved), max(abs(one.history[0][k] - two.history[0][k]) for k in one.hi
 """
 
 
+@pytest.mark.exhaustive
 def test_two_devices_give_the_weights_and_scores_of_one():
     """Batch norm over the global batch, coupled decay, a moving average, and a val of nine images."""
     weights, scores = map(float, lines_of(TWO_CPUS, NOISE, TWO_DEVICES)[-1].split())

@@ -32,9 +32,9 @@ def head(embeddings):
 @pytest.mark.parametrize(
     "name",
     [
-        "crt:schedule=cosine_per_step",
+        pytest.param("crt:schedule=cosine_per_step", marks=pytest.mark.exhaustive),
         "disalign:rho=1.2",  # class weights
-        "max_norm",  # projected after every epoch
+        pytest.param("max_norm", marks=pytest.mark.exhaustive),  # projected after every epoch
         "mislas",  # rates of their own
     ],
 )

@@ -13,6 +13,7 @@ from keras_lt.losses import PerExampleLoss, cross_entropy
 from keras_lt.metrics import ShotAccuracy
 from keras_lt.optimization import Recipe
 from keras_lt.stages import OnMixedLabels, WithFeatureLoss, learn_classifier, learn_representation
+from tests.conftest import some_of
 from tests.programs import NOISE, TWO_CPUS, lines_of
 
 RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
@@ -41,10 +42,6 @@ print(json.dumps([logs["loss"], logs["all"], *inner.get_weights()[0].tolist()]))
 
 ON_JAX = "import os; os.environ['KERAS_BACKEND'] = 'jax'\n"
 MIXED_RUN = """
-from keras_lt import Recipe, backbones
-from tests.tiny_backbone import TINY
-
-backbones.BACKBONES["tiny"] = TINY
 recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.01)
 strategy = make_strategy("multi_host")
 learned = learn_representation(data, backbone="tiny", recipe=recipe, mixup=0.5, cutmix=0.5, strategy=strategy)
@@ -63,6 +60,7 @@ def by_hand():
     return loss, kernel - features.T @ (probabilities - target) / 4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("before", "strategy"),
     [(TWO_CPUS, "make_strategy('mirrored', ['CPU:0', 'CPU:1'])"), (ON_JAX, "make_strategy('none')")],
@@ -77,6 +75,7 @@ def test_a_step_is_the_one_by_hand(before, strategy):
     assert accuracy == 0.5  # of the larger parts 0, 1, 2, 1 the logits have 0, 1, 1, 0
 
 
+@pytest.mark.exhaustive
 def test_a_run_on_the_devices_of_every_host_mixes():
     *_, line = lines_of(ON_JAX, NOISE, MIXED_RUN)
     assert line == "True"
@@ -132,7 +131,7 @@ def test_a_loss_on_features_takes_both_classes():
         assert loss == pytest.approx(np.log(2) + 0.5 * of_features)
 
 
-@pytest.mark.parametrize("feature_loss", ["", "range"])
+@pytest.mark.parametrize("feature_loss", some_of(["", "range"], "range"))
 def test_a_representation_learns_from_mixed_images_and_is_saved_as_without(data, tiny_backbone, tmp_path, feature_loss):
     recipe = dataclasses.replace(RECIPE, feature_loss=feature_loss)
     learned = learn_representation(data, backbone=tiny_backbone, recipe=recipe, mixup=0.2, cutmix=1.0)

@@ -14,11 +14,12 @@ from keras_lt.features import FeatureSet
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
 from keras_lt.stages import learn_classifier, learn_representation
+from tests.conftest import some_of
 
 STAGE_TWO = Recipe(epochs=4, batch_size=12, learning_rate=0.1, sampler="class_balanced")
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "ldam"])
+@pytest.mark.parametrize("loss", some_of(["cross_entropy", "ldam"], "cross_entropy"))
 def test_stage_one_on_features_is_stage_one_on_images_that_nothing_changes(data, tiny_backbone, loss):
     """The same draws through the same frozen backbone: it runs once, or in every step."""
     recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.05, sampler="square_root", loss=loss)
@@ -45,7 +46,8 @@ def test_a_head_begins_at_the_class_means_of_the_training_features(data, tiny_ba
     np.testing.assert_allclose(learned.head.kernel, means / np.linalg.norm(means, axis=0), atol=1e-5)
 
 
-@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("views", some_of([1, 2], 1))
 def test_features_of_stage_one_are_found_by_all_that_comes_later(arrays_dir, tmp_path, views, monkeypatch):
     extracted = []
     fill = features_module._fill
