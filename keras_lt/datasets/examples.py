@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,6 @@ from keras_lt.datasets.examining import CHUNK, Examined, examine_encoded, hash_o
 from keras_lt.preprocessing import decode
 
 ENCODED_IMAGE_SIZE = 224  # pixels
-
 Reader = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -209,14 +208,13 @@ class ImageFiles(Records):
 
     def keys(self) -> Iterable[bytes]:
         """The paths below the data set's folder."""
-        return (os.fsencode(path).replace(os.sep.encode(), b"/") for path in self._below_root())
-
-    def _below_root(self) -> Iterator[str]:
-        above = os.path.join(self.root, "")
+        above, separator = os.path.join(self.root, ""), os.sep.encode()
         for name in self.names.tolist():
             below = name.removeprefix(above)
             plain = len(below) < len(name) and below == os.path.normpath(below) and not below.startswith(os.sep)
-            yield below if plain else os.path.relpath(name, self.root) if self.root else name  # five times as slow
+            if not plain and self.root:
+                below = os.path.relpath(name, self.root)  # five times as slow
+            yield os.fsencode(below).replace(separator, b"/")
 
     def fingerprint(self) -> bytes:
         """The paths below the data set's folder, and the sizes of the files."""

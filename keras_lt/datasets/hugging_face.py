@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_lt.datasets.examples import Records
+from keras_lt.datasets.image_folders import SPLITS, split_of
 from keras_lt.datasets.long_tailed import LongTailed, Split
-from keras_lt.datasets.own_images import SPLITS, split_of, train_val_test
+from keras_lt.datasets.own_images import train_val_test
 from keras_lt.datasets.profiles import impose
 from keras_lt.files import expanded
 

@@ -2,7 +2,10 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator
+
+from keras_lt.datasets.long_tailed import VAL_NAMES
 
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 # Photographs that TensorFlow does not decode: phones' own, and those of cameras and scanners.
@@ -10,6 +13,7 @@ UNREAD_EXTENSIONS = (".heic", ".heif", ".avif", ".jxl", ".tif", ".tiff", ".dng",
 CONVERT = "convert them to JPEG (on a Mac `sips -s format jpeg`; HEIC anywhere by Python's pillow-heif)"
 # What archives and servers keep beside files, such as macOS's copies and Synology's thumbnails.
 NOT_OURS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+SPLITS = {"train": ("train", "training"), "val": (*VAL_NAMES, "dev"), "test": ("test", "testing"), "open": ("open",)}
 RUN_FLAGS = "flags.cfg"  # in the work folder of a run
 
 
@@ -17,6 +21,31 @@ def folders_in(root: pathlib.Path) -> list[str]:
     """The names of the folders that are read, sorted."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if _is_read(entry))
+
+
+def split_of(name: str) -> str:
+    """The split that a folder, or a split of another library, is called after; "" without one."""
+    plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
+    return next((split for split, names in SPLITS.items() if plain in names), "")
+
+
+def split_folders(root: pathlib.Path) -> dict[str, str]:
+    """Split -> its folder's name; none where the folders are classes, as they are without a train or test.
+
+    Raises:
+      ValueError: there are two folders of one split.
+    """
+    found = {}
+    for name in folders_in(root):
+        if split := split_of(name):
+            found.setdefault(split, []).append(name)
+    names = {name for folders in found.values() for name in folders}
+    if not names & {"train", "test"} and not ("train" in found and found.keys() & {"val", "test"}):
+        return {}
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise ValueError(f"{split} must be one folder. Received: {root} with {', '.join(folders)}")
+    return {split: folders[0] for split, folders in found.items()}
 
 
 def _is_read(folder: os.DirEntry) -> bool:

@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import pathlib
-import re
 from collections.abc import Iterable, Sequence
 from csv import DictReader
 from csv import Error as CsvError
@@ -12,12 +11,19 @@ from csv import Error as CsvError
 import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
-from keras_lt.datasets.image_folders import CONVERT, EXTENSIONS, UNREAD_EXTENSIONS, files_in, folders_in, has_extension
+from keras_lt.datasets.image_folders import (
+    CONVERT,
+    EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    files_in,
+    folders_in,
+    has_extension,
+    split_folders,
+)
 from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val, not_known
 from keras_lt.files import expanded, read_text
 
-SPLITS = {"train": ("train", "training"), "val": (*VAL_NAMES, "dev"), "test": ("test", "testing"), "open": ("open",)}
 SEPARATORS = ",;\t"
 SHOWN_LETTERS = 200  # of a line that is another
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2  # of each class, where we split; train has the rest
@@ -74,31 +80,6 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     if others := sorted(set(found) - set(places.values())):
         notes += (f"Folders beside train/ and test/ that are no split were ignored: {', '.join(others)}.",)
     return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
-
-
-def split_of(name: str) -> str:
-    """The split that a folder, or a split of another library, is called after; "" without one."""
-    plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
-    return next((split for split, names in SPLITS.items() if plain in names), "")
-
-
-def split_folders(root: pathlib.Path) -> dict[str, str]:
-    """Split -> its folder's name; none where the folders are classes, as they are without a train or test.
-
-    Raises:
-      ValueError: there are two folders of one split.
-    """
-    found = {}
-    for name in folders_in(root):
-        if split := split_of(name):
-            found.setdefault(split, []).append(name)
-    names = {name for folders in found.values() for name in folders}
-    if not names & {"train", "test"} and not ("train" in found and found.keys() & {"val", "test"}):
-        return {}
-    for split, folders in found.items():
-        if len(folders) > 1:
-            raise ValueError(f"{split} must be one folder. Received: {root} with {', '.join(folders)}")
-    return {split: folders[0] for split, folders in found.items()}
 
 
 def lists(data_dir: str = "", *, seed: int = 0) -> LongTailed:
