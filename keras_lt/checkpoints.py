@@ -1,5 +1,6 @@
 """Training goes on from its last finished epoch, and gives back its best one, or its last."""
 
+import csv
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_lt.compat import frozen_variables
-from keras_lt.files import atomic, reading, write_history
+from keras_lt.files import atomic, reading
 
 LATEST = 2  # checkpoints on disk, beside the kept epoch's
 
@@ -167,3 +168,17 @@ def _checksum(model: keras.Model) -> int:
     for variable in frozen_variables(model):
         checksum = zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)), checksum)
     return checksum
+
+
+def write_history(path: str | os.PathLike, history: list[dict[str, float]]):
+    """Writes a CSV file with a line per epoch, atomically."""
+    with atomic(path) as scratch, scratch.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else [])
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: str | os.PathLike) -> list[dict[str, float]]:
+    """Reads what `write_history` wrote."""
+    with pathlib.Path(path).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

@@ -2,7 +2,6 @@
 
 import codecs
 import contextlib
-import csv
 import errno
 import fnmatch
 import glob
@@ -83,7 +82,13 @@ def atomic(path: str | os.PathLike, *, size: int = 0, replaces: Sequence[str] = 
 
 
 def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """A path as a user gives it: `~` is the home folder, which no shell has put in its place in `--workdir=~/x`."""
+    """A path as a user gives it: `~` is the home folder, which no shell has put in its place in `--workdir=~/x`.
+
+    Raises:
+      ValueError: it is empty, as a variable is that was not set: the current folder was not meant.
+    """
+    if not os.fspath(path):
+        raise ValueError(f"A path must not be empty; the current folder is written as a dot. Received: {path!r}")
     return pathlib.Path(os.path.expanduser(path))  # as absl reads flag files; a home that is not there stays as it is
 
 
@@ -320,20 +325,6 @@ def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()):
         if missing := [key for key in needs if key not in value]:
             raise ValueError(f"without {', '.join(missing)}")
         return value
-
-
-def write_history(path: str | os.PathLike, history: list[dict[str, float]]):
-    """Writes a CSV file with a line per epoch, atomically."""
-    with atomic(path) as scratch, scratch.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else [])
-        writer.writeheader()
-        writer.writerows(history)
-
-
-def read_history(path: str | os.PathLike) -> list[dict[str, float]]:
-    """Reads what `write_history` wrote."""
-    with pathlib.Path(path).open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def without_nan(value):

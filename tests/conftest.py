@@ -28,6 +28,7 @@ def pytest_configure(config):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
         keras.config.disable_traceback_filtering()
         tf.debugging.disable_traceback_filtering()
+    tf.zeros(())  # what TensorFlow says of the machine, it says before a test listens
     gc.collect()
     gc.freeze()  # what is imported stays
     gc.set_threshold(20_000, 20, 10)

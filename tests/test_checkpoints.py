@@ -5,8 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.checkpoints import EpochCheckpoints
-from keras_lt.files import read_history
+from keras_lt.checkpoints import EpochCheckpoints, read_history
 from keras_lt.optimization import CoupledSGD, SteppedRate
 from tests.conftest import some_of
 

@@ -168,6 +168,8 @@ def test_a_tilde_is_the_home_folder_where_there_is_one(monkeypatch):
     assert str(expanded("~/x")) == "/home/me/x"
     assert str(expanded("~nobody-of-that-name/x")) == "~nobody-of-that-name/x"
     assert str(expanded("runs/~x")) == "runs/~x"
+    with pytest.raises(ValueError, match=r"must not be empty; .* a dot. Received: ''"):
+        expanded("")  # a variable that was not set means no folder, not the current one
 
 
 def test_a_folder_is_replaced_where_it_holds_what_is_known_and_nothing_else(tmp_path):

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import train
+from keras_lt.checkpoints import read_history
 from keras_lt.config import RunConfig
-from keras_lt.files import read_history, read_json
+from keras_lt.files import read_json
 from keras_lt.run import Run
 from tests.conftest import save_squares
 from tests.programs import run_on_jax, two_hosts

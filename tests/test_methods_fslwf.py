@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from keras_lt import Recipe
-from keras_lt.checkpoints import EpochCheckpoints
+from keras_lt.checkpoints import EpochCheckpoints, read_history
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
 from keras_lt.features import FeatureSet
-from keras_lt.files import read_history
 from keras_lt.input_pipeline import Stream
 from keras_lt.methods import METHODS, fslwf
 from keras_lt.methods.episodes import draw_episode, episode_batches, novel_in_episode

@@ -11,10 +11,10 @@ import tensorflow as tf
 from absl import flags
 
 from keras_lt import config, train
+from keras_lt.checkpoints import read_history
 from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry, HeadEntry, fresh_cosine, fresh_dense
 from keras_lt.datasets import DATASETS, LongTailed, SourceEntry, Split
 from keras_lt.features import FeatureSet
-from keras_lt.files import read_history
 from keras_lt.input_pipeline import Stream, training_batches, training_indices
 from keras_lt.losses import (
     CLASS_WEIGHTS,

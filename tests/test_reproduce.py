@@ -324,22 +324,17 @@ def test_the_command_runs_a_figure_in_miniature(arrays_dir, tmp_path):
     assert (tmp_path / "fig2/decoupling/seed3/results.json").exists()
 
 
-def test_later_heads_are_of_one_run():
+def test_later_heads_are_of_one_run_and_a_seed_may_draw_the_splits():
     base = base_config(PLANS["later"], data="elpv", flag_values=parsed())
     (heads,) = plan_runs(PLANS["later"], base, seeds=[0], folder=pathlib.Path("w")).values()
     assert (heads.dataset, heads.workdir) == ("elpv", "w/heads/seed0")
+    (heads,) = plan_runs(PLANS["later"], base, seeds=[3], folder=pathlib.Path("w"), splits_by_seed=True).values()
+    assert (heads.seed, heads.dataset) == (3, "elpv:seed=3")
     assert {"joint", "ncm", "crt", "tau_norm", "lws", "logit_adjusted", "lift", "mislas"} <= set(heads.classifiers)
     assert {"disalign", "marc", "max_norm"} <= set(heads.classifiers)
     others = [heads.stage_two_recipe(name) for name in heads.classifiers if name.startswith("crt:")]
     assert [recipe.loss for recipe in others] == ["lade", "balanced_softmax", "balanced_binary_cross_entropy"]
     assert {recipe.sampler for recipe in others} == {"instance_balanced"}
-
-
-def test_seeds_draw_the_splits_too_where_that_is_asked_for():
-    plan = PLANS["later"]
-    base = base_config(plan, data="elpv", flag_values=parsed())
-    runs = plan_runs(plan, base, seeds=[0, 3], folder=pathlib.Path("w"), splits_by_seed=True)
-    assert {(run.seed, run.dataset) for run in runs.values()} == {(0, "elpv:seed=0"), (3, "elpv:seed=3")}
 
 
 def test_ranks_are_of_runs_that_have_every_row(base, tmp_path):

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_lt.checkpoints import read_history
 from keras_lt.command import launch
 from keras_lt.config import RunConfig
-from keras_lt.files import read_history, read_json
+from keras_lt.files import read_json
 from tests.programs import KNOW_TINY, Program
 
 # `python -m keras_lt.train`, where the tests' backbone is known, the CPU may be two devices, a file can be too large,

@@ -9,10 +9,11 @@ import pytest
 
 import keras_lt
 from keras_lt import evaluate, repeat, train
+from keras_lt.checkpoints import read_history
 from keras_lt.config import RunConfig
 from keras_lt.evaluation import evaluate_classifier
 from keras_lt.features import extract_features
-from keras_lt.files import read_history, read_json
+from keras_lt.files import read_json
 from keras_lt.run import source_prior
 from keras_lt.serving import MODEL_CARD
 from keras_lt.work_folder import WorkFolder

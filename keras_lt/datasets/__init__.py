@@ -106,8 +106,8 @@ def check(name: str, **options) -> SourceEntry:
 def folder_of(name: str, data_dir: str = "", **options) -> pathlib.Path | None:
     """The folder that a data set is read from, whether it is given or named, as in "hf:photos"; None without one."""
     name, source, _ = parse(DATASETS, name, **options)
-    root = expanded(name.partition(":")[2] if source.takes_name else data_dir)
-    return root if (source.takes_name or data_dir) and root.is_dir() else None
+    place = name.partition(":")[2] if source.takes_name else data_dir
+    return expanded(place) if place and expanded(place).is_dir() else None
 
 
 def check_outside(place: str | os.PathLike, flag: str, name: str, data_dir: str = "", **options):

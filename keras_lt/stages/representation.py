@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from keras_lt import backbones
+from keras_lt.checkpoints import read_history, write_history
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
 from keras_lt.features import FeatureSet, extract_features
-from keras_lt.files import read_history, read_json, reading, write_history, write_json
+from keras_lt.files import read_json, reading, write_json
 from keras_lt.inspection import screen
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
