@@ -65,6 +65,14 @@ def test_what_does_not_fit_is_refused(kind, features, labels, message):
         layer.adapt(features, labels)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
+def test_a_prior_in_half_precision_moves_the_logits_of_a_head_in_float32(dtype):
+    layer = classifiers.LogitAdjustment(fresh_dense(D, C, seed=0), dtype=dtype)
+    layer.adapt(FEATURES, LABELS)
+    shift = np.asarray(fresh_dense(D, C, seed=0)(FEATURES)) - np.asarray(layer(FEATURES))
+    np.testing.assert_allclose(shift, np.broadcast_to(np.log([6 / 11, 3 / 11, 2 / 11]), shift.shape), rtol=0.01)
+
+
 @pytest.mark.parametrize("units", [0, -1, 2.5, "3", None])
 @pytest.mark.parametrize("kind", [classifiers.TauNormalizedDense, classifiers.LearnableWeightScaling])
 def test_classes_are_a_whole_number(kind, units):

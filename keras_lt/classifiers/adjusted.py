@@ -92,7 +92,7 @@ class LogitAdjustment(keras.layers.Layer):
         """Logits [B, C] of one tau after another, all from one product."""
         logits = self.head(features)
         for choice in choices:
-            shift = choice["tau"] * self.log_prior
+            shift = choice["tau"] * keras.ops.cast(self.log_prior, logits.dtype)
             yield logits * keras.ops.exp(-shift) if self.multiplicative else logits - shift
 
     def fold(self) -> tuple[np.ndarray, np.ndarray] | None:
