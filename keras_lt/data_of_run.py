@@ -150,10 +150,9 @@ class DataOfRun(WorkFolder):
 
 def _digest(weights: str) -> str:
     """Of a file of weights; empty where there is none."""
-    path = files.expanded(weights)
-    if not weights or not path.is_file():
+    if not weights or not files.expanded(weights).is_file():
         return ""
-    with path.open("rb") as file:
+    with files.expanded(weights).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
