@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from keras_lt.files import write_history
+from keras_lt.checkpoints import write_history
 from keras_lt.samplers import probability_table
 from tools.benchmarks.torch_resnet import NETS, ResNet
 

@@ -10,10 +10,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from keras_lt.checkpoints import write_history
 from keras_lt.comparison.dots import draw_dots, save_figure
 from keras_lt.comparison.runs import is_finished
 from keras_lt.config import RunConfig
-from keras_lt.files import atomic, write_history, write_json
+from keras_lt.files import atomic, write_json
 from keras_lt.report import cells
 from keras_lt.report.published import GROUPS
 from keras_lt.report.style import RC
