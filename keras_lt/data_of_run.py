@@ -150,9 +150,10 @@ class DataOfRun(WorkFolder):
 
 def _digest(weights: str) -> str:
     """Of a file of weights; empty where there is none."""
-    if not weights or not files.expanded(weights).is_file():
+    path = files.expanded(weights) if weights else None
+    if path is None or not path.is_file():
         return ""
-    with files.expanded(weights).open("rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
