@@ -23,12 +23,11 @@ def parser() -> argparse.ArgumentParser:
 
 with quietly(__name__, lambda: parser().parse_args()):
     import matplotlib
-    import rich
 
     from keras_lt.comparison.dots import Accuracies, draw_dots, save_figure
     from keras_lt.config import RunConfig
     from keras_lt.files import check_own, write_text
-    from keras_lt.report.cells import Cell, Table, as_number, markdown_table, mean_cells, rich_table
+    from keras_lt.report.cells import Cell, Table, as_number, markdown_table, mean_cells, rich_table, show
     from keras_lt.report.style import GROUP_LINES, RC
     from keras_lt.report.systems import display_name
     from keras_lt.run import Run
@@ -124,7 +123,7 @@ def main(arguments: Sequence[str] | None = None):
     folders = "\n".join(f"- {run.folder}" for runs in groups.values() for run in runs)
     parts = [TITLE, f"{table.title}:", markdown_table(table), "![By classifier](compare.png)", folders]
     write_text(page, "\n\n".join(parts) + "\n")
-    rich.print(rich_table(table, title_justify="left"))
+    show(rich_table(table, title_justify="left"))
     print(page, *paths, sep="\n")
 
 

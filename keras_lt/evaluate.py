@@ -16,7 +16,6 @@ alone.
 import csv
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -26,11 +25,7 @@ from keras_lt.command import launch, part, plain_errors, quietly
 with quietly(__name__, functools.partial(config.answer, config.define_evaluate_flags)):
     import keras
     import numpy as np
-    import rich
-    import rich.box
-    import rich.markup
     import rich.table
-    import rich.text
     import tensorflow as tf
 
     from keras_lt.classifiers import dense_of, fold
@@ -42,8 +37,9 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.files import atomic, check_own
     from keras_lt.inspection import screen
     from keras_lt.metrics import ShotGroups, accuracy_under
-    from keras_lt.report.measures import MEASURES
-    from keras_lt.report.tables import SCORES, display_name, percent
+    from keras_lt.report.cells import Table, rich_table, show
+    from keras_lt.report.measures import ERRORS, OF_CLASSES, OPEN_SET, measure_table
+    from keras_lt.report.tables import SCORES, display_name
     from keras_lt.run import Run, source_prior
     from keras_lt.serving import PriorEstimate, estimate_prior, logit_offset, read_prior
 
@@ -84,13 +80,8 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
         if tested is not None:
             for name, scored in scores.items():
                 summaries[name]["tested"] = accuracy_under(tested, scored.per_class)
-        rich.print(
-            table(
-                summaries,
-                title=f"{of}: {len(split):,} {split.examples.called}, in %",
-                more={"tested": f"All, {options.test_distribution}"},
-            )
-        )
+        title = f"{of}: {len(split):,} {split.examples.called}, in %"
+        show(*tables(summaries, title=title, more={"tested": f"All, {options.test_distribution}"}))
     if options.predictions:
         write_predictions(options.predictions, scores, split=split, class_names=class_names)
         print(f"Predictions: {options.predictions}")
@@ -265,21 +256,20 @@ def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_se
         raise
 
 
-def table(summaries: Mapping[str, Mapping[str, float]], *, title: str, more: Mapping[str, str]) -> rich.table.Table:
-    """A row per number, a column per model; numbers that no model has are left out.
+def tables(
+    summaries: Mapping[str, Mapping[str, float]], *, title: str, more: Mapping[str, str]
+) -> Iterator[rich.table.Table]:
+    """A row per model, a column per number; those that no model has are left out.
 
     Args:
-      more: numbers beside those that every table has -> their label.
+      more: numbers beside the accuracies that every table has -> their label.
     """
-    shown = rich.table.Table(title=rich.markup.escape(title), box=rich.box.SIMPLE_HEAD, padding=(0, 1))
-    shown.add_column("")
-    for name in summaries:
-        shown.add_column(rich.text.Text(display_name(name)), justify="right")
-    for key, label in {**SCORES, **more, **MEASURES}.items():
-        numbers = [summary.get(key, math.nan) for summary in summaries.values()]
-        if not all(map(math.isnan, numbers)):
-            shown.add_row(label, *map(percent, numbers))
-    return shown
+    results = {"classifiers": {name: {"test": summary} for name, summary in summaries.items()}}
+    for measures in ({**SCORES, **more}, OF_CLASSES, ERRORS, OPEN_SET):
+        header, rows = measure_table(results, measures)
+        if rows:
+            yield rich_table(Table(title, [name.replace(" ", "\n", 1) for name in header], rows))
+        title = ""
 
 
 def write_predictions(

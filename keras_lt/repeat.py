@@ -14,7 +14,6 @@ from keras_lt.command import launch, part, plain_errors, quietly
 
 with quietly(__name__, functools.partial(config.answer, config.define_repeat_flags)):
     import numpy as np
-    import rich
 
     from keras_lt.classifiers.chunks import classify
     from keras_lt.comparison.runs import train_all
@@ -22,6 +21,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_repeat_fla
     from keras_lt.config import RunConfig
     from keras_lt.files import check_own
     from keras_lt.metrics import ShotGroups
+    from keras_lt.report import show
     from keras_lt.report.systems import BASELINE
     from keras_lt.run import Run
     from keras_lt.significance import interval, mcnemar, mean_and_deviation, stratified_bootstrap
@@ -147,7 +147,7 @@ def main():
         train_all(runs)
     summary = compare(runs)
     paths = write_summary(runs[0].folder.parent, summary)
-    rich.print(*terminal_tables(summary), sep="\n")
+    show(*terminal_tables(summary))
     print(*paths, sep="\n")
 
 

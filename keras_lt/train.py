@@ -18,7 +18,6 @@ from keras_lt.command import launch, part, plain_errors, quietly
 with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     import keras
     import numpy as np
-    import rich
 
     from keras_lt import distribution
     from keras_lt.classifiers import fold
@@ -33,7 +32,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.keras_settings import plain_settings
     from keras_lt.logs import log_file
     from keras_lt.metrics import SHOT_CUTS
-    from keras_lt.report import RunDetails, advise, shared_examples, terminal_table, write_report
+    from keras_lt.report import RunDetails, advise, shared_examples, show, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
@@ -95,7 +94,7 @@ def finish(run: Run) -> dict:
         run.save_results(results)
         written = write_report(run.folder, results, details)
     exported = export(run, chosen, failures)
-    rich.print(terminal_table(results))
+    show(terminal_table(results))
     for text in results.get("advice", ()):
         print(f"Advice: {text}")
     print(

@@ -123,7 +123,7 @@ class WorkFolder:
 
     def classifier_folder(self, name: str) -> pathlib.Path:
         """A classifier's model, history, checkpoints and scores."""
-        return self.folder / "classifiers" / _folder_name(name)
+        return self.folder / "classifiers" / file_name(name)
 
     def predictions_file(self, name: str) -> pathlib.Path:
         """What a classifier says of every test image."""
@@ -174,7 +174,7 @@ class WorkFolder:
 
     def versions_folder(self, name: str) -> pathlib.Path:
         """The SavedModels of a classifier, each in a folder that is a number."""
-        return self.export_folder / _folder_name(name)
+        return self.export_folder / file_name(name)
 
     def latest_export(self, name: str) -> pathlib.Path | None:
         """The newest SavedModel of a classifier, or None."""
@@ -235,8 +235,8 @@ class WorkFolder:
                     shutil.copytree(theirs, scratch, copy_function=_link, ignore=left_out)
 
 
-def _folder_name(classifier: str) -> str:
-    """`disalign:rho=1.2` lies in `disalign-rho=1.2`: a colon is not allowed everywhere in a file's name."""
+def file_name(classifier: str) -> str:
+    """`disalign:rho=1.2` as files are called, `disalign-rho=1.2`: not everywhere may they have a colon."""
     return classifier.replace(":", "-")
 
 

@@ -129,7 +129,8 @@ def test_every_member_has_a_name_to_show(family):
         assert entry.label not in ("", name)
         for parameter, default in entry.parameters.items():
             told = f"{name}:{parameter}={default}"
-            assert systems.display_name(told) == f"{entry.label}, {parameter} {default}"
+            shown = parameter if default is True else f"{parameter} {default}"
+            assert systems.display_name(told) == f"{entry.label}, {shown}"
             assert member(family, told, what="it").label == entry.label
     assert systems.display_name("unheard_of:rho=2") == "unheard_of, rho 2"
 

@@ -20,14 +20,12 @@ from absl import flags
 from keras_lt.command import find_flag_file, launch, plain_errors, quietly
 
 with quietly():
-    import rich
-
     from keras_lt import config, registry
     from keras_lt.classifiers import CLASSIFIERS
     from keras_lt.comparison.runs import command_of, train_all, train_apart
     from keras_lt.config import RunConfig
     from keras_lt.files import expanded
-    from keras_lt.report.cells import rich_table
+    from keras_lt.report.cells import rich_table, show
     from keras_lt.run import Run
     from tools.reproduction.outcome import Outcome
     from tools.reproduction.plans import PLANS, Plan
@@ -209,7 +207,8 @@ def main():
     outcome = Outcome.collect(plan, runs, own_data=on_own_data(plan, base))
     paths = outcome.write(folder, name=name)
     table = outcome.table()
-    rich.print(f"\n{table.title}", rich_table(table._replace(title="")))  # a title is no wider than its table
+    print(f"\n{table.title}")  # which within it would be no wider than it
+    show(rich_table(table._replace(title="")))
     print(*paths, sep="\n")
     if unfinished:
         sys.exit(unfinished)

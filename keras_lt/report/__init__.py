@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from keras_lt import files
 from keras_lt.report import published
 from keras_lt.report.advice import advise, shared_examples
+from keras_lt.report.cells import show
 from keras_lt.report.details import RunDetails
 from keras_lt.report.intervals import bootstrap_intervals
 from keras_lt.report.page import render_page
@@ -20,6 +21,7 @@ __all__ = [
     "advise",
     "render_predictions",
     "shared_examples",
+    "show",
     "terminal_table",
     "write_report",
 ]

@@ -1,15 +1,21 @@
 """Numbers as tables have them, the best of a column, and tables in Markdown and for the terminal."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import rich
 import rich.box
+import rich.console
+import rich.markup
+import rich.measure
 import rich.table
 import rich.text
 
 DASH = "—"
+NAME_LINE = 26  # characters of a name's line in a plot
 
 
 class Cell(NamedTuple):
@@ -32,6 +38,11 @@ class Table(NamedTuple):
     def numbers(self) -> range:
         """The columns that align right."""
         return range(len(self.header))[self.names : self.end]
+
+
+def in_lines(name: str) -> str:
+    """A name with line breaks, for a plot."""
+    return textwrap.fill(name, NAME_LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def as_number(value: float | None) -> float:
@@ -93,12 +104,32 @@ def markdown_table(table: Table) -> str:
 
 
 def rich_table(table: Table, **options) -> rich.table.Table:
-    """For the terminal; what stands out is bold and starred."""
-    shown = rich.table.Table(title=table.title, box=rich.box.SIMPLE_HEAD, padding=0, **options)
+    """For the terminal; what stands out is bold and starred. Where room is short names are folded, and no number is."""
+    title = rich.markup.escape(table.title)
+    shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=0, **options)
+    rows = [[_starred(cell) for cell in row] for row in table.rows]
     for column, name in enumerate(table.header):
-        shown.add_column(name, justify="right" if column in table.numbers else "left")
-    for row in table.rows:  # what is in brackets stands below its number: eighty columns hold the table
-        lines = [Cell((f"*{text}" if best else text).replace(" (", "\n("), best) for text, best in row]
-        # Text, not str: rich would read square brackets as markup
-        shown.add_row(*(rich.text.Text(text, "bold" if best else "") for text, best in lines))
+        layout = {"overflow": "fold"}
+        if column in table.numbers:
+            lines = "\n".join([name, *(row[column].plain for row in rows)]).split("\n")
+            layout = {"justify": "right", "no_wrap": True, "min_width": max(map(len, lines))}
+        shown.add_column(rich.markup.escape(name), **layout)
+    for row in rows:
+        shown.add_row(*row)
     return shown
+
+
+def _starred(cell: Cell) -> rich.text.Text:
+    """A cell as text, and not as the markup that rich takes square brackets for."""
+    text = f"*{cell.text}" if cell.best else cell.text
+    # What is in brackets stands below its number: eighty columns hold the table.
+    return rich.text.Text(text.replace(" (", "\n("), "bold" if cell.best else "")
+
+
+def show(*tables: rich.table.Table):
+    """Prints tables, wider than the terminal where their numbers are; a file has no width that they must fit."""
+    console = rich.get_console()
+    for table in tables:
+        least, most = rich.measure.Measurement.get(console, console.options.update(max_width=10_000), table)
+        width = max(console.width, least if console.is_terminal else most)
+        rich.console.Console(width=width).print(table)

@@ -3,14 +3,17 @@
 import dataclasses
 import io
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_lt.report.cells import in_lines
 from keras_lt.report.style import INK
 
 SIZE = (4.8, 3.6)  # inches: two beside each other fill a page, and one is still readable on a phone
-LONG_LABEL = 12  # characters of a legend's entry, of which four fit beside each other
-LEGEND_LINE = 0.2  # inches
+# Inches, of a legend.
+LEGEND_LINE, LEGEND_MARK, LEGEND_CHARACTER = 0.2, 0.4, 0.065
+MOST_COLUMNS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +46,12 @@ def lay_grid(ax: Axes, axis: str) -> None:
 def add_legend(figure: Figure, ax: Axes) -> None:
     """The legend on top, for which a figure of many lines grows."""
     handles, labels = ax.get_legend_handles_labels()
-    columns = min(len(handles), 4 if max(map(len, labels)) <= LONG_LABEL else 3)
-    lines = -(-len(handles) // columns)
-    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(lines - 1, 0))
+    labels = list(map(in_lines, labels))
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    room = int(SIZE[0] // (LEGEND_MARK + LEGEND_CHARACTER * longest))
+    columns = min(len(handles), max(room, 1), MOST_COLUMNS)
+    lines = max(sum(label.count("\n") + 1 for label in column) for column in np.array_split(labels, columns))
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * (lines - 1))
     figure.legend(
         handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.0, fontsize=8
     )

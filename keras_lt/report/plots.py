@@ -14,6 +14,7 @@ from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability, d
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
 from keras_lt.report.systems import BASELINE
 from keras_lt.report.tables import as_number, best_classifier, display_name, percent
+from keras_lt.work_folder import file_name
 
 
 def draw_plots(
@@ -123,7 +124,7 @@ def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_
     add_legend(figure, ax)
     return render(
         figure,
-        name=f"tau_curve_{name}",
+        name=f"tau_curve_{file_name(name)}",
         title=f"{display_name(name)}: accuracy over τ",
         caption="A larger τ moves accuracy from frequent to rare classes; the best τ on val is kept.",
         alt=alt + ".",

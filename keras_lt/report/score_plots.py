@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from keras_lt.metrics import Reliability, accuracy_under, long_tailed_shares
+from keras_lt.report.cells import in_lines
 from keras_lt.report.figures import SIZE, Plot, add_legend, lay_grid, new_axes, render
 from keras_lt.report.intervals import Ends
 from keras_lt.report.style import GROUP_LINES, GROUP_SHADES, INK, PAPER, Style
@@ -37,14 +38,16 @@ def draw_group_accuracy(
     """
     tests = {name: classifier["test"] for name, classifier in classifiers.items()}
     scores = [s for s in GROUP_LINES if not np.isnan([as_number(test.get(s)) for test in tests.values()]).all()]
-    figure = Figure(figsize=(SIZE[0], FRAME + ROW * max(len(tests), LEAST_ROWS)))
+    names = [in_lines(display_name(name)) for name in tests]
+    lines = max(len(names), LEAST_ROWS) + sum(name.count("\n") for name in names)
+    figure = Figure(figsize=(SIZE[0], FRAME + ROW * lines))
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for ax, score in zip(panels, scores, strict=True):
         for y, (name, test) in enumerate(tests.items()):
             color = styles[name].color
             if name in intervals:
                 ax.hlines(y, *(100 * intervals[name][score]), color=color, linewidth=1.4)
-            ax.plot(100 * as_number(test.get(score)), y, styles[name].marker, color=color)
+            ax.plot(100 * as_number(test.get(score)), y, marker=styles[name].marker, color=color)
             if score in published.get(name, ()):
                 ax.plot(100 * published[name][score], y, "d", markerfacecolor=PAPER, color=INK, label="published")
         ax.set_title(score, size=9)
@@ -53,7 +56,7 @@ def draw_group_accuracy(
         ax.tick_params(axis="y", length=0)
         ax.set_facecolor(to_rgba(INK, GROUP_SHADES.get(score, 0.0)))
         lay_grid(ax, "both")
-    panels[0].set_yticks(range(len(tests)), list(map(display_name, tests)))
+    panels[0].set_yticks(range(len(tests)), names)
     panels[0].set_ylim(len(tests) - 0.5, -0.5)
     figure.supxlabel("test accuracy in %", size=9)
     handles, labels = panels[-1].get_legend_handles_labels()

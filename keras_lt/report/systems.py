@@ -50,7 +50,14 @@ def display_name(name: str) -> str:
     base, *parameters = name.split(":")
     known: dict[str, Entry | StageOne] = {**LOSSES, **FEATURE_LOSSES, **STAGE_ONE_SYSTEMS, **METHODS, **CLASSIFIERS}
     label = {OLTR_DECOUPLED: "OLTR, decoupled", **{name: entry.label for name, entry in known.items()}}.get(base)
-    return ", ".join((label or base, *(word.replace("=", " ") for word in parameters)))
+    return ", ".join((label or base, *map(_parameter_in_words, parameters)))
+
+
+def _parameter_in_words(parameter: str) -> str:
+    name, _, value = parameter.partition("=")
+    if name in FIELDS:
+        return in_words(name, value)
+    return name if value.lower() == "true" else f"{name} {value}"
 
 
 def in_words(field: str, member: str) -> str:
