@@ -117,17 +117,18 @@ def test_a_loss_is_smallest_at_log_likelihoods_and_the_prior_that_it_leaves(loss
 
 
 @pytest.mark.parametrize(
-    ("method", "loss", "inside"),
+    ("method", "loss", "settings", "inside"),
     [
-        ("sade:tau=1.5", sade.loss, lambda pi: [pi, 1 + 0 * pi, sade.inverse_prior(COUNTS) ** 1.5]),
-        ("balpoe:experts=2:taus=0+1.5", balpoe.loss, lambda pi: [pi, pi**-0.5]),
+        ("sade:tau=1.5", sade.loss, {"tau": 1.5}, lambda pi: [pi, 1 + 0 * pi, sade.inverse_prior(COUNTS) ** 1.5]),
+        ("balpoe:experts=2:taus=0+1.5", balpoe.loss, {"taus": [0, 1.5]}, lambda pi: [pi, pi**-0.5]),
+        ("balpoe:experts=2", balpoe.loss, {"taus": [0, 2]}, lambda pi: [pi, 1 / pi]),
+        ("balpoe", balpoe.loss, {"taus": [0, 1, 2]}, lambda pi: [pi, 1 + 0 * pi, 1 / pi]),
     ],
 )
-def test_experts_leave_the_prior_of_their_mean(method, loss, inside):
+def test_experts_leave_the_prior_of_their_mean(method, loss, settings, inside):
     """Each expert's loss is smallest at log-likelihoods and a prior of its own; the classifier is their mean."""
     pi = np.array(AS_TRAINED)
     logits = np.log(LIKELIHOODS * np.stack(inside(pi)))
-    settings = {"tau": 1.5} if loss is sade.loss else {"taus": [0, 1.5]}
     joint = LIKELIHOODS * pi
 
     def of_experts(labels, logits):

@@ -31,33 +31,34 @@ def loss(labels, expert_logits, class_counts, *, taus: Sequence[float]):
     return sum(logit_adjustment(labels, logits, class_counts, tau) for logits, tau in pairs) / len(taus)
 
 
-def prior(class_counts, *, taus: str, **_) -> np.ndarray:
+def prior(class_counts, *, taus: str, experts: int, **_) -> np.ndarray:
     """What the mean of the logits takes for granted, up to a factor: the classes' shares to the power 1 - mean tau."""
-    return np.maximum(class_counts, 1.0) ** (1 - np.mean(_numbers(taus)))
+    return np.maximum(class_counts, 1.0) ** (1 - np.mean(_numbers(taus, experts)))
 
 
-def hooks(*, experts: int = 3, taus: str = "0+1+2", cosine: bool = True) -> Hooks:
+def hooks(*, experts: int = 3, taus: str = "", cosine: bool = True) -> Hooks:
     """What BalPoE changes: experts on one trunk, one tau each.
 
     Args:
       experts: E.
-      taus: of every expert, joined by +.
+      taus: of every expert, joined by +; empty is evenly from 0 to 2, with a mean of 1, as the authors' 0+1+2.
       cosine: whether their classifiers are of cosines, as the authors', or plain linear ones.
     """
-    numbers = _numbers(taus)
-    if len(numbers) != experts:
-        raise ValueError(
-            f"taus must be one number for each expert, such as taus=0+1+2. Received: taus={taus}, experts={experts}"
-        )
-    train = functools.partial(trained_by, loss, taus=numbers)
+    train = functools.partial(trained_by, loss, taus=_numbers(taus, experts))
     return expert_hooks("balpoe", train, experts=experts, cosine=cosine, fixed=BALANCED)
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, experts: int) -> list[float]:
+    if not text:
+        return np.linspace(0, 2, experts).tolist()
     try:
         numbers = [float(number) for number in text.split("+")]
     except ValueError as error:
         raise ValueError(f"taus must be numbers joined by +, such as taus=0+1+2. Received: taus={text}") from error
     for tau in numbers:
         check_numbers(tau=tau)
+    if len(numbers) != experts:
+        raise ValueError(
+            f"taus must be one number for each expert, such as taus=0+1+2. Received: taus={text}, experts={experts}"
+        )
     return numbers
