@@ -78,10 +78,6 @@ class NearestClassMean(Head):
             else:
                 yield self._distances(features, products)
 
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "transform": self.transform, "distance": self.distance}
-
     def _distances(self, features, products):
         """Minus the squared distances to the means, [B, C]."""
         means = self.means
