@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_lt.evaluation import Scores
 from keras_lt.metrics import ShotGroups
-from keras_lt.report.details import Scored
 from keras_lt.report.systems import BASELINE
 from keras_lt.significance import interval, stratified_bootstrap
 
@@ -29,7 +29,7 @@ class Intervals:
     gains: Mapping[str, Ends] = dataclasses.field(default_factory=dict)
 
 
-def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, resamples: int = RESAMPLES) -> Intervals:
+def bootstrap_intervals(scores: Mapping[str, Scores], groups: ShotGroups, *, resamples: int = RESAMPLES) -> Intervals:
     """Intervals of every classifier's accuracies, all from the same draws of test images, class by class.
 
     Args:

@@ -23,7 +23,7 @@ def render_page(
     """report.html: headline, tables, plots, examples and flags; plots are inline and follow the page's dark mode."""
     shown = details.exported or tables.best_classifier(results)
     scored = details.scores.get(shown)
-    group, right, wrong = examples.samples(details, scored) if scored else ("", [], [])
+    group, samples = examples.samples(details, scored) if scored else ("", {})
     measure_header, measure_rows = measures.measure_table(results)
     return template("report.html").render(
         dataset=results["dataset"],
@@ -44,8 +44,11 @@ def render_page(
         shown=shown,
         pairs=examples.confused_pairs(details, scored) if scored else [],
         group=group,
-        samples={"Correct": right, "Incorrect": wrong} if scored and details.thumbnails else {},
-        flags={name: _flag(value) for name, value in details.flags.items()},
+        samples=samples if details.thumbnails else {},
+        scored=scored,
+        class_names=details.class_names,
+        class_counts=details.class_counts,
+        flags=details.flags,
     )
 
 
@@ -100,12 +103,3 @@ def _inline(svg: bytes) -> str:
 
 def _variable(color: str) -> str:
     return f"--c{color.removeprefix('#')}"
-
-
-def _flag(value: object) -> str:
-    """A flag's value as a flag file writes it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
