@@ -79,7 +79,7 @@ def member(family: Mapping[str, Member], text: str | Member, *, what: str) -> Me
         return text
     name, given = split(text)
     if name not in family:
-        raise ValueError(f"{what} must be one of {', '.join(family)}. Received: {what}={text!r}")
+        check_choice(family, **{what: text})
     return family[name].with_parameters(**parsed(given, family[name].parameters, of=f"{what}={text}", name=name))
 
 
@@ -132,6 +132,13 @@ def check_numbers(*, at_least: float = 0.0, below: float = math.inf, **numbers: 
             finite = "finite and " if isinstance(number, float) else ""
             range_ = f"be {finite}at least {at_least:g}" if below == math.inf else f"lie in [{at_least:g}, {below:g})"
             raise ValueError(f"{name} must {range_}. Received: {name}={number}")
+
+
+def check_choice(valid: Collection[str], **words: str):
+    """Raises ValueError for the first word, by its name, that is none of the valid ones; it says what there is."""
+    for name, word in words.items():
+        if word not in valid:
+            raise ValueError(f"{name} must be one of {', '.join(valid)}. Received: {name}={word!r}")
 
 
 def names_in(path: str, family: str) -> tuple[str, ...]:

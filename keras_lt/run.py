@@ -19,6 +19,7 @@ from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
+from keras_lt.registry import check_choice
 from keras_lt.resampling import resampled_counts
 from keras_lt.stages.checks import STAGE_TWO
 from keras_lt.work_folder import FEATURE_FILES
@@ -142,8 +143,7 @@ class Run(DataOfRun):
         )
 
     def _examples(self, split: str) -> Split:
-        if split not in self.data.all_splits:
-            raise ValueError(f"split must be one of {', '.join(self.data.all_splits)}. Received: split={split!r}")
+        check_choice(self.data.all_splits, split=split)
         return self.data.all_splits[split]
 
     def extract(self, backbone: keras.Model, examples: Split, **options) -> FeatureSet:

@@ -9,7 +9,7 @@ from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
 from keras_lt.counts import check_counts
-from keras_lt.registry import check_numbers
+from keras_lt.registry import check_choice, check_numbers
 from keras_lt.saving import SavedByArguments
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
@@ -58,8 +58,7 @@ class LogitAdjustment(SavedByArguments, keras.layers.Layer):
         dtype="float32",
         **kwargs,
     ):
-        if prior not in PRIORS:
-            raise ValueError(f"prior must be one of {', '.join(PRIORS)}. Received: prior={prior!r}")
+        check_choice(PRIORS, prior=prior)
         check_numbers(tau=tau)
         super().__init__(dtype=dtype, **kwargs)
         self.head = copied(head, trainable=False) if head.built else head

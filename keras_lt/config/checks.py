@@ -11,7 +11,7 @@ from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.preprocessing import MOST_PIXELS, Preprocessing
-from keras_lt.registry import member, split
+from keras_lt.registry import check_choice, member, split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.work_folder import WorkFolder
@@ -23,8 +23,8 @@ def check(config: RunConfig):
     """Raises ValueError for flags that cannot be, that contradict one another, or of which one would do nothing."""
     for field in dataclasses.fields(config):
         value, valid = getattr(config, field.name), field.metadata["choices"]
-        if valid and value not in valid:
-            raise ValueError(f"--{field.name} must be one of {', '.join(valid)}. Received: {value!r}")
+        if valid:
+            check_choice(valid, **{f"--{field.name}": value})
     for field in dataclasses.fields(config):
         value, most = getattr(config, field.name), MOST.get(field.name, 2**31 - 1)
         if isinstance(field.default, int) and not 0 <= value <= most:
