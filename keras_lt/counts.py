@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-MOST_CLASSES = 10_000_000  # tables are made by the largest label
-
 
 def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
     """One number per class as an array, [C], in whatever precision it has.
