@@ -12,7 +12,7 @@ from keras_lt.report.figures import Plot
 from keras_lt.report.intervals import Ends, Intervals
 from keras_lt.report.published import Comparison
 from keras_lt.report.style import DARK_COLORS
-from keras_lt.report.systems import BASELINE
+from keras_lt.report.systems import BASELINE, classifier_facts
 
 GAINS = {"few": "Δ few", "all": "Δ all"}
 
@@ -39,7 +39,7 @@ def render_page(
         has_intervals=bool(intervals.accuracies),
         measure_header=measure_header,
         measure_rows=measure_rows,
-        classifiers=list(results["classifiers"]),
+        distances=[name for name in results["classifiers"] if classifier_facts(name).distances],
         figures=[(plot, _inline(plot.svg)) for plot in plots],
         shown=shown,
         pairs=examples.confused_pairs(details, scored) if scored else [],
