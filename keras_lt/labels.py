@@ -5,6 +5,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_lt.registry import check_unmasked
+
 
 class MixedLabels(NamedTuple):
     """Labels of images that are blended from two each.
@@ -31,6 +33,7 @@ def class_ids(labels, classes: int):
     if classes == 1:
         raise ValueError("There must be two classes or more. Received: 1")
     if not keras.ops.is_tensor(labels):
+        check_unmasked(labels=labels)
         _check_values(np.asarray(labels), classes)
     labels = keras.ops.convert_to_tensor(labels)
     shape = tuple(labels.shape)

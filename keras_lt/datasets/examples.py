@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_lt.datasets.examining import CHUNK, Examined, examine_encoded, hash_of
 from keras_lt.preprocessing import decode
+from keras_lt.registry import check_unmasked
 
 ENCODED_IMAGE_SIZE = 224  # pixels
 Reader = Callable[[tf.Tensor], tf.Tensor]
@@ -85,7 +86,7 @@ class Examples(abc.ABC):
 
     def key_hashes(self, seed: int = 0) -> np.ndarray:
         """The key of every example as a number, evenly spread, uint64 [N]."""
-        salt = seed.to_bytes(8, "little")
+        salt = int(seed).to_bytes(8, "little")
         digests = (hashlib.blake2b(key, digest_size=8, salt=salt).digest() for key in self.keys())
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
@@ -336,6 +337,7 @@ def examples_of(content: Examples | np.ndarray) -> Examples:
     """Examples as they are; an array of paths as `ImageFiles`, floating [N, D] as `FeatureVectors`, else `Pixels`."""
     if isinstance(content, Examples):
         return content
+    check_unmasked(images=content)
     array = np.asanyarray(content)
     if array.dtype.kind == "O" and array.size and all(isinstance(path, str | os.PathLike) for path in array.flat):
         array = np.array([os.fspath(path) for path in array], dtype=str)  # a column of a table, or pathlib's

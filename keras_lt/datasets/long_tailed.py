@@ -5,7 +5,7 @@ import functools
 import numbers
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from keras_lt.counts import MOST_CLASSES
 from keras_lt.datasets.examples import Examples, examples_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
-from keras_lt.registry import member
+from keras_lt.registry import check_unmasked, member
 from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
@@ -110,6 +110,8 @@ class LongTailed:
     listed_counts: np.ndarray | None = None
 
     def __post_init__(self):
+        if isinstance(self.class_names, Set | Mapping):
+            raise ValueError(f"class_names must be a list, in the order of the labels. Received: {self.class_names!r}")
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         _check_names(self.name, self.class_names)
         object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, *_capitals_note(self.class_names)))))
@@ -215,6 +217,7 @@ def labels_of(labels: npt.ArrayLike, examples: int) -> np.ndarray:
     Raises:
       ValueError: another number of them, or others than class ids and `OPEN`.
     """
+    check_unmasked(labels=labels)
     labels = np.asarray(labels)
     if labels.shape not in ((examples,), (examples, 1)):
         raise ValueError(
