@@ -233,11 +233,12 @@ def test_ctrl_c_that_the_caller_has_turned_off_stays_so(signals):
 def test_warnings_of_libraries_end_no_command(signals, monkeypatch):
     monkeypatch.setattr(sys, "warnoptions", ["error"])
     monkeypatch.setattr(sys, "argv", ["train"])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("error")
         with pytest.raises(SystemExit) as end:
             launch(lambda: warnings.warn("old", DeprecationWarning, stacklevel=1))
     assert end.value.code is None
+    assert [str(each.message) for each in said] == ["old"]
 
 
 @pytest.mark.parametrize("buffered", [True, False])  # PYTHONUNBUFFERED=1, as in many containers
