@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from keras_lt.datasets.examining import CHUNK, Examined, examine_encoded, hash_of
 from keras_lt.preprocessing import decode
-from keras_lt.registry import check_unmasked
 
 ENCODED_IMAGE_SIZE = 224  # pixels
 Reader = Callable[[tf.Tensor], tf.Tensor]
@@ -337,7 +336,6 @@ def examples_of(content: Examples | np.ndarray) -> Examples:
     """Examples as they are; an array of paths as `ImageFiles`, floating [N, D] as `FeatureVectors`, else `Pixels`."""
     if isinstance(content, Examples):
         return content
-    check_unmasked(images=content)
     array = np.asanyarray(content)
     if array.dtype.kind == "O" and array.size and all(isinstance(path, str | os.PathLike) for path in array.flat):
         array = np.array([os.fspath(path) for path in array], dtype=str)  # a column of a table, or pathlib's

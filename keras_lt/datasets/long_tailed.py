@@ -40,6 +40,7 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self):
+        check_unmasked(images=self.examples)
         object.__setattr__(self, "examples", examples_of(self.examples))
         object.__setattr__(self, "labels", labels_of(self.labels, len(self.examples)))
 
