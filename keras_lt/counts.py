@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from keras_lt.registry import check_unmasked
 
-MOST_CLASSES = 10_000_000  # tables are made by the largest label
-
 
 def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
     """One number per class as an array, [C], in whatever precision it has.

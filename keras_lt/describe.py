@@ -26,10 +26,10 @@ with quietly(__name__, functools.partial(config.answer, config.define_describe_f
     from keras_lt.inspection import Inspection, bad_images, inspect
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
-    from keras_lt.report.figures import lay_grid
+    from keras_lt.report.figures import lay_grid, mark
     from keras_lt.report.notebook import plot_class_counts
     from keras_lt.report.ranks import LONGEST_NAME
-    from keras_lt.report.style import BARS, INK, RC
+    from keras_lt.report.style import BARS, RC
     from keras_lt.run import Run
     from keras_lt.stages import make_preprocessing
 
@@ -157,22 +157,13 @@ def draw_sizes(inspections: Mapping[str, Inspection], *, image_size: int) -> Fig
     figure = Figure(figsize=(8, 3.4))
     side, ratio = figure.subplots(1, 2)
     _histogram(side, np.append(shorter, image_size), shorter)
-    _mark(side, image_size, f"network's input {image_size} px, {(shorter < image_size).mean():.0%} are smaller")
+    mark(side, image_size, f"network's input {image_size} px, {(shorter < image_size).mean():.0%} are smaller")
     side.set_xlabel("shorter side, pixels")
     side.set_ylabel("images")
     _histogram(ratio, np.append(shape, [0.5, 2]), shape)
-    _mark(ratio, 1, "square")
+    mark(ratio, 1, "square")
     ratio.set_xlabel("width / height")
     return figure
-
-
-def _mark(ax, value: float, label: str):
-    """A dashed line with its label on top, kept inside of the plot."""
-    ax.axvline(value, color=INK, linestyle="--", linewidth=1)
-    low, high = np.log(ax.get_xlim())
-    share = (np.log(value) - low) / (high - low)
-    side = "left" if share < 0.3 else "right" if share > 0.7 else "center"
-    ax.text(value, 1.02, label, transform=ax.get_xaxis_transform(), ha=side, size=8)
 
 
 def _histogram(ax, span: np.ndarray, values: np.ndarray):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.compat import layers_within
+from keras_lt.registry import check_choice
 
 STRATEGIES = ("auto", "none", "mirrored", "multi_host")
 
@@ -152,8 +153,7 @@ def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> Strategy:
     """
     if devices and name != "mirrored":
         raise ValueError(f"devices belong to strategy 'mirrored'. Received: strategy={name!r}, devices={devices}")
-    if name not in STRATEGIES:
-        raise ValueError(f"strategy must be one of {STRATEGIES}. Received: strategy={name!r}")
+    check_choice(STRATEGIES, strategy=name)
     backend = keras.backend.backend()
     needed = {"mirrored": "tensorflow", "multi_host": "jax"}.get(name, backend)
     if backend != needed:

@@ -21,7 +21,8 @@ from keras_lt.features import FeatureSet
 from keras_lt.metrics import softmax
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, split
-from keras_lt.stages import begins_by, chooses, classifier_entry, learn_classifier, trains_on_images
+from keras_lt.stages import chooses, learn_classifier
+from keras_lt.stages.checks import begins_by, classifier_entry, trains_on_images
 
 LARGEST_BATCH, SMALLEST_BATCH, STEPS = 512, 8, 16  # an epoch of few examples has about that many steps
 FEWEST_EPOCHS, MOST_EPOCHS, ENOUGH_STEPS = 5, 10, 400

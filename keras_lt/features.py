@@ -19,7 +19,6 @@ import tensorflow as tf
 from keras_lt.datasets import FeatureVectors, Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
-from keras_lt.datasets.long_tailed import labels_of
 from keras_lt.files import check_replaceable, expanded, new_memory_map, read_json, remove, write_json
 from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import (
@@ -36,6 +35,7 @@ from keras_lt.input_pipeline import (
     weighted,
 )
 from keras_lt.keras_settings import plain_settings
+from keras_lt.labels import labels_of
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.registry import check_unmasked, member
 from keras_lt.resampling import RESAMPLING

@@ -18,6 +18,7 @@ from keras_lt.datasets import Examples, LongTailed
 from keras_lt.datasets.examining import Examined, hash_of
 from keras_lt.datasets.long_tailed import plain
 from keras_lt.files import atomic, expanded, write_text
+from keras_lt.registry import check_choice
 
 ON_BAD_IMAGE = ("error", "skip")
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
@@ -79,8 +80,7 @@ def screen(
     Raises:
       ValueError: there are bad images and they are not to be skipped, or nothing of a split or class would be left.
     """
-    if on_bad_image not in ON_BAD_IMAGE:
-        raise ValueError(f"on_bad_image must be one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
+    check_choice(ON_BAD_IMAGE, on_bad_image=on_bad_image)
     if not any(split.examples.encoded for split in data.all_splits.values()):
         return data
     inspections = inspect(data, cache_dir=cache_dir) if inspections is None else inspections

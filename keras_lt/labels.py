@@ -1,11 +1,40 @@
-"""Labels of a batch in the forms that they come in: class ids, one-hot rows, and two classes of every mixed image."""
+"""Labels in the forms that they come in: class ids, one-hot rows, and two classes of every mixed image."""
 
 from typing import NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_lt.registry import check_unmasked
+
+OPEN = -1  # the label of images of no class, as in the published lists
+MOST_CLASSES = 10_000_000  # tables are made by the largest label
+
+
+def labels_of(labels: npt.ArrayLike, examples: int, *, classes: int | None = None) -> np.ndarray:
+    """Labels [N] or [N, 1] of N examples as int64 [N].
+
+    Args:
+      classes: C, where it is known; elsewhere `OPEN` may be among them.
+    Raises:
+      ValueError: another number of them, or others than class ids.
+    """
+    check_unmasked(labels=labels)
+    labels = np.asarray(labels)
+    if labels.shape not in ((examples,), (examples, 1)):
+        raise ValueError(
+            f"There must be one label per example. Received: {examples} examples and labels of shape {labels.shape}"
+        )
+    low, below = (OPEN, MOST_CLASSES) if classes is None else (0, classes)
+    whole = labels.dtype.kind in "iu" or not labels.size
+    if not whole or labels.min(initial=0) < low or labels.max(initial=0) >= below:
+        found = f"from {labels.min()} to {labels.max()}" if whole else labels.ravel()[:5]
+        raise ValueError(
+            f"Labels must be class ids, whole numbers in [0, {below:,}){' or -1 for no class' * (classes is None)}; of "
+            f"names, np.unique(labels, return_inverse=True)[1] makes them. Received: {labels.dtype}, {found}"
+        )
+    return labels.reshape(-1).astype(np.int64)
 
 
 class MixedLabels(NamedTuple):

@@ -10,6 +10,7 @@ from keras import ops
 from keras_lt.compat import ClippedTogether, variable_index
 from keras_lt.recipe import Recipe
 from keras_lt.registry import Entry, member
+from keras_lt.saving import SavedByArguments
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -35,7 +36,7 @@ class SteppedRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates, "passes": self.passes}
 
 
-class WithMultipliers(ClippedTogether):
+class WithMultipliers(SavedByArguments, ClippedTogether):
     """An optimiser with a learning rate of their own for some variables.
 
     Args:
@@ -54,10 +55,6 @@ class WithMultipliers(ClippedTogether):
     def rate_of(self, variable, learning_rate):
         """A variable's own learning rate, in its dtype."""
         return self._factors[variable_index(self, variable)] * ops.cast(learning_rate, variable.dtype)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "multipliers": self.multipliers}
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -105,15 +102,6 @@ class CoupledSGD(WithMultipliers, keras.optimizers.Optimizer):
         self.assign(momentum, self.momentum * momentum + gradient)
         self.assign_sub(variable, rate * (gradient + self.momentum * momentum if self.nesterov else momentum))
 
-    def get_config(self):
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "nesterov": self.nesterov,
-            "coupled_weight_decay": self.coupled_weight_decay,
-        }
-
 
 @keras.saving.register_keras_serializable("keras_lt")
 class AdamW(WithMultipliers, keras.optimizers.Adam):
@@ -143,10 +131,6 @@ class AdamW(WithMultipliers, keras.optimizers.Adam):
         rate = self.rate_of(variable, learning_rate)
         self.assign_sub(variable, rate * self.decoupled_weight_decay * variable)
         super().update_step(gradient, variable, rate)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "decoupled_weight_decay": self.decoupled_weight_decay}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

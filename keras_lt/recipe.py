@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_lt.registry import Entry, check_numbers, member, names_in
+from keras_lt.registry import Entry, check_choice, check_numbers, member, names_in
 from keras_lt.samplers import SamplerEntry, sampler_entry
 
 JIT_COMPILE = ("auto", "true", "false")
@@ -182,10 +182,9 @@ class Recipe:
         names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "class_weights_from", "warmup_epochs")
         check_numbers(**{name: getattr(self, name) for name in (*names, "steps_per_epoch", "feature_loss_weight")})
         check_numbers(momentum=self.momentum, ema_momentum=self.ema_momentum, below=1)
-        words = {"jit_compile": JIT_COMPILE, "kept_epoch": KEPT_EPOCHS, "head_start": HEAD_STARTS}
-        for name, choices in words.items():
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {name}={value!r}")
+        check_choice(JIT_COMPILE, jit_compile=self.jit_compile)
+        check_choice(KEPT_EPOCHS, kept_epoch=self.kept_epoch)
+        check_choice(HEAD_STARTS, head_start=self.head_start)
         two = np.ones(2)  # parameters are refused by what they are for
         _ = self.resampling_entry, self.feature_loss_entry
         self.loss_entry(two)

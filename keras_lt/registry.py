@@ -81,7 +81,7 @@ def member(family: Mapping[str, Member], text: str | Member, *, what: str) -> Me
         return text
     name, given = split(text)
     if name not in family:
-        raise ValueError(f"{what} must be one of {', '.join(family)}. Received: {what}={text!r}")
+        check_choice(family, **{what: text})
     return family[name].with_parameters(**parsed(given, family[name].parameters, of=f"{what}={text}", name=name))
 
 
@@ -144,6 +144,13 @@ def check_unmasked(**arrays: object):
                 f"{name} must have all of its values: drop those that are masked, or fill them in. "
                 f"Received: a masked array, {np.ma.count_masked(array)} of {np.size(array)} values masked"
             )
+
+
+def check_choice(valid: Collection[str], **words: str):
+    """Raises ValueError for the first word, by its name, that is none of the valid ones; it says what there is."""
+    for name, word in words.items():
+        if word not in valid:
+            raise ValueError(f"{name} must be one of {', '.join(valid)}. Received: {name}={word!r}")
 
 
 def names_in(path: str, family: str) -> tuple[str, ...]:

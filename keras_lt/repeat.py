@@ -22,9 +22,10 @@ with quietly(__name__, functools.partial(config.answer, config.define_repeat_fla
     from keras_lt.files import check_own
     from keras_lt.metrics import ShotGroups
     from keras_lt.report import show
+    from keras_lt.report.intervals import resampled_accuracies
     from keras_lt.report.systems import BASELINE
     from keras_lt.run import Run
-    from keras_lt.significance import interval, mcnemar, mean_and_deviation, stratified_bootstrap
+    from keras_lt.significance import interval, mcnemar, mean_and_deviation
     from keras_lt.stages import CHOSEN_BY
 
 RESAMPLES = 2000
@@ -72,14 +73,8 @@ def summarize(
         name: _by_score([groups.of_predictions(row, labels) for row in rows]) for name, rows in predictions.items()
     }
     is_correct = {name: rows == labels for name, rows in predictions.items()}
-    classes = len(groups.class_counts)
-    total = np.bincount(labels, minlength=classes)
-    accuracies = {name: [] for name in predictions}
-    mean_correct = np.stack([rows.mean(0) for rows in is_correct.values()], axis=1)
-    for sums in stratified_bootstrap(mean_correct, labels, classes=classes, resamples=resamples):
-        for name, correct in zip(accuracies, sums.T, strict=True):
-            accuracies[name].append(groups.accuracies(correct, total))
-    resampled = {name: _by_score(rows) for name, rows in accuracies.items()}
+    over_seeds = {name: rows.mean(0) for name, rows in is_correct.items()}
+    resampled = resampled_accuracies(over_seeds, labels, groups, resamples=resamples)
     references = dict.fromkeys(name for name in (BASELINE, best) if name in predictions)
     return {
         "test_images": len(labels),

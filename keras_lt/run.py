@@ -19,8 +19,9 @@ from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.methods import METHODS
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
+from keras_lt.registry import check_choice
 from keras_lt.resampling import resampled_counts
-from keras_lt.stages.checks import STAGE_TWO
+from keras_lt.stages.checks import NO_IMAGES, STAGE_TWO, classifier_entry, trains_through_frozen
 from keras_lt.work_folder import FEATURE_FILES
 
 OUTCOME = ("val", "test", "chosen", "seconds", "candidates", "per_class")  # of a classifier, in scores.json
@@ -120,10 +121,8 @@ class Run(DataOfRun):
         """Where a classifier finds and leaves features of augmented images, for those still to be trained on them."""
         config = self.config
         later = [other for other in config.classifiers if other not in (name, *self.classifiers)]
-        shared = functools.partial(
-            stages.trains_through_frozen, stage_two=config.stage_two, batch_norm=config.batch_norm
-        )
-        recipes = [config.stage_two_recipe(other) for other in later if shared(stages.classifier_entry(other)[0])]
+        shared = functools.partial(trains_through_frozen, stage_two=config.stage_two, batch_norm=config.batch_norm)
+        recipes = [config.stage_two_recipe(other) for other in later if shared(classifier_entry(other)[0])]
         return stages.OnePass(self.drawn_folder, recipes)
 
     def features_of(self, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
@@ -142,8 +141,7 @@ class Run(DataOfRun):
         )
 
     def _examples(self, split: str) -> Split:
-        if split not in self.data.all_splits:
-            raise ValueError(f"split must be one of {', '.join(self.data.all_splits)}. Received: split={split!r}")
+        check_choice(self.data.all_splits, split=split)
         return self.data.all_splits[split]
 
     def extract(self, backbone: keras.Model, examples: Split, **options) -> FeatureSet:
@@ -237,7 +235,7 @@ class Run(DataOfRun):
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
         calibrated = target is not None or config.calibrate == "temperature"
         temperature = self.temperature(name) if calibrated else 1.0
-        not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *stages.NO_IMAGES)
+        not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *NO_IMAGES)
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = serving.export_saved_model(
             backbone,
@@ -294,7 +292,7 @@ class Run(DataOfRun):
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:
     """The class distribution [C] that the logits of a run's classifier take for granted; None is uniform."""
     name, method = RENAMED_VALUES["method"].get(name, name), config.method_entry
-    entry = method if name == config.method else stages.classifier_entry(name)[0]
+    entry = method if name == config.method else classifier_entry(name)[0]
     if entry.prior == "uniform":
         return None
     if entry.prior == "stage_one" and method.stage_one_prior:

@@ -9,7 +9,6 @@ import tensorflow as tf
 import torch
 
 from keras_lt import backbones
-from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.residual import bottleneck, zero_padded_shortcut
 from keras_lt.backbones.resnet import resnet
 from tests import torch_resnet
@@ -305,12 +304,6 @@ def test_weights_of_another_net_are_refused(tmp_path):
 def test_wrong_names_are_answered_with_the_right_ones(name, pretrained, message):
     with pytest.raises(ValueError, match=message):
         backbones.build(name, image_size=32, pretrained=pretrained)
-
-
-@pytest.mark.parametrize("depth", [2, 9])
-def test_a_cifar_net_has_whole_blocks(depth):
-    with pytest.raises(ValueError, match=f"6 n .* Received: depth={depth}"):
-        cifar_resnet(depth, name="odd")
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ def test_it_is_built_where_it_is_not_yet_and_takes_arrays_in_any_form(kind):
 @pytest.mark.parametrize(
     ("features", "labels", "message"),
     [
-        (FEATURES, LABELS + 1, r"labels must be in \[0, 3\)\. Received: labels in \[1, 3\]"),
-        (FEATURES, LABELS - 1, r"labels must be in \[0, 3\)"),
-        (FEATURES, LABELS[:5], "features must be .*labels.shape=\\(5,\\)"),
-        (FEATURES, np.array(["a", "b", "c"])[LABELS], "labels integers .*dtype=<U1"),
-        (FEATURES, np.eye(C)[LABELS], "labels integers"),
+        (FEATURES, LABELS + 1, r"whole numbers in \[0, 3\); .* Received: int64, from 1 to 3"),
+        (FEATURES, LABELS - 1, r"whole numbers in \[0, 3\)"),
+        (FEATURES, LABELS[:5], r"one label per example.*11 examples and labels of shape \(5,\)"),
+        (FEATURES, np.array(["a", "b", "c"])[LABELS], "whole numbers .*Received: <U1, "),
+        (FEATURES, np.eye(C)[LABELS], "one label per example"),
         (FEATURES[:, 0], LABELS, "features must be"),
         (FEATURES[:, :2], LABELS, "width that the layer was built for, 4. Received: 2"),
     ],

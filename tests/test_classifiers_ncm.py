@@ -95,9 +95,9 @@ def test_ncm_means_of_many_examples_do_not_drift():
     ("features", "labels", "message"),
     [
         (FEATURES[:3], [0, 2, 2], r"without classes \[1\]"),
-        (FEATURES[:3], [0, 1, 3], r"labels must be in \[0, 3\)"),
-        (FEATURES[:3], [0, 1, -1], r"labels must be in \[0, 3\)"),
-        (FEATURES[:3], [0, 1], "features must be"),
+        (FEATURES[:3], [0, 1, 3], r"whole numbers in \[0, 3\)"),
+        (FEATURES[:3], [0, 1, -1], r"whole numbers in \[0, 3\)"),
+        (FEATURES[:3], [0, 1], "one label per example"),
         (FEATURES[0], [0, 1, 2, 0, 1], "features must be"),
         (FEATURES[:0], np.zeros(0, np.int64), r"without classes \[0, 1, 2\]"),
     ],

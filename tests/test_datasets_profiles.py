@@ -62,7 +62,7 @@ def test_ratio_one_is_balanced(profile):
 @pytest.mark.parametrize(
     ("profile", "imbalance_ratio", "message"),
     [
-        ("linear", 10, "profile must be one of exponential, step. Received: profile=linear"),
+        ("linear", 10, "profile must be one of exponential, step. Received: profile='linear'"),
         ("step", 0.5, "imbalance_ratio must lie in 1..100, the images of the largest class. Received: .*=0.5"),
         ("exponential", 101, "Received: imbalance_ratio=101"),  # its last class would be empty
         ("exponential", float("nan"), "Received: imbalance_ratio=nan"),

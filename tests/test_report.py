@@ -67,7 +67,7 @@ def run_details(**changes):
             ]
         },
         "weight_norms": {"joint": np.array([1.0, 2.0, 0.5, 2.5]), "tau_norm": np.ones(4)},
-        "flags": {"dataset": "places_lt", "classifiers": ["joint", "lws"], "jit_compile": False, "pretrained": None},
+        "flags": {"dataset": "places_lt", "classifiers": "joint,lws", "jit_compile": "false", "pretrained": ""},
     }
     return report.RunDetails(**(arrays | changes))
 

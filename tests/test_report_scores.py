@@ -132,18 +132,18 @@ def test_the_page_warns_of_the_confidence_of_ncm(page, tmp_path):
 
 def test_confusions_are_of_rare_classes_with_frequent_ones():
     pairs = examples.confused_pairs(details(), SCORES["crt"])
-    found = [(pair.true.name, pair.predicted.name, pair.count, pair.share) for pair in pairs]
-    head = NAMES[0]  # which is itself taken for b, the rarer of the two: that is left out
-    assert found == [("e", head, 28, 0.7), ("d", head, 24, 0.6), ("c", head, 18, 0.45), ("b", head, 16, 0.4)]
+    # The head, class 0, is itself taken for b, the rarer of the two: that is left out.
+    assert [pair for pair, *_ in pairs] == [(4, 0, 28, 0.7), (3, 0, 24, 0.6), (2, 0, 18, 0.45), (1, 0, 16, 0.4)]
     # Class e begins at row 160, and its first twelve images are right; so is the first of the head.
-    assert pairs[0].mistaken.alt == "Test image 172, e"
-    assert pairs[0].typical.alt == f"Test image 0, {head}"
-    assert color_of(pairs[0].mistaken) == pytest.approx(172, abs=2)
+    _, mistaken, typical = pairs[0]
+    assert mistaken.alt == "Test image 172, e"
+    assert typical.alt == f"Test image 0, {NAMES[0]}"
+    assert color_of(mistaken) == pytest.approx(172, abs=2)
 
 
 def test_a_class_of_hardly_more_images_is_not_a_frequent_one():
     near = details(class_counts=np.array([59, 50, 30, 10, 5]))
-    assert [pair.true.name for pair in examples.confused_pairs(near, SCORES["crt"])] == ["e", "d"]
+    assert [pair.true for pair, *_ in examples.confused_pairs(near, SCORES["crt"])] == [4, 3]
 
 
 def color_of(picture):
@@ -153,18 +153,19 @@ def color_of(picture):
 
 
 def test_samples_are_of_few_shot_classes_right_and_wrong():
-    group, right, wrong = examples.samples(details(), SCORES["crt"])
+    group, found = examples.samples(details(), SCORES["crt"])
     assert group == "few"
+    right, wrong = found["Correct"], found["Incorrect"]
     assert len(right) == len(wrong) == examples.SAMPLES
-    assert all(sample.true == sample.predicted for sample in right)
-    assert {sample.predicted.name for sample in wrong} == {NAMES[0]}
-    for half in (right, wrong):  # as many of one class as of the other
-        names = [sample.true.name for sample in half]
-        assert sorted(names) == ["d"] * 4 + ["e"] * 4
-    for sample in right:
-        row = int(re.match(r"Test image (\d+)", sample.picture.alt).group(1))
-        assert sample.confidence == SCORES["crt"].confidences[row]
-    assert examples.samples(details(), SCORES["crt"]) == (group, right, wrong)  # the same every time
+    rows = {kind: [row for row, _ in half] for kind, half in found.items()}
+    assert SCORES["crt"].is_correct[rows["Correct"]].all()
+    assert set(SCORES["crt"].predictions[rows["Incorrect"]]) == {0}
+    for half in rows.values():  # as many of one class as of the other
+        assert sorted(SCORES["crt"].labels[half]) == [3] * 4 + [4] * 4
+    for row, picture in (*right, *wrong):
+        assert picture.alt.startswith(f"Test image {row}, ")
+        assert color_of(picture) == pytest.approx(row, abs=2)
+    assert examples.samples(details(), SCORES["crt"]) == (group, found)  # the same every time
 
 
 def test_without_few_shot_images_the_rarest_group_is_shown():
@@ -176,7 +177,7 @@ def test_small_images_are_kept_exactly():
     def tiny(rows):
         return [np.arange(28 * 28 * 3, dtype=np.uint8).reshape(28, 28, 3) for _ in rows]
 
-    picture = examples.samples(details(thumbnails=tiny), SCORES["crt"])[1][0].picture
+    _, picture = examples.samples(details(thumbnails=tiny), SCORES["crt"])[1]["Correct"][0]
     content = base64.b64decode(picture.uri.removeprefix("data:image/png;base64,"))
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(content))), tiny([0])[0])
     assert picture.is_small

@@ -278,7 +278,7 @@ def test_bad_classes(labels, probabilities, message):
         ({"start": -1}, "start=-1"),
         ({"start": 9}, "at most 8.*start=9"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"engine": "balanced"}, "instance.*stratified.*weighted.*'balanced'"),
+        ({"engine": "balanced"}, "weighted, stratified, instance.*'balanced'"),
         ({"workers": 0}, "workers=0"),
         ({"worker": 2, "workers": 2}, "worker=2"),
         ({"batch_size": 5, "workers": 2}, "batch_size=5"),

@@ -13,7 +13,8 @@ from keras_lt.features import extract_features
 from keras_lt.input_pipeline import Stream
 from keras_lt.losses import LOSSES, cross_entropy
 from keras_lt.recipe import Recipe
-from keras_lt.stages import WithFeatureLoss, head_entry, join, learn_classifier, learn_representation
+from keras_lt.stages import WithFeatureLoss, join, learn_classifier, learn_representation
+from keras_lt.stages.checks import head_entry
 from tests.conftest import some_of
 
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05)

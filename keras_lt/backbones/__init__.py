@@ -10,7 +10,6 @@ import keras
 
 from keras_lt.backbones.adapters import folded
 from keras_lt.backbones.applications import APPLICATIONS
-from keras_lt.backbones.cifar_resnet import cifar_resnet
 from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization, Resizing
@@ -26,7 +25,7 @@ from keras_lt.backbones.parts import (
     with_experts,
 )
 from keras_lt.backbones.presets import find_preset
-from keras_lt.backbones.residual import basic_block, bottleneck, projection_shortcut
+from keras_lt.backbones.residual import basic_block, bottleneck, zero_padded_shortcut
 from keras_lt.backbones.resnet import resnet
 from keras_lt.backbones.torch_state import load_torch_state
 from keras_lt.backbones.trained_parts import TRAIN_PARTS
@@ -64,14 +63,16 @@ __all__ = [
 Backbone = str | keras.Model | BackboneEntry
 
 _resnext = functools.partial(resnet, block=functools.partial(bottleneck, groups=32, group_width=4))
-_small = functools.partial(cifar_resnet, 8, widths=(32, 64, 128), stem_strides=2, shortcut=projection_shortcut)
+# LDAM-DRW's (Cao et al., arXiv:1906.07413), without parameters in its shortcuts.
+_cifar = {"block": functools.partial(basic_block, shortcut=zero_padded_shortcut), "stem": (3, 1), "max_pool": False}
+_small = {"block": basic_block, "stem": (3, 2), "max_pool": False}  # the stem halves the image: a quarter of the work
 
 
-def _own(function, *arguments, label: str, instead: str = "", **options) -> BackboneEntry:
+def _own(function, blocks: tuple[int, ...], *, label: str, instead: str = "", **options) -> BackboneEntry:
     """A residual net of ours; Keras's weights are Caffe's, with the stride in another convolution."""
     name = label.lower().replace("-", "")
     facts = {"last_block": BEFORE_POOL, "can_branch": True, "imagenet_instead": instead}
-    return BackboneEntry(functools.partial(function, *arguments, name=name, **options), label=label, **facts)
+    return BackboneEntry(functools.partial(function, blocks, name=name, **options), label=label, **facts)
 
 
 BACKBONES: dict[str, BackboneEntry] = {
@@ -82,8 +83,8 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnext50": _own(_resnext, (3, 4, 6, 3), label="ResNeXt-50"),
     "resnext101": _own(_resnext, (3, 4, 23, 3), label="ResNeXt-101"),
     "resnext152": _own(_resnext, (3, 8, 36, 3), label="ResNeXt-152"),
-    "resnet32": _own(cifar_resnet, 32, label="ResNet-32"),
-    "resnet8": _own(_small, label="ResNet-8"),
+    "resnet32": _own(resnet, (5, 5, 5), label="ResNet-32", widths=(16, 32, 64), **_cifar),
+    "resnet8": _own(resnet, (1, 1, 1), label="ResNet-8", widths=(32, 64, 128), **_small),
 }
 
 NAMES = (*BACKBONES, *EFFICIENTNET_LITE, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")

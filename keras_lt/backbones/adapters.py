@@ -8,12 +8,13 @@ import keras
 
 from keras_lt.backbones.parts import as_input
 from keras_lt.backbones.token_nets import TokenNet, token_net
+from keras_lt.saving import SavedByArguments
 
 # PyTorch's for a linear layer, U(-1 / sqrt(D), 1 / sqrt(D)): Kaiming's for leaky ReLU of slope sqrt(5).
 LINEAR = {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}
 
 
-class AroundNet(keras.layers.Layer):
+class AroundNet(SavedByArguments, keras.layers.Layer):
     """What the layers below have in common: the net that they hold is frozen, saved with them and made again.
 
     Args:
@@ -35,15 +36,6 @@ class AroundNet(keras.layers.Layer):
         """As the net's."""
         given = self.net.outputs[0]
         return keras.KerasTensor((images.shape[0], *given.shape[1:]), dtype=given.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "net": keras.saving.serialize_keras_object(self.net)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]):
-        """The layer, with a net of its own."""
-        return cls(**config | {"net": keras.saving.deserialize_keras_object(config["net"])})
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -101,13 +93,9 @@ class LowRankNet(AroundNet):
         same.set_weights([keras.ops.convert_to_numpy(sums.get(id(weight), weight)) for weight in self.net.weights])
         return same
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "rank": self.rank}
-
 
 @keras.saving.register_keras_serializable("keras_lt")
-class Bottleneck(keras.layers.Layer):
+class Bottleneck(SavedByArguments, keras.layers.Layer):
     """s Up(ReLU(Down(LN(tokens)))), [B,T,D] -> [B,T,D]; it begins as zero, with s = 1 (arXiv:2205.13535, eq. 3)."""
 
     def __init__(self, bottleneck: int, **kwargs):
@@ -130,10 +118,6 @@ class Bottleneck(keras.layers.Layer):
     def call(self, tokens):
         """[B,T,D] -> [B,T,D]."""
         return self.scale * self.up(self.down(self.norm(tokens)))
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "bottleneck": self.bottleneck}
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -160,10 +144,6 @@ class BottleneckNet(AroundNet):
     def call(self, images):
         """Images -> what the net gives, with what the adapters add."""
         return self.pieces.with_added(self.net, images, self.adapters)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "bottleneck": self.bottleneck}
 
 
 def adapted(backbone: keras.Model, around: Callable[..., AroundNet], **options) -> keras.Model:

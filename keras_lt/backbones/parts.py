@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_lt.saving import SavedByArguments
+
 BEFORE_POOL = "the sub-model before pool"
 
 
@@ -22,7 +24,7 @@ class FirstToken(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class ClassTokenAndMean(keras.layers.Layer):
+class ClassTokenAndMean(SavedByArguments, keras.layers.Layer):
     """The class token beside the mean of the patches, [B,T,D] -> [B,2D].
 
     Args:
@@ -36,10 +38,6 @@ class ClassTokenAndMean(keras.layers.Layer):
     def call(self, inputs):
         """[B,T,D] -> [B,2D]."""
         return keras.ops.concatenate([inputs[:, 0], keras.ops.mean(inputs[:, self.others :], axis=1)], axis=-1)
-
-    def get_config(self):
-        """As Keras keeps it."""
-        return {**super().get_config(), "others": self.others}
 
 
 PoolingLayer = Callable[..., keras.layers.Layer]  # (*, name, dtype) -> the layer

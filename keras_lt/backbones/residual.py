@@ -10,6 +10,7 @@ import keras
 
 from keras_lt.backbones.batch_norm import FusedBatchNormalization
 from keras_lt.backbones.grouped_convolution import GroupedConv2D
+from keras_lt.saving import SavedByArguments
 
 Block = Callable[..., keras.KerasTensor]
 
@@ -54,7 +55,7 @@ def projection_shortcut(x: keras.KerasTensor, filters: int, *, strides: int, nam
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class PadChannels(keras.layers.Layer):
+class PadChannels(SavedByArguments, keras.layers.Layer):
     """Puts zero channels around the given ones, [..., C] -> [..., before + C + after]."""
 
     def __init__(self, before: int, after: int, **kwargs):
@@ -64,10 +65,6 @@ class PadChannels(keras.layers.Layer):
     def call(self, inputs):
         """[..., C] -> [..., before + C + after]."""
         return keras.ops.pad(inputs, [(0, 0)] * (inputs.ndim - 1) + [(self.before, self.after)])
-
-    def get_config(self):
-        """Arguments that rebuild the layer."""
-        return {**super().get_config(), "before": self.before, "after": self.after}
 
 
 def zero_padded_shortcut(x: keras.KerasTensor, filters: int, *, strides: int, name: str) -> keras.KerasTensor:

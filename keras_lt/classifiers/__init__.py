@@ -103,6 +103,7 @@ class ClassifierEntry(Entry):
       baseline: whether tables give the others' differences to it.
       rescales: whether its logits are those of stage one's classifier, with a scale or an offset per class.
       class_start: as in `HeadEntry`.
+      distances: whether its logits are distances, of which a softmax is no estimate of probabilities.
     """
 
     starts_from: Literal["", "head", "affine"] = ""
@@ -117,6 +118,7 @@ class ClassifierEntry(Entry):
     baseline: bool = False
     rescales: bool = False
     class_start: bool = False
+    distances: bool = False
 
 
 _untrained = functools.partial(ClassifierEntry, trained=False, prior="uniform")
@@ -127,7 +129,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "joint": ClassifierEntry(
         dense.joint, label="Joint", starts_from="head", trained=False, prior="stage_one", baseline=True
     ),
-    "ncm": _untrained(ncm.candidates, label="NCM"),
+    "ncm": _untrained(ncm.candidates, label="NCM", distances=True),
     "crt": ClassifierEntry(dense.crt, label="cRT"),
     "crt_last_block": ClassifierEntry(dense.crt, label="cRT + last block", train_parts="last_block"),
     "crt_all": ClassifierEntry(dense.crt, label="cRT + backbone", train_parts="all"),

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_lt.labels import labels_of
+
 
 def to_adapt(layer: keras.layers.Layer, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Training features [N, D], where they are, and labels int64 [N], once they fit the layer, which is built for them.
@@ -14,20 +16,13 @@ def to_adapt(layer: keras.layers.Layer, features: np.ndarray, labels: np.ndarray
       ValueError: shapes or ids that do not fit, or features of another width than the layer was built for.
     """
     features = features if hasattr(features, "shape") else np.asarray(features)
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if len(features.shape) != 2 or labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            "features must be [N, D] and labels integers [N]. "
-            f"Received: features.shape={tuple(features.shape)}, labels.shape={labels.shape}, dtype={labels.dtype}"
-        )
-    if labels.size and not (labels.min() >= 0 and labels.max() < layer.units):
-        raise ValueError(f"labels must be in [0, {layer.units}). Received: labels in [{labels.min()}, {labels.max()}]")
+    if len(features.shape) != 2:
+        raise ValueError(f"features must be [N, D]. Received: features.shape={tuple(features.shape)}")
+    labels = labels_of(labels, len(features), classes=layer.units)
     width = features.shape[1]
     if not layer.built:
         layer.build((None, width))
     built_for = layer.get_build_config()["input_shape"][-1]
     if built_for != width:
         raise ValueError(f"features must be of the width that the layer was built for, {built_for}. Received: {width}")
-    return features, labels.astype(np.int64)
+    return features, labels

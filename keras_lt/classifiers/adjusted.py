@@ -9,7 +9,8 @@ from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
 from keras_lt.counts import check_counts
-from keras_lt.registry import check_numbers
+from keras_lt.registry import check_choice, check_numbers
+from keras_lt.saving import SavedByArguments
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(31))  # 0, 0.1, ..., 3
 PRIORS = ("counts", "effective")
@@ -36,7 +37,7 @@ def _log_prior(shares: np.ndarray) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class LogitAdjustment(keras.layers.Layer):
+class LogitAdjustment(SavedByArguments, keras.layers.Layer):
     """A classifier's logits less tau log prior, or over prior^tau, [B, D] -> [B, C]; `adapt` sets the prior.
 
     Args:
@@ -57,8 +58,7 @@ class LogitAdjustment(keras.layers.Layer):
         dtype="float32",
         **kwargs,
     ):
-        if prior not in PRIORS:
-            raise ValueError(f"prior must be one of {', '.join(PRIORS)}. Received: prior={prior!r}")
+        check_choice(PRIORS, prior=prior)
         check_numbers(tau=tau)
         super().__init__(dtype=dtype, **kwargs)
         self.head = copied(head, trainable=False) if head.built else head
@@ -102,21 +102,6 @@ class LogitAdjustment(keras.layers.Layer):
         kernel, bias = affine
         shift = self.tau * keras.ops.convert_to_numpy(self.log_prior)
         return (kernel * np.exp(-shift), bias * np.exp(-shift)) if self.multiplicative else (kernel, bias - shift)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "head": keras.saving.serialize_keras_object(self.head),
-            "tau": self.tau,
-            "prior": self.prior,
-            "multiplicative": self.multiplicative,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the layer around the classifier."""
-        return cls(keras.saving.deserialize_keras_object(config.pop("head")), **config)
 
 
 def candidates(

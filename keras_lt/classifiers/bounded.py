@@ -6,6 +6,7 @@ import numpy as np
 from keras_lt.classifiers.dense import Candidates, dense_shape, linear
 from keras_lt.classifiers.lws import LearnableWeightScaling
 from keras_lt.registry import check_numbers
+from keras_lt.saving import SavedByArguments
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -28,10 +29,6 @@ class ScaledDense(LearnableWeightScaling):
         """Path of a variable -> factor on its learning rate."""
         return {variable.path: self.lr_factor for variable in (self.kernel, self.bias)}
 
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "lr_factor": self.lr_factor}
-
 
 def max_norm_radius(kernel: np.ndarray, threshold: float) -> float:
     """Radius min ||w|| + threshold (max ||w|| - min ||w||) over the classes (Alshammari et al., CVPR 2022).
@@ -52,7 +49,7 @@ def project_max_norm(kernel, radius: float):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class MaxNormDense(keras.layers.Dense):
+class MaxNormDense(SavedByArguments, keras.layers.Dense):
     """A dense layer whose class weights are put back to a radius after every epoch; the bias is free.
 
     Args:
@@ -68,10 +65,6 @@ class MaxNormDense(keras.layers.Dense):
     def after_epoch(self):
         """Projects the weights."""
         self.kernel.assign(project_max_norm(self.kernel, self.radius))
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "radius": self.radius}
 
 
 def mislas(

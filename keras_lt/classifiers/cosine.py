@@ -36,11 +36,6 @@ class CosineDense(Head):
         directions = features / safe_norms(features, axis=-1)
         return self.scale * keras.ops.matmul(directions, self.kernel / safe_norms(self.kernel, axis=0))
 
-    def get_config(self):
-        """The constructor's arguments."""
-        initializer = keras.initializers.serialize(self.kernel_initializer)
-        return {**super().get_config(), "scale": self.scale, "kernel_initializer": initializer}
-
 
 def fresh_cosine(
     width: int, units: int, *, seed: int, scale: float = SCALE, kind: type[CosineDense] = CosineDense

@@ -5,10 +5,12 @@ import numbers
 import keras
 import numpy as np
 
+from keras_lt.saving import SavedByArguments
+
 Candidates = list[tuple[list[dict], keras.layers.Layer]]  # layers, each with the choices that it stands for
 
 
-class Head(keras.layers.Layer):
+class Head(SavedByArguments, keras.layers.Layer):
     """What layers from features [B, D] to logits [B, C] have in common.
 
     Args:
@@ -20,10 +22,6 @@ class Head(keras.layers.Layer):
             raise ValueError(f"units must be the number of classes, a whole one from 1. Received: units={units!r}")
         super().__init__(dtype=dtype, **kwargs)
         self.units = units
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "units": self.units}
 
 
 class OnDense(Head):

@@ -9,6 +9,7 @@ from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import rows_at_once
 from keras_lt.classifiers.dense import Candidates, Head
 from keras_lt.classifiers.norms import safe_norms
+from keras_lt.registry import check_choice
 
 TRANSFORMS = ("cl2n", "l2n", "un")
 DISTANCES = ("l2", "cosine", "reference_cosine")
@@ -29,10 +30,8 @@ class NearestClassMean(Head):
     """
 
     def __init__(self, units: int, transform: str = "cl2n", distance: str = "l2", **kwargs):
-        if transform not in TRANSFORMS:
-            raise ValueError(f"transform must be one of {TRANSFORMS}. Received: transform={transform!r}")
-        if distance not in DISTANCES:
-            raise ValueError(f"distance must be one of {DISTANCES}. Received: distance={distance!r}")
+        check_choice(TRANSFORMS, transform=transform)
+        check_choice(DISTANCES, distance=distance)
         super().__init__(units, **kwargs)
         self.transform = transform
         self.distance = distance
@@ -77,10 +76,6 @@ class NearestClassMean(Head):
                 yield products / self.means.shape[-1]
             else:
                 yield self._distances(features, products)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "transform": self.transform, "distance": self.distance}
 
     def _distances(self, features, products):
         """Minus the squared distances to the means, [B, C]."""

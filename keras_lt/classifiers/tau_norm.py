@@ -100,10 +100,6 @@ class TauNormalizedDense(Head):
         """A learned tau may have a copy on every device."""
         return float(keras.ops.convert_to_numpy(self.tau))
 
-    def get_config(self):
-        """The constructor's arguments; a learned tau is where it stands."""
-        return {**super().get_config(), "tau": self._tau_value, "learned": self.learned}
-
 
 def candidates(head: keras.layers.Layer, *, seed: int) -> Candidates:
     """One layer for every tau of the grid; validation chooses."""

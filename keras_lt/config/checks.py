@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_lt import backbones, datasets, stages
+from keras_lt import backbones, datasets
 from keras_lt.classifiers import CLASSIFIERS, HeadEntry
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
@@ -11,9 +11,10 @@ from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.preprocessing import MOST_PIXELS, Preprocessing
-from keras_lt.registry import member, split
+from keras_lt.registry import check_choice, member, split
 from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
+from keras_lt.stages import checks, make_preprocessing
 from keras_lt.work_folder import WorkFolder
 
 MOST = {"seed": 2**63 - 1, "feature_views": 1000}  # what TensorFlow takes; what anybody has room for
@@ -23,8 +24,8 @@ def check(config: RunConfig):
     """Raises ValueError for flags that cannot be, that contradict one another, or of which one would do nothing."""
     for field in dataclasses.fields(config):
         value, valid = getattr(config, field.name), field.metadata["choices"]
-        if valid and value not in valid:
-            raise ValueError(f"--{field.name} must be one of {', '.join(valid)}. Received: {value!r}")
+        if valid:
+            check_choice(valid, **{f"--{field.name}": value})
     for field in dataclasses.fields(config):
         value, most = getattr(config, field.name), MOST.get(field.name, 2**31 - 1)
         if isinstance(field.default, int) and not 0 <= value <= most:
@@ -63,25 +64,25 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
             f"--export_classifier must be one that the run learns, {', '.join(learned)}. "
             f"Received: --export_classifier={config.export_classifier}"
         )
-    stages.check_classes(data.class_names, data.name)
+    checks.check_classes(data.class_names, data.name)
     if data.of_features:
-        asked = {name: getattr(config, name) for name in stages.NO_IMAGES}
-        stages.check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
+        asked = {name: getattr(config, name) for name in checks.NO_IMAGES}
+        checks.check_no_images(config.method_entry(), classifiers=config.classifiers, **asked)
     read_prior(config.target_prior, data.class_counts)  # refuses one that does not fit
     datasets.check_outside(config.folder, "workdir", config.dataset, config.data_dir, **config.data_options)
     backbone = backbones.find(config.backbone).available()
-    for parts in (config.train_parts, *(stages.classifier_entry(name)[0].train_parts for name in config.classifiers)):
+    for parts in (config.train_parts, *(checks.classifier_entry(name)[0].train_parts for name in config.classifiers)):
         member(backbones.TRAIN_PARTS, parts, what="train_parts").check(backbone)
-    stages.make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
+    make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
     if config.begins_by_text:
         backbone.check_text_start(data.class_names, config.pretrained)
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size
-    stages.check_hosts(strategy, config.stage_one_recipe, hooks)
+    checks.check_hosts(strategy, config.stage_one_recipe, hooks)
     for recipe in config.recipes:
         check_resampling(recipe.resampling, data.class_counts)
         recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
-        stages.check_devices(strategy, recipe)
+        checks.check_devices(strategy, recipe)
 
 
 def _check_names(config: RunConfig):
@@ -101,12 +102,12 @@ def _check_names(config: RunConfig):
 
 def _check_stage_one(config: RunConfig):
     hooks, backbone = config.method_entry(), backbones.find(config.backbone)
-    stages.check_stage_one(config.stage_one_recipe, hooks, backbone=backbone, **config.stage_one_options)
+    checks.check_stage_one(config.stage_one_recipe, hooks, backbone=backbone, **config.stage_one_options)
     Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
     head = stage_one_head(config)
     for name in config.classifiers:
-        entry = stages.classifier_entry(name)[0]
-        stages.check_start(name, entry, head)
+        entry = checks.classifier_entry(name)[0]
+        checks.check_start(name, entry, head)
         if entry.class_start and not entry.trained and config.train_parts != "classifier":
             raise ValueError(
                 f"{name} is of the net as it is trained with its texts: --train_parts=classifier. "
@@ -116,7 +117,7 @@ def _check_stage_one(config: RunConfig):
 
 def stage_one_head(config: RunConfig) -> HeadEntry:
     """The entry of stage one's classifier, the method's own or that of `head`."""
-    return config.method_entry().head or stages.head_entry(config.head, config.stage_one_recipe)
+    return config.method_entry().head or checks.head_entry(config.head, config.stage_one_recipe)
 
 
 def _check_stage_two(config: RunConfig):
@@ -126,7 +127,7 @@ def _check_stage_two(config: RunConfig):
             f"Received: --feature_views={config.feature_views}, --stage_two=images"
         )
     for name in config.classifiers:
-        stages.check_stage_two(
+        checks.check_stage_two(
             name,
             config.stage_two_recipe(name),
             stage_two=config.stage_two,
@@ -143,9 +144,9 @@ def _check_unused(config: RunConfig):
 
     A run that was begun with such a flag keeps it: what is added later need not take it, and 0.1 refused none.
     """
-    entries = [stages.classifier_entry(name)[0] for name in config.systems if name != config.method]
+    entries = [checks.classifier_entry(name)[0] for name in config.systems if name != config.method]
     trained = [entry for entry in entries if entry.trained]
-    on_features = [entry for entry in trained if not stages.trains_on_images(entry, config.stage_two)]
+    on_features = [entry for entry in trained if not checks.trains_on_images(entry, config.stage_two)]
     own = config.method_entry.takes
     makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
     views = config.feature_views > 1

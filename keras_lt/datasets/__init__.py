@@ -12,7 +12,6 @@ from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists
 from keras_lt.datasets.packaged import ELPV_READS, elpv
 from keras_lt.datasets.pixel_arrays import ARRAYS_READS, arrays, fashion_lt
 from keras_lt.datasets.prepared import is_prepared, read_prepared
-from keras_lt.datasets.profiles import PROFILES
 from keras_lt.datasets.published import IMAGENET_LT, INATURALIST18, PLACES_LT, imagenet_lt, inaturalist18, places_lt
 from keras_lt.datasets.small_images import cifar10_lt, cifar100_lt, fashion_mnist_lt, mnist_lt
 from keras_lt.datasets.sources import SourceEntry, parse
@@ -21,7 +20,6 @@ from keras_lt.files import expanded, lies_in
 
 __all__ = [
     "DATASETS",
-    "PROFILES",
     "Examples",
     "FeatureVectors",
     "ImageFiles",

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from keras_lt.counts import MOST_CLASSES
 from keras_lt.datasets.long_tailed import OPEN, Split
 from keras_lt.files import read_text
+from keras_lt.labels import MOST_CLASSES
 
 
 def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

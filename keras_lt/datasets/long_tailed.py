@@ -8,10 +8,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
-import numpy.typing as npt
 
-from keras_lt.counts import MOST_CLASSES
 from keras_lt.datasets.examples import Examples, examples_of
+from keras_lt.labels import OPEN, labels_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.registry import check_unmasked, member
 from keras_lt.resampling import RESAMPLING
@@ -19,8 +18,6 @@ from keras_lt.resampling import RESAMPLING
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 VAL_NAMES = ("val", "valid", "validation")  # what others call it
-CLASS_IDS = "of names, np.unique(labels, return_inverse=True)[1] makes them"
-OPEN = -1  # the label of images of no class, as in the published lists
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,27 +207,6 @@ class LongTailed:
         if resampling.size is None:
             return self
         return dataclasses.replace(self, train=self.train.subset(resampling(self.train.labels, seed=seed)))
-
-
-def labels_of(labels: npt.ArrayLike, examples: int) -> np.ndarray:
-    """Labels [N] or [N, 1] of N examples as int64 [N].
-
-    Raises:
-      ValueError: another number of them, or others than class ids and `OPEN`.
-    """
-    check_unmasked(labels=labels)
-    labels = np.asarray(labels)
-    if labels.shape not in ((examples,), (examples, 1)):
-        raise ValueError(
-            f"There must be one label per example. Received: {examples} examples and labels of shape {labels.shape}"
-        )
-    whole = labels.dtype.kind in "iu" or not labels.size
-    if not whole or labels.min(initial=0) < OPEN or labels.max(initial=0) >= MOST_CLASSES:
-        raise ValueError(
-            f"Labels must be class ids, whole numbers from 0 to {MOST_CLASSES:,}, or {OPEN} for no class; "
-            f"{CLASS_IDS}. Received: {labels.dtype}, {labels.ravel()[:5]}"
-        )
-    return labels.reshape(-1).astype(np.int64)
 
 
 def _check_names(name: str, class_names: Sequence[str]):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_lt.datasets.long_tailed import Split
+from keras_lt.registry import check_choice
 
 
 def exponential(classes: int, imbalance_ratio: float) -> np.ndarray:
@@ -32,8 +33,7 @@ def class_sizes(profile: str, *, largest: int, classes: int, imbalance_ratio: fl
     Raises:
       ValueError: there is no such profile, or the ratio is below 1 or leaves a class empty.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}. Received: profile={profile}")
+    check_choice(PROFILES, profile=profile)
     if not 1 <= imbalance_ratio <= largest:
         raise ValueError(
             f"imbalance_ratio must lie in 1..{largest}, the images of the largest class. "

@@ -9,7 +9,7 @@ from keras_lt.compat import of_all_replicas
 from keras_lt.counts import check_counts, check_vector
 from keras_lt.labels import class_ids
 from keras_lt.losses.classification import cross_entropy
-from keras_lt.registry import check_numbers
+from keras_lt.registry import check_choice, check_numbers
 
 SHAPES = ("concave", "linear", "convex", "power")
 POWER = 2.0
@@ -31,8 +31,7 @@ def smoothing_by_class(
     Returns: float64 [C].
     """
     check_numbers(head=head, tail=tail, below=1)
-    if shape not in SHAPES:
-        raise ValueError(f"shape must be one of {', '.join(SHAPES)}. Received: shape={shape!r}")
+    check_choice(SHAPES, shape=shape)
     if shape != "power" and power != POWER:
         raise ValueError(f"power belongs to shape=power. Received: power={power}, shape={shape}")
     counts = check_counts(class_counts)

@@ -17,6 +17,7 @@ from keras_lt.classifiers import HEADS
 from keras_lt.datasets import Split
 from keras_lt.input_pipeline import Stream, training_batches
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.saving import SavedByArguments
 from keras_lt.stages import Hooks
 
 HORIZONS = {90: 100, 180: 200}  # T_max of the reference's two iNaturalist schedules; else it is the number of epochs
@@ -43,7 +44,7 @@ def cumulative_alpha(epoch: float, horizon: float) -> float:
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class BilateralBranches(keras.Model):
+class BilateralBranches(SavedByArguments, keras.Model):
     """Trains the two branches of a model, images -> logits, each on its own draws; the model itself is what is kept.
 
     A pair (uniform images, reversed images) has the logits z = W [2a f_u ; 2(1 - a) f_r] + b for a = alpha and, for
@@ -94,15 +95,6 @@ class BilateralBranches(keras.Model):
             sample_weight = keras.ops.concatenate([alpha * ones, (1 - alpha) * ones])
             y, y_pred = keras.ops.concatenate(y), keras.ops.concatenate([logits, logits])
         return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "model": keras.saving.serialize_keras_object(self.model)}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds it around the model."""
-        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 def _is_pair(batch) -> bool:

@@ -20,6 +20,7 @@ from keras_lt.datasets import LongTailed
 from keras_lt.losses import PerExampleLoss
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers
+from keras_lt.saving import SavedByArguments
 from keras_lt.stages import Hooks, OnMixedLabels, join
 
 SCALE = 30.0  # of the cosines; RIDE's
@@ -38,7 +39,7 @@ BALANCED = {**FIXED, "class_weights": ("none",)}  # of losses that correct for t
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class ExpertPooling(keras.layers.Layer):
+class ExpertPooling(SavedByArguments, keras.layers.Layer):
     """Averages each expert's feature map and gives it the length sqrt(30): [B, h, w, E D] -> [B, E D]."""
 
     def __init__(self, experts: int, **kwargs):
@@ -50,14 +51,6 @@ class ExpertPooling(keras.layers.Layer):
         features = ops.mean(feature_maps, axis=(1, 2))
         parts = ops.reshape(features, (-1, self.experts, features.shape[-1] // self.experts))
         return ops.reshape(LENGTH * parts / safe_norms(parts, axis=-1), (-1, features.shape[-1]))
-
-    def compute_output_shape(self, input_shape):
-        """[B, E D]."""
-        return (input_shape[0], input_shape[-1])
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "experts": self.experts}
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -90,18 +83,10 @@ class ExpertHeads(Head):
         """Features [B, E D] -> logits [B, C]."""
         return ops.mean(self.expert_logits(features), axis=1)
 
-    def compute_output_shape(self, input_shape):
-        """[B, C]."""
-        return (input_shape[0], self.units)
-
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel [E D, C] and bias [C] of the one dense layer that computes the same."""
         weights = ops.convert_to_numpy(self._weights()) / self.experts
         return weights.reshape(-1, self.units), np.zeros(self.units, np.float32)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "experts": self.experts, "cosine": self.cosine}
 
     def _weights(self):
         kernel = ops.convert_to_tensor(self.kernel)
@@ -151,12 +136,12 @@ class Experts(OnMixedLabels):
 
     Args:
       model: Functional, images [B, S, S, 3] -> logits [B, C]; its layer "classifier" is `ExpertHeads`.
-      loss: of labels [B] and logits [B, E, C], a mean over examples; it takes the place of the compiled one.
+      expert_loss: of labels [B] and logits [B, E, C], a mean over examples; it takes the place of the compiled one.
     """
 
-    def __init__(self, model: keras.Model, loss: keras.losses.Loss):
+    def __init__(self, model: keras.Model, expert_loss: keras.losses.Loss):
         super().__init__(model)
-        self.expert_loss = loss
+        self.expert_loss = expert_loss
 
     def compile(self, optimizer, loss=None, **options):
         """Keras's; metrics are of the mean logits."""
@@ -173,10 +158,6 @@ class Experts(OnMixedLabels):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Keras's hook: metrics of the mean logits."""
         return super().compute_metrics(x, y, ops.mean(y_pred, axis=1), sample_weight)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.expert_loss)}
 
 
 def mean_loss(function: Callable, class_counts: np.ndarray, **arguments) -> ExpertsLoss:

@@ -25,6 +25,7 @@ from keras_lt.features import FeatureSet
 from keras_lt.input_pipeline import Stream
 from keras_lt.methods.episodes import EXEMPLARS, episode_batches
 from keras_lt.recipe import Recipe
+from keras_lt.saving import SavedByArguments
 from keras_lt.stages import Classifier, Hooks, Representation, building, check_own_classifier, fit, join
 
 SCALE = 10.0  # of the classifier, at first
@@ -57,7 +58,7 @@ class CosineHead(Head):
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class WeightGenerator(keras.layers.Layer):
+class WeightGenerator(SavedByArguments, keras.layers.Layer):
     """Class weights from a few examples of each class, and from the weights of the base classes that these resemble.
 
     phi_avg * mean of the examples' directions + phi_att * mean of what they attend to: each example asks, by a linear
@@ -108,14 +109,6 @@ class WeightGenerator(keras.layers.Layer):
         attention = ops.matmul(shares, ops.softmax(alike))
         attended = ops.matmul(attention, base_weights / safe_norms(base_weights, axis=-1))
         return self.phi_avg * ops.matmul(shares, directions) + self.phi_att * attended
-
-    def compute_output_shape(self, features_shape, one_hot_shape, base_weights_shape, present_shape=None):
-        """[K_novel, D]."""
-        return (one_hot_shape[-1], features_shape[-1])
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "base_classes": self.base_classes}
 
 
 class Episodes(keras.Model):

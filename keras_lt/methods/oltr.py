@@ -77,10 +77,6 @@ class ModulatedAttention(keras.layers.Layer):
         added = ops.expand_dims(spatial, -1) * context
         return feature_map + ops.reshape(added, (-1, height, width, depth))
 
-    def compute_output_shape(self, input_shape):
-        """The input's."""
-        return input_shape
-
     def _dense(self, units: int, **options) -> keras.layers.Dense:
         """Drawn as the reference draws all convolutions: it re-draws these too, so that none of them begins at zero."""
         initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
@@ -126,10 +122,6 @@ class MetaEmbedding(Head):
         """The cosine-norm classifier alone, [B, D] -> [B, C]."""
         squashed = features / (1 + safe_norms(features, axis=-1))
         return SCALE * ops.matmul(squashed, self.kernel / safe_norms(self.kernel, axis=0))
-
-    def compute_output_shape(self, input_shape):
-        """[B, C]."""
-        return (*input_shape[:-1], self.units)
 
     def _memory(self):
         return ops.stop_gradient(ops.convert_to_tensor(self.centroids))

@@ -81,12 +81,14 @@ class DiverseExperts(Experts):
     """Trains experts by a loss, to which class weights apply, and by their disagreement, to which none do.
 
     Args:
-      model, loss: as `Experts`.
+      model, expert_loss: as `Experts`.
       early, late: the loss of their disagreement, before and after the class weights have set in.
     """
 
-    def __init__(self, model: keras.Model, loss: keras.losses.Loss, early: keras.losses.Loss, late: keras.losses.Loss):
-        super().__init__(model, loss)
+    def __init__(
+        self, model: keras.Model, expert_loss: keras.losses.Loss, early: keras.losses.Loss, late: keras.losses.Loss
+    ):
+        super().__init__(model, expert_loss)
         self.early, self.late = early, late
         self.is_late = self.add_weight(shape=(), initializer="zeros", trainable=False, autocast=False, name="is_late")
 
@@ -95,11 +97,6 @@ class DiverseExperts(Experts):
         labels = y.larger if isinstance(y, MixedLabels) else y
         apart = ops.where(self.is_late > 0, self.late(labels, y_pred), self.early(labels, y_pred))
         return super().compute_loss(x, y, y_pred, sample_weight, training) + apart
-
-    def get_config(self):
-        """The constructor's arguments."""
-        losses = {"early": self.early, "late": self.late}
-        return {**super().get_config(), **keras.saving.serialize_keras_object(losses)}
 
 
 class Temperatures(keras.callbacks.Callback):

@@ -3,7 +3,7 @@
 from keras_lt.metrics.calibration import ECE_BINS, Reliability, softmax
 from keras_lt.metrics.class_means import class_means
 from keras_lt.metrics.distributions import accuracy_under, long_tailed_shares
-from keras_lt.metrics.open_set import OPEN_THRESHOLD, auroc, open_f_measure
+from keras_lt.metrics.open_set import auroc, open_f_measure
 from keras_lt.metrics.shots import (
     FEW_SHOT_BELOW,
     MANY_SHOT_ABOVE,
@@ -18,7 +18,6 @@ __all__ = [
     "ECE_BINS",
     "FEW_SHOT_BELOW",
     "MANY_SHOT_ABOVE",
-    "OPEN_THRESHOLD",
     "SHOT_CUTS",
     "Reliability",
     "ShotAccuracy",

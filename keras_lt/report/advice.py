@@ -7,10 +7,8 @@ it. What concerns the choice of a classifier goes by val, as every choice does.
 import math
 from collections.abc import Mapping
 
-from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry
-from keras_lt.registry import split
 from keras_lt.report.details import RunDetails
-from keras_lt.report.systems import BASELINE
+from keras_lt.report.systems import BASELINE, classifier_facts
 from keras_lt.report.tables import as_number, best_classifier, display_name, on_val, percent
 
 NEAR_ZERO = 0.05  # accuracy on few-shot classes
@@ -37,7 +35,7 @@ def on_capped_heads(results: Mapping, details: RunDetails) -> str:
     joint = few.get(BASELINE, math.nan)
     if not joint <= NEAR_ZERO:
         return ""
-    rescaled = {name: of for name, of in few.items() if _entry(name).rescales}
+    rescaled = {name: of for name, of in few.items() if classifier_facts(name).rescales}
     others = [of for name, of in few.items() if name not in rescaled and name != BASELINE]
     if rescaled and others and max(rescaled.values()) >= max(others):
         return ""
@@ -116,7 +114,7 @@ def on_duplicates(results: Mapping, details: RunDetails) -> str:
 def on_good_features(results: Mapping, details: RunDetails) -> str:
     """Class means alone beat the classifier that was trained with the features, by more than chance."""
     accuracies = on_val(results, "class_mean")
-    entries = {name: _entry(name) for name in accuracies}
+    entries = {name: classifier_facts(name) for name in accuracies}
     of_means = {n: accuracies[n] for n, e in entries.items() if not (e.trained or e.starts_from or e.class_start)}
     if BASELINE not in accuracies or not of_means or not details.val_examples:
         return ""
@@ -143,8 +141,3 @@ def shared_examples(duplicates: Mapping[tuple[str, str], int]) -> str:
 
 
 ADVICE = (on_duplicates, on_capped_heads, on_good_features, on_small_val, on_learning_by_heart, on_classes_in_two)
-
-
-def _entry(name: str) -> ClassifierEntry:
-    """The facts of a classifier; those of a method's own, which trains what it likes, are the defaults."""
-    return CLASSIFIERS.get(split(name)[0]) or ClassifierEntry(lambda: None)

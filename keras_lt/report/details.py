@@ -2,33 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
-from keras_lt.metrics import Reliability, ShotGroups
-
-
-class Scored(Protocol):
-    """What the report reads of `evaluation.Scores`: what a classifier says of every test image."""
-
-    labels: np.ndarray
-    confidences: np.ndarray
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """Predicted classes, [N]."""
-
-    @property
-    def is_correct(self) -> np.ndarray:
-        """Whether the prediction of an image is correct, bool [N]."""
-
-    @property
-    def reliability(self) -> Mapping[str, Reliability]:
-        """Of "all" images and of each group's."""
-
-    def confused_pairs(self, k: int) -> Sequence:
-        """Tuples (true class, predicted class, count, share of the true class), most frequent first."""
+from keras_lt.evaluation import Scores
+from keras_lt.metrics import ShotGroups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +19,7 @@ class RunDetails:
       per_class: classifier -> test accuracy per class in [0, 1], [C]; NaN for a class without a test image.
       curves: classifier -> points `{"tau", "many", "medium", "few", "all"}` measured on val.
       weight_norms: linear classifier -> norm of every class's weights, [C].
-      flags: the resolved flags of the run.
+      flags: the resolved flags of the run, as a flag file has them.
       scores: classifier -> what it says of every test image, all of the same images.
       exported: the classifier whose confidence and mistakes are shown; empty is the best.
       thumbnails: rows of the test split -> their images, small, uint8 [H, W, 3] each.
@@ -55,8 +33,8 @@ class RunDetails:
     per_class: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
     weight_norms: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    flags: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    scores: Mapping[str, Scored] = dataclasses.field(default_factory=dict)
+    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    scores: Mapping[str, Scores] = dataclasses.field(default_factory=dict)
     exported: str = ""
     thumbnails: Callable[[Sequence[int]], Sequence[np.ndarray]] | None = None
     val_examples: int = 0

@@ -1,14 +1,15 @@
 """Test images that tell what the numbers mean: the classes most confused, and predictions of few-shot classes."""
 
 import base64
-import dataclasses
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from keras_lt.report.details import RunDetails, Scored
+from keras_lt.evaluation import Confusion, Scores
+from keras_lt.report.details import RunDetails
 
 PAIRS = 8
 MORE = 2  # times the training images of a rare class that a frequent one has at least
@@ -17,8 +18,7 @@ PIXEL_ART = 32  # images up to this side are kept as they are
 JPEG_QUALITY = 85
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image in the page: its data URI, empty where there are no images, and words for it."""
 
     uri: str
@@ -26,89 +26,39 @@ class Picture:
     is_small: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Class:
-    """A class as a reader meets it: its name and its training images."""
+def confused_pairs(details: RunDetails, scored: Scores) -> list[tuple[Confusion, Picture, Picture]]:
+    """The most frequent confusions of a class with one of at least `MORE` times its training images.
 
-    name: str
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ConfusedPair:
-    """A class predicted as one with many more training images.
-
-    Attributes:
-      true, predicted: the two.
-      count: test images.
-      share: of the true class's test images.
-      mistaken: one of these images.
-      typical: an image of the other class that is predicted correctly; without one, of any.
+    Returns: each with one of the images, and one of the other class that is predicted correctly; without such, any.
     """
-
-    true: Class
-    predicted: Class
-    count: int
-    share: float
-    mistaken: Picture
-    typical: Picture
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """A test image, its true class and the predicted one."""
-
-    picture: Picture
-    true: Class
-    predicted: Class
-    confidence: float
-
-
-def confused_pairs(details: RunDetails, scored: Scored) -> list[ConfusedPair]:
-    """The most frequent confusions of a class with one of at least `MORE` times its training images."""
     counts = np.asarray(details.class_counts)
-    found = [p for p in scored.confused_pairs(len(scored.labels)) if counts[p[1]] >= MORE * counts[p[0]]][:PAIRS]
-    mistaken = [np.flatnonzero((scored.labels == p[0]) & (scored.predictions == p[1]))[0] for p in found]
-    typical = [_typical(scored, p[1]) for p in found]
-    pictures = _pictures(details, [*mistaken, *typical], scored)
-    return [
-        ConfusedPair(_class(details, true), _class(details, predicted), count, share, first, second)
-        for (true, predicted, count, share), first, second in zip(
-            found, pictures[: len(found)], pictures[len(found) :], strict=True
-        )
-    ]
+    found = [p for p in scored.confused_pairs(len(scored.labels)) if counts[p.predicted] >= MORE * counts[p.true]]
+    found = found[:PAIRS]
+    mistaken = [np.flatnonzero((scored.labels == p.true) & (scored.predictions == p.predicted))[0] for p in found]
+    pictures = _pictures(details, [*mistaken, *(_typical(scored, p.predicted) for p in found)], scored)
+    return list(zip(found, pictures[: len(found)], pictures[len(found) :], strict=True))
 
 
-def _typical(scored: Scored, label: int) -> int:
+def _typical(scored: Scores, label: int) -> int:
     """The first image of a class that is predicted correctly, else its first; -1 for a class without a test image."""
     rows = np.flatnonzero(scored.labels == label)
     right = rows[scored.is_correct[rows]]
     return int([*right[:1], *rows[:1], -1][0])
 
 
-def samples(details: RunDetails, scored: Scored) -> tuple[str, list[Sample], list[Sample]]:
-    """Correct and incorrect predictions of the rarest group that has test images, drawn by chance with a fixed seed.
+def samples(details: RunDetails, scored: Scores) -> tuple[str, dict[str, list[tuple[int, Picture]]]]:
+    """Predictions of the rarest group that has test images, drawn by chance with a fixed seed.
 
-    Returns: the group's name, and images of as many of its classes as there can be.
+    Returns: the group's name, and "Correct" and "Incorrect" -> row and image, of as many classes as there can be.
     """
     groups = details.groups
     group = next((g for g in ("few", "medium", "many") if groups[g][scored.labels].any()), "")
     rows = np.flatnonzero(groups[group][scored.labels]) if group else np.zeros(0, np.int64)
-    chosen = [_spread(rows[scored.is_correct[rows] == right], scored.labels) for right in (True, False)]
-    pictures = iter(_pictures(details, [row for half in chosen for row in half], scored))
-    right, wrong = (
-        [
-            Sample(
-                next(pictures),
-                _class(details, scored.labels[row]),
-                _class(details, scored.predictions[row]),
-                float(scored.confidences[row]),
-            )
-            for row in half
-        ]
-        for half in chosen
-    )
-    return group, right, wrong
+    right = scored.is_correct[rows]
+    halves = {"Correct": _spread(rows[right], scored.labels), "Incorrect": _spread(rows[~right], scored.labels)}
+    return group, {
+        kind: list(zip(half.tolist(), _pictures(details, half, scored), strict=True)) for kind, half in halves.items()
+    }
 
 
 def _spread(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -121,21 +71,15 @@ def _spread(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return rows[np.argsort(turns, kind="stable")[:SAMPLES]]
 
 
-def _class(details: RunDetails, label: int) -> Class:
-    return Class(details.class_names[label], int(details.class_counts[label]))
-
-
-def _pictures(details: RunDetails, rows: Sequence[int], scored: Scored) -> list[Picture]:
+def _pictures(details: RunDetails, rows: Sequence[int], scored: Scores) -> list[Picture]:
     """The images at `rows` of the test split; one that does not exist, and all without thumbnails, have no URI."""
-    known = [int(row) for row in rows if row >= 0]
-    images = iter(details.thumbnails(known) if details.thumbnails and known else [None] * len(known))
-    return [_picture(details, row, next(images), scored) if row >= 0 else Picture("", "") for row in rows]
-
-
-def _picture(details: RunDetails, row: int, image: np.ndarray | None, scored: Scored) -> Picture:
-    if image is None:
-        return Picture("", "")
-    return picture(image, alt=f"Test image {row}, {details.class_names[scored.labels[row]]}")
+    known = [int(row) for row in rows if row >= 0] if details.thumbnails else []
+    images = dict(zip(known, details.thumbnails(known) if known else (), strict=True))
+    names = {row: details.class_names[scored.labels[row]] for row in images}
+    return [
+        picture(images[row], alt=f"Test image {row}, {names[row]}") if row in images else Picture("", "")
+        for row in map(int, rows)
+    ]
 
 
 def picture(image: np.ndarray, *, alt: str) -> Picture:

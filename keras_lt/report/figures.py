@@ -43,6 +43,15 @@ def lay_grid(ax: Axes, axis: str) -> None:
     ax.set_axisbelow(True)
 
 
+def mark(ax: Axes, value: float, label: str, *, color: str = INK) -> None:
+    """A dashed line at a value of the x axis, its label on top, kept inside of the plot."""
+    ax.axvline(value, color=color, linewidth=1, linestyle=(0, (2, 2)))
+    start, here, stop = ax.xaxis.get_transform().transform([ax.get_xlim()[0], value, ax.get_xlim()[1]])
+    share = (here - start) / (stop - start)
+    side = "left" if share < 0.3 else "right" if share > 0.7 else "center"
+    ax.text(value, 1.02, label, transform=ax.get_xaxis_transform(), ha=side, size=8, color=color)
+
+
 def add_legend(figure: Figure, ax: Axes) -> None:
     """The legend on top, for which a figure of many lines grows."""
     handles, labels = ax.get_legend_handles_labels()

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_lt.evaluation import Scores
 from keras_lt.metrics import ShotGroups
-from keras_lt.report.details import Scored
 from keras_lt.report.systems import BASELINE
 from keras_lt.significance import interval, stratified_bootstrap
 
@@ -29,7 +29,7 @@ class Intervals:
     gains: Mapping[str, Ends] = dataclasses.field(default_factory=dict)
 
 
-def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, resamples: int = RESAMPLES) -> Intervals:
+def bootstrap_intervals(scores: Mapping[str, Scores], groups: ShotGroups, *, resamples: int = RESAMPLES) -> Intervals:
     """Intervals of every classifier's accuracies, all from the same draws of test images, class by class.
 
     Args:
@@ -38,18 +38,28 @@ def bootstrap_intervals(scores: Mapping[str, Scored], groups: ShotGroups, *, res
     """
     if not scores:
         return Intervals()
-    names, labels = list(scores), next(iter(scores.values())).labels
-    weights = _weights(labels, groups)
-    is_correct = np.stack([scored.is_correct for scored in scores.values()], axis=1)
-    sums = stratified_bootstrap(is_correct, labels, classes=weights.shape[1], resamples=resamples)
+    labels, is_correct = next(iter(scores.values())).labels, {name: of.is_correct for name, of in scores.items()}
+    resampled = resampled_accuracies(is_correct, labels, groups, resamples=resamples)
+    joint = resampled.get(BASELINE)
+    return Intervals(
+        {name: {score: interval(values) for score, values in of.items()} for name, of in resampled.items()},
+        {name: {score: interval(of[score] - joint[score]) for score in of} for name, of in resampled.items() if joint},
+    )
+
+
+def resampled_accuracies(
+    is_correct: Mapping[str, np.ndarray], labels: np.ndarray, groups: ShotGroups, *, resamples: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Classifier -> score -> accuracy in each resample of the test images, [R]; all see the same draws.
+
+    Args:
+      is_correct: classifier -> whether each image is predicted correctly, or how often of several seeds, [N].
+      labels: of the images, [N].
+    """
+    weights, values = _weights(labels, groups), np.stack(list(is_correct.values()), axis=1)
+    sums = stratified_bootstrap(values, labels, classes=weights.shape[1], resamples=resamples)
     estimates = np.stack([weights @ correct for correct in sums])  # [R, S, K]
-
-    def by_name(of: np.ndarray) -> dict[str, Ends]:
-        ends = interval(of)
-        return {name: dict(zip(SCORES, ends[:, :, k].T, strict=True)) for k, name in enumerate(names)}
-
-    baseline = [names.index(BASELINE)] if BASELINE in names else []
-    return Intervals(by_name(estimates), by_name(estimates - estimates[:, :, baseline]) if baseline else {})
+    return {name: dict(zip(SCORES, estimates[:, :, k].T, strict=True)) for k, name in enumerate(is_correct)}
 
 
 def _weights(labels: np.ndarray, groups: ShotGroups) -> np.ndarray:

@@ -12,7 +12,7 @@ from keras_lt.report.figures import Plot
 from keras_lt.report.intervals import Ends, Intervals
 from keras_lt.report.published import Comparison
 from keras_lt.report.style import DARK_COLORS
-from keras_lt.report.systems import BASELINE
+from keras_lt.report.systems import BASELINE, classifier_facts
 
 GAINS = {"few": "Δ few", "all": "Δ all"}
 
@@ -23,7 +23,7 @@ def render_page(
     """report.html: headline, tables, plots, examples and flags; plots are inline and follow the page's dark mode."""
     shown = details.exported or tables.best_classifier(results)
     scored = details.scores.get(shown)
-    group, right, wrong = examples.samples(details, scored) if scored else ("", [], [])
+    group, samples = examples.samples(details, scored) if scored else ("", {})
     measure_header, measure_rows = measures.measure_table(results)
     return template("report.html").render(
         dataset=results["dataset"],
@@ -39,13 +39,16 @@ def render_page(
         has_intervals=bool(intervals.accuracies),
         measure_header=measure_header,
         measure_rows=measure_rows,
-        classifiers=list(results["classifiers"]),
+        distances=[name for name in results["classifiers"] if classifier_facts(name).distances],
         figures=[(plot, _inline(plot.svg)) for plot in plots],
         shown=shown,
         pairs=examples.confused_pairs(details, scored) if scored else [],
         group=group,
-        samples={"Correct": right, "Incorrect": wrong} if scored and details.thumbnails else {},
-        flags={name: _flag(value) for name, value in details.flags.items()},
+        samples=samples if details.thumbnails else {},
+        scored=scored,
+        class_names=details.class_names,
+        class_counts=details.class_counts,
+        flags=details.flags,
     )
 
 
@@ -100,12 +103,3 @@ def _inline(svg: bytes) -> str:
 
 def _variable(color: str) -> str:
     return f"--c{color.removeprefix('#')}"
-
-
-def _flag(value: object) -> str:
-    """A flag's value as a flag file writes it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

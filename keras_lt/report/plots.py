@@ -7,7 +7,7 @@ import matplotlib.ticker
 import numpy as np
 
 from keras_lt.report.details import RunDetails
-from keras_lt.report.figures import Plot, add_legend, new_axes, render
+from keras_lt.report.figures import Plot, add_legend, mark, new_axes, render
 from keras_lt.report.intervals import Ends
 from keras_lt.report.ranks import Ranks
 from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability, draw_test_distributions
@@ -115,11 +115,7 @@ def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_
     ax.set_ylim(bottom=0)
     ax.set_xlabel("τ")
     if chosen_tau is not None:
-        ax.axvline(chosen_tau, color=style.color, linewidth=1, linestyle=(0, (2, 2)))
-        share = (chosen_tau - taus[0]) / (taus[-1] - taus[0] or 1)
-        side = "left" if share < 0.2 else "right" if share > 0.8 else "center"
-        place = ax.get_xaxis_transform()
-        ax.text(chosen_tau, 1.02, f"chosen τ = {chosen_tau:.4g}", transform=place, ha=side, color=style.color)
+        mark(ax, chosen_tau, f"chosen τ = {chosen_tau:.4g}", color=style.color)
         alt += f"; chosen is {chosen_tau:.4g}"
     add_legend(figure, ax)
     return render(

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.classifiers import CLASSIFIERS, ClassifierEntry
 from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES
 from keras_lt.methods import METHODS
 from keras_lt.recipe import Recipe
@@ -69,6 +69,11 @@ def in_words(field: str, member: str) -> str:
     if label[1:2].islower():  # "Focal", but not "LDAM"
         label = label[0].lower() + label[1:]
     return label + (f" ({parameters})" if given else "")
+
+
+def classifier_facts(name: str) -> ClassifierEntry:
+    """The facts of a classifier; those of a method's own, which trains what it likes, are the defaults."""
+    return CLASSIFIERS.get(split(name)[0]) or ClassifierEntry(lambda: None)
 
 
 def has_own_row(method: str) -> bool:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import samplers
-from keras_lt.counts import MOST_CLASSES, number_per_class
+from keras_lt.counts import number_per_class
 from keras_lt.files import atomic, expanded, reading
+from keras_lt.labels import MOST_CLASSES
 from keras_lt.registry import check_unmasked
 from keras_lt.resampling import plans
 from keras_lt.resampling.indices import check_integers, checked_classes

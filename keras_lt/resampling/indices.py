@@ -8,6 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import samplers
+from keras_lt.registry import check_choice
 from keras_lt.resampling import plans
 
 ENDLESS = 2**62
@@ -66,8 +67,7 @@ def sample_indices(
             raise ValueError(f"batch_size must be a multiple of workers={workers}. Received: batch_size={batch_size}")
     if not 0 <= worker < workers:
         raise ValueError(f"worker must be in [0, {workers}). Received: worker={worker}")
-    if engine not in plans.ENGINES:
-        raise ValueError(f"engine must be one of {sorted(plans.ENGINES)}. Received: engine={engine!r}")
+    check_choice(plans.ENGINES, engine=engine)
 
     end, length = ENDLESS, tf.data.INFINITE_CARDINALITY
     if probabilities.ndim == 2:

@@ -3,29 +3,22 @@
 from keras_lt.serving.model_card import render_model_card
 from keras_lt.serving.prior_estimation import PriorEstimate, estimate_prior
 from keras_lt.serving.priors import (
-    CALIBRATIONS,
-    PRIORS,
-    check_prior,
     fit_temperature,
     fitted_rows,
     logit_offset,
     read_prior,
     trained_prior,
 )
-from keras_lt.serving.saved_model import LABELS, MADE_BY, MODEL_CARD, ON_BAD_REQUEST, ONNX, export_saved_model
+from keras_lt.serving.saved_model import LABELS, MADE_BY, MODEL_CARD, ONNX, export_saved_model
 from keras_lt.serving.warmup import WARMUP
 
 __all__ = [
-    "CALIBRATIONS",
     "LABELS",
     "MADE_BY",
     "MODEL_CARD",
     "ONNX",
-    "ON_BAD_REQUEST",
-    "PRIORS",
     "WARMUP",
     "PriorEstimate",
-    "check_prior",
     "estimate_prior",
     "export_saved_model",
     "fit_temperature",

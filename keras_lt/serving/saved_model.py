@@ -18,6 +18,7 @@ from keras_lt.files import atomic, check_loadable, expanded, write_json, write_t
 from keras_lt.forward import traced
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
+from keras_lt.registry import check_choice
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
 from keras_lt.serving.warmup import write_warmup
@@ -156,8 +157,7 @@ def _check_request(takes: tuple[int, ...], *, image_size: int, on_bad_request: s
             "SavedModels are written on the TensorFlow backend: KERAS_BACKEND=tensorflow. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
-    if on_bad_request not in ON_BAD_REQUEST:
-        raise ValueError(f"on_bad_request must be one of {ON_BAD_REQUEST}. Received: {on_bad_request!r}")
+    check_choice(ON_BAD_REQUEST, on_bad_request=on_bad_request)
     if (len(takes) == 1) == (image_size > 0):
         raise ValueError(
             "image_size is of a model of images, [B, S, S, 3], and not of one of features, [B, D]. "

@@ -2,30 +2,14 @@
 
 from keras_lt.classifiers import HEADS
 from keras_lt.stages.checks import (
-    BATCH_NORMS,
-    NO_IMAGES,
-    PRECISIONS,
-    STAGE_ONE_INPUTS,
-    STAGE_TWO_INPUTS,
-    TAU_SPLITS,
-    begins_by,
-    check_classes,
-    check_devices,
     check_hosts,
-    check_no_images,
     check_own_classifier,
-    check_stage_one,
-    check_stage_two,
-    check_start,
     classifier_entry,
-    head_entry,
-    trains_on_images,
-    trains_through_frozen,
 )
 from keras_lt.stages.choosing import chooses
 from keras_lt.stages.classifier import Classifier, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss
-from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_features, fit_on_images, on_features
+from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.one_pass import OnePass
@@ -39,38 +23,23 @@ from keras_lt.stages.representation import (
 )
 
 __all__ = [
-    "BATCH_NORMS",
     "CHOSEN_BY",
     "DECOUPLING",
     "HEADS",
-    "NO_IMAGES",
-    "PRECISIONS",
-    "STAGE_ONE_INPUTS",
-    "STAGE_TWO_INPUTS",
-    "TAU_SPLITS",
     "Classifier",
     "Hooks",
     "OnMixedLabels",
     "OnePass",
     "Representation",
     "WithFeatureLoss",
-    "begins_by",
     "building",
-    "check_classes",
-    "check_devices",
     "check_hosts",
-    "check_no_images",
     "check_own_classifier",
-    "check_stage_one",
-    "check_stage_two",
-    "check_start",
     "chooses",
     "classifier_entry",
     "copy_of",
     "fit",
-    "fit_on_features",
     "fit_on_images",
-    "head_entry",
     "join",
     "learn_classifier",
     "learn_representation",
@@ -79,6 +48,4 @@ __all__ = [
     "on_features",
     "read_preprocessing",
     "text_features",
-    "trains_on_images",
-    "trains_through_frozen",
 ]

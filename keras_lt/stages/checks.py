@@ -9,7 +9,7 @@ from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
 from keras_lt.distribution import Strategy, check_replicas, hosts
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
-from keras_lt.registry import check_numbers, member, parsed, split
+from keras_lt.registry import check_choice, check_numbers, member, parsed, split
 from keras_lt.resampling.indices import check_integers
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
@@ -61,8 +61,8 @@ def check_stage_one(
     Args: as there.
     """
     member(backbones.TRAIN_PARTS, train_parts, what="train_parts")  # refuses what is none
-    check_choice("precision", precision, PRECISIONS)
-    check_choice("stage_one", stage_one, STAGE_ONE_INPUTS)
+    check_choice(PRECISIONS, precision=precision)
+    check_choice(STAGE_ONE_INPUTS, stage_one=stage_one)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
     check_integers(seed=(seed, 0))
     check_optimizer(recipe)
@@ -254,9 +254,9 @@ def check_stage_two(
       mixes: whether training images are mixed.
     """
     entry, _ = classifier_entry(name, recipe)
-    check_choice("stage_two", stage_two, STAGE_TWO_INPUTS)
-    check_choice("batch_norm", batch_norm, BATCH_NORMS)
-    check_choice("tau_split", tau_split, TAU_SPLITS)
+    check_choice(STAGE_TWO_INPUTS, stage_two=stage_two)
+    check_choice(BATCH_NORMS, batch_norm=batch_norm)
+    check_choice(TAU_SPLITS, tau_split=tau_split)
     check_optimizer(recipe)
     on_images = trains_on_images(entry, stage_two)
     if batch_norm == "update" and stage_two == "features":
@@ -311,9 +311,3 @@ def check_own_classifier(method: str, recipe: Recipe, *, on_images: bool = False
             f"method={method} trains its classifier on images, and its resampling makes features. "
             f"Received: resampling={recipe.resampling}"
         )
-
-
-def check_choice(argument: str, value: str, valid):
-    """Raises ValueError, with the valid names, where `value` is none of them."""
-    if value not in valid:
-        raise ValueError(f"{argument} must be one of {', '.join(valid)}. Received: {argument}={value!r}")

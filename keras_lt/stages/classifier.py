@@ -35,7 +35,7 @@ from keras_lt.stages.fitting import (
     on_features,
     save_model,
 )
-from keras_lt.stages.given import check_feature_sets, check_features, check_splits, own_head
+from keras_lt.stages.given import check_features, check_given, check_splits, own_head
 from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
 from keras_lt.stages.one_pass import OnePass, fit_through_frozen
 from keras_lt.stages.representation import Representation
@@ -152,20 +152,11 @@ def learn_classifier(
     """
     entry, recipe = classifier_entry(name, recipe)
     check_integers(seed=(seed, 0))
-    if not isinstance(representation, Representation | None):
-        kind = type(representation).__name__
-        raise ValueError(f"representation must be stage one's; features are given by features=. Received: a {kind}")
     check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
     on_images = trains_on_images(entry, stage_two)
-    no_images = representation is None or (data is not None and data.of_features)
-    if (on_images and no_images) or (representation is None and features is None):
-        raise ValueError(
-            f"{name} needs a representation and its images, or features to train on and stage_two=features. "
-            f"Received: features={'None' if features is None else list(features)}, stage_two={stage_two}"
-        )
-    if features is not None:
-        check_feature_sets(features)
-    else:
+    without_images = on_images and (representation is None or (data is not None and data.of_features))
+    check_given(name, representation, features, without_images=without_images)
+    if features is None:
         features = {
             split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
             for split in dict.fromkeys(("train", "val", tau_split))

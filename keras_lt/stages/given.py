@@ -6,10 +6,32 @@ import keras
 
 from keras_lt.features import FeatureSet
 from keras_lt.stages.checks import check_classes
+from keras_lt.stages.representation import Representation
 
 
-def check_feature_sets(features: Mapping[str, FeatureSet]):
-    """Raises ValueError for what is no mapping from splits to their features."""
+def check_given(
+    name: str,
+    representation: Representation | None,
+    features: Mapping[str, FeatureSet] | None,
+    *,
+    without_images: bool,
+):
+    """Raises ValueError where a classifier has nothing to be trained on, or what is given is something else.
+
+    Args:
+      name: the classifier's.
+      without_images: whether it is trained on images, and there are none.
+    """
+    if not isinstance(representation, Representation | None):
+        kind = type(representation).__name__
+        raise ValueError(f"representation must be stage one's; features are given by features=. Received: a {kind}")
+    if without_images or (representation is None and features is None):
+        raise ValueError(
+            f"{name} needs a representation and its images, or features to train on and stage_two=features. "
+            f"Received: features={'None' if features is None else list(features)}"
+        )
+    if features is None:
+        return
     is_dict = isinstance(features, Mapping)
     wrong = [value for value in features.values() if not isinstance(value, FeatureSet)] if is_dict else [features]
     if wrong:

@@ -3,10 +3,11 @@
 import keras
 
 from keras_lt.labels import MixedLabels
+from keras_lt.saving import SavedByArguments
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class OnMixedLabels(keras.Model):
+class OnMixedLabels(SavedByArguments, keras.Model):
     """Trains a model, images -> logits, by `MixedLabels`; the model itself is what is kept.
 
     The loss, a mean over examples, is w l(larger) + (1 - w) l(smaller) of the larger part's weight w. Class ids [B] are
@@ -36,12 +37,3 @@ class OnMixedLabels(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Keras's hook: a mixed image counts as one of its larger part's class."""
         return super().compute_metrics(x, y.larger if isinstance(y, MixedLabels) else y, y_pred, sample_weight)
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {"model": keras.saving.serialize_keras_object(self.model)}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds it around the model."""
-        return cls(**keras.saving.deserialize_keras_object(config))

@@ -24,6 +24,7 @@ from keras_lt.forward import forward_pass
 from keras_lt.input_pipeline import Stream, draws, prefetched, training_batches, weighted
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
+from keras_lt.saving import SavedByArguments
 from keras_lt.stages.fitting import fit_on_images
 
 IMAGES, FEATURES = "images", "features"  # what a `ThroughFrozen` takes
@@ -96,7 +97,7 @@ def _frozen(model: keras.Model) -> Iterator[None]:
 
 
 @keras.saving.register_keras_serializable("keras_lt")
-class ThroughFrozen(keras.Model):
+class ThroughFrozen(SavedByArguments, keras.Model):
     """Trains a classifier on images through a frozen backbone, or on features of it.
 
     Args:
@@ -116,15 +117,6 @@ class ThroughFrozen(keras.Model):
         else:
             features = keras.ops.stop_gradient(self.backbone(inputs[IMAGES], training=False))
         return self.classifier(features, training=training)
-
-    def get_config(self):
-        """The constructor's arguments, by which every host makes its copy."""
-        return {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("backbone", "classifier")}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds it around both."""
-        return cls(**keras.saving.deserialize_keras_object(config))
 
 
 def _named(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:

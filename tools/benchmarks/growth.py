@@ -104,7 +104,7 @@ def learning(name: str, classes: int, examples: int, width: int, folder: pathlib
     """An epoch of a classifier on features that are drawn from few, so that they take no memory; and its validation."""
     validated = -(-examples // TRAINED_PER_VALIDATED)
     features = {"train": _features(examples, classes, width), "val": _features(validated, classes, width)}
-    head, groups = _head(classes, width), keras_lt.ShotGroups(np.bincount(features["train"].labels))
+    head, groups = fresh_dense(width, classes, seed=0), keras_lt.ShotGroups(np.bincount(features["train"].labels))
     recipe = dataclasses.replace(STAGE_TWO, epochs=1, batch_size=min(512, examples))
 
     def work():
@@ -115,7 +115,7 @@ def learning(name: str, classes: int, examples: int, width: int, folder: pathlib
 
 def evaluating(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """Examples scored by a dense layer."""
-    head, features = _head(classes, width), _features(examples, classes, width)
+    head, features = fresh_dense(width, classes, seed=0), _features(examples, classes, width)
 
     def work():
         _ = keras_lt.evaluate_classifier(head, features, np.full(classes, 50)).summary
@@ -159,7 +159,7 @@ def reporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> 
 
 def exporting(classes: int, examples: int, width: int, folder: pathlib.Path) -> Work:
     """A SavedModel of a dense layer on feature vectors; says how large its largest file but the weights is."""
-    backbone, classifier = backbones.of_features(width), stages.on_features(_head(classes, width), width)
+    backbone, classifier = backbones.of_features(width), stages.on_features(fresh_dense(width, classes, seed=0), width)
     names = [f"class {number}" for number in range(classes)]
 
     def work() -> dict[str, float]:
@@ -191,9 +191,7 @@ TASKS: dict[str, Callable[[int, int, int, pathlib.Path], Work]] = {
     "weighted": functools.partial(drawing, ("weighted", 0.5)),
     "stratified": functools.partial(drawing, ("stratified", 0.5)),
     "class_balanced": functools.partial(drawing, ("stratified", 0.0)),
-    "ncm": functools.partial(learning, "ncm"),
-    "tau_norm": functools.partial(learning, "tau_norm"),
-    "lws": functools.partial(learning, "lws"),
+    **{name: functools.partial(learning, name) for name in ("ncm", "tau_norm", "tau_learned", "crt", "lws")},
     "logit_adjustment": functools.partial(learning, "logit_adjusted"),
     "evaluation": evaluating,
     "report": reporting,
@@ -206,10 +204,6 @@ def _features(examples: int, classes: int, width: int):
     few = np.random.default_rng(0).random((1000, width), np.float32)
     rows = np.arange(examples)
     return keras_lt.FeatureSet(ArrayRows(few, rows % len(few)), rows % classes)
-
-
-def _head(classes: int, width: int):
-    return fresh_dense(width, classes, seed=0)
 
 
 def _largest(folder: pathlib.Path, *, but: str = "") -> float:

@@ -2,11 +2,7 @@
 
 import argparse
 import dataclasses
-import pathlib
-import resource
 import tempfile
-import threading
-import time
 
 import keras
 import numpy as np
@@ -16,35 +12,22 @@ from keras_lt.stages import OnePass
 from tools.benchmarks.timing import timed
 
 IMAGENET_LT = {"train": 115_846, "val": 20_000, "test": 50_000}
-LATENT = 128  # dimensions that the made-up features have behind their 2048
-CHUNK = 8192  # rows written at a time
 Study = dict[str, tuple[float, float, dict[str, float]]]  # part -> wall seconds, CPU seconds, test accuracies
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
-    parser.add_argument("--features", action="store_true", help="ours alone, on made-up features of ImageNet-LT's size")
-    parser.add_argument("--backbone", default="resnet10", help="of the comparison")
+    parser.add_argument("--backbone", default="resnet10")
     parser.add_argument("--image_size", type=int, default=96, help="pixels that Fashion-MNIST is enlarged to")
-    parser.add_argument("--stage_one_epochs", type=int, default=3, help="before the comparison, outside its time")
+    parser.add_argument("--stage_one_epochs", type=int, default=3, help="outside the measured time")
     parser.add_argument("--crt_epochs", type=int, default=10)
     parser.add_argument("--lws_epochs", type=int, default=5)
-    parser.add_argument(
-        "--fraction",
-        type=float,
-        default=1.0,
-        help="of the images, or of the features' rows, which are then short ones of ten classes",
-    )
+    parser.add_argument("--fraction", type=float, default=1.0, help="of the images")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """The comparison on images, or with `--features` the study at ImageNet-LT's size."""
-    keras.utils.disable_interactive_logging()
-    (_on_features if arguments.features else _against_the_reference)(arguments)
-
-
-def _against_the_reference(arguments: argparse.Namespace) -> None:
     """Both ways through the same stage one, images, epochs and draws; both without augmentation."""
+    keras.utils.disable_interactive_logging()
     data = _fashion(arguments.fraction)
     print(
         f"{', '.join(f'{len(split)} {name}' for name, split in data.splits.items())} images; stage one ...", flush=True
@@ -130,32 +113,6 @@ def _learn(name: str, groups, features: dict, recipes: dict, **options) -> dict[
     return keras_lt.evaluate_classifier(classifier.model, features["test"], groups).accuracies
 
 
-def _on_features(arguments: argparse.Namespace) -> None:
-    """NCM, tau-norm, cRT and LWS as on ImageNet-LT with a ResNet-50, but for the backbone."""
-    recipe = keras_lt.Recipe(learning_rate=0.2, sampler="class_balanced")  # batches of 512
-    recipes = {
-        "crt": dataclasses.replace(recipe, epochs=arguments.crt_epochs),
-        "lws": dataclasses.replace(recipe, epochs=arguments.lws_epochs),
-        "tau_learned": dataclasses.replace(recipe, epochs=1),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        head, groups, features = _imagenet_lt(pathlib.Path(folder), arguments.fraction)
-        sizes = ", ".join(f"{len(own.labels)} {split}" for split, own in features.items())
-        print(f"{sizes} rows of {features['train'].width}, {head.units} classes")
-        print(f"written in {time.perf_counter() - start:.0f} s")
-        print(f"{'':14}{'wall s':>9}{'CPU s':>9}{'test all':>10}{'class mean':>12}{'own memory GB':>15}")
-        total = 0.0
-        for name in ("joint", "ncm", "tau_norm", "tau_learned", "crt", "lws"):
-            with _PeakMemory() as peak:
-                wall, cpu, accuracies = timed(lambda name=name: _learn(name, groups, features, recipes, head=head))
-            total += wall
-            scores = f"{accuracies['all']:10.4f}{accuracies['class_mean']:12.4f}"
-            print(f"{name:14}{wall:9.1f}{cpu:9.1f}{scores}{peak.gigabytes:15.2f}", flush=True)
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{'all of it':14}{total:9.1f}; resident at most {most:.2f} GB, mapped pages of the files among them")
-
-
 def _fashion(fraction: float):
     """Fashion-MNIST's long tail with val and test in ImageNet-LT's proportion to train."""
     data = keras_lt.load("fashion_lt", "")
@@ -169,59 +126,3 @@ def _fashion(fraction: float):
         some(data.splits[name], len(train) * IMAGENET_LT[name] / IMAGENET_LT["train"]) for name in ("val", "test")
     )
     return dataclasses.replace(data, train=train, val=val, test=test, listed_counts=None)
-
-
-def _imagenet_lt(folder: pathlib.Path, fraction: float):
-    """What ImageNet-LT leaves for stage two, of projected Gaussian classes, and a kernel that favours the head.
-
-    Returns: (stage one's classifier, the classes' groups, split -> features).
-    """
-    classes, width = (1000, 2048) if fraction == 1 else (10, 32)
-    rng = np.random.default_rng(0)
-    counts = _long_tail(classes, round(fraction * IMAGENET_LT["train"]))
-    centers = rng.standard_normal((classes, LATENT), np.float32) * (5 / np.sqrt(LATENT))
-    projection = rng.standard_normal((LATENT, width), np.float32) * (0.5 / np.sqrt(LATENT))
-    labels = {"train": rng.permutation(np.repeat(np.arange(classes), counts))}
-    labels |= {split: np.arange(round(fraction * IMAGENET_LT[split])) % classes for split in ("val", "test")}
-    features = {}
-    for split, own in labels.items():
-        path = folder / f"{split}.npy"
-        rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(own), width))
-        for start in range(0, len(own), CHUNK):
-            chunk = own[start : start + CHUNK]
-            latent = centers[chunk] + rng.standard_normal((len(chunk), LATENT), np.float32)
-            rows[start : start + CHUNK] = np.maximum(latent @ projection, 0)
-        rows.flush()
-        features[split] = keras_lt.FeatureSet(np.load(path, mmap_mode="r"), own)
-    head = keras.layers.Dense(classes)
-    head.build((None, width))
-    head.set_weights([(centers @ projection).T * (counts / counts.max()) ** 0.25, np.zeros(classes)])
-    return head, keras_lt.ShotGroups(counts), features
-
-
-def _long_tail(classes: int, total: int) -> np.ndarray:
-    """Images per class [C] that add up to `total`, from 1280 down to 5 at ImageNet-LT's size."""
-    weights = np.linspace(1, 0, classes) ** 10.5
-    counts = 5 + ((total - 5 * classes) * weights / weights.sum()).astype(np.int64)
-    counts[0] += total - counts.sum()
-    return counts
-
-
-class _PeakMemory:
-    """The process's own memory at its highest while inside, without the pages of mapped files; of Linux."""
-
-    def __enter__(self):
-        self.gigabytes = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self):
-        while not self._done.wait(0.05):
-            status = pathlib.Path("/proc/self/status").read_text()
-            self.gigabytes = max(self.gigabytes, int(status.split("RssAnon:")[1].split()[0]) / 2**20)
-
-    def __exit__(self, *error):
-        self._done.set()
-        self._thread.join()
