@@ -27,6 +27,7 @@ from keras_lt.input_pipeline import (
     evaluation_batches,
     evaluation_rows,
     fold_in,
+    mapped,
     own_rows,
     prefetched,
     seed_at,
@@ -118,7 +119,7 @@ class FeatureSet:
             step_seed = fold_in(seed_at(stream.seed, step), 14)
             return tf.random.stateless_uniform((recipe.batch_size,), step_seed, 0, self.views.shape[1], tf.int64)
 
-        views = stream.steps().map(drawn).rebatch(recipe.micro_batch)
+        views = mapped(stream.steps(), drawn).rebatch(recipe.micro_batch)
         return self._gather(tf.data.Dataset.zip(rows, own_rows(views, stream)).apply(as_many_as(rows)), weights)
 
     def evaluation_batches(self, *, batch_size: int, **share: int) -> tf.data.Dataset:
@@ -139,7 +140,7 @@ class FeatureSet:
             features = tf.numpy_function(read, [rows, *view], tf.float32, stateful=False)
             return tf.ensure_shape(features, (None, self.features.shape[1])), tf.gather(self.labels, rows)
 
-        return prefetched(weights(index_batches.map(batch)))
+        return prefetched(weights(mapped(index_batches, batch)))
 
 
 @plain_settings(dtype_policy="float32")

@@ -117,14 +117,15 @@ def training_batches(split: Split, preprocessing: Preprocessing, stream: Stream)
             position = number // share * recipe.micro_batch + stream.worker * share + number % share
             return preprocessing.train(read(row), seed_at(stream.seed, position)), labels[row]
 
-        examples = tf.data.Dataset.zip(numbers, rows.unbatch()).map(example, num_parallel_calls=PARALLEL_CALLS)
+        examples = mapped(tf.data.Dataset.zip(numbers, rows.unbatch()), example, parallel=True)
         batches = examples.batch(share, drop_remainder=True).apply(as_many_as(rows))
     else:
         batches = _evaluated(rows, read, labels, preprocessing)
     if preprocessing.mixes:
-        batches = tf.data.Dataset.zip(stream.steps(), batches).map(
+        batches = mapped(
+            tf.data.Dataset.zip(stream.steps(), batches),
             lambda step, batch: preprocessing.mix(*batch, seed_at(stream.seed, step)),
-            num_parallel_calls=PARALLEL_CALLS,
+            parallel=True,
         )
     return prefetched(weighted(batches, split.labels, stream))
 
@@ -149,8 +150,8 @@ def weighted(batches: tf.data.Dataset, labels: np.ndarray, stream: Stream) -> tf
         return tf.reshape(weights, (recipe.accumulate_steps, stream.workers, stream.share))[:, stream.worker]
 
     rows = training_indices(labels, stream.undivided)
-    weights = tf.data.Dataset.zip(stream.steps(), rows).map(of_update).unbatch().apply(as_many_as(batches))
-    return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
+    weights = mapped(tf.data.Dataset.zip(stream.steps(), rows), of_update).unbatch().apply(as_many_as(batches))
+    return mapped(tf.data.Dataset.zip(batches, weights), lambda batch, weights: (*batch, weights))
 
 
 def update_weights(of_class: np.ndarray | tf.Tensor, labels: np.ndarray | tf.Tensor, recipe: Recipe) -> tf.Tensor:
@@ -180,9 +181,7 @@ def evaluation_batches(
     rows, weigh = evaluation_rows(len(split), batch_size=batch_size, start=start, **share)
     if split.examples.in_batches:
         return prefetched(weigh(_evaluated(rows, read, labels, preprocessing)))
-    examples = rows.unbatch().map(
-        lambda row: (preprocessing.evaluate(read(row)), labels[row]), num_parallel_calls=PARALLEL_CALLS
-    )
+    examples = mapped(rows.unbatch(), lambda row: (preprocessing.evaluate(read(row)), labels[row]), parallel=True)
     return prefetched(weigh(examples.batch(batch_size // share.get("workers", 1)).apply(as_many_as(rows))))
 
 
@@ -211,13 +210,13 @@ def evaluation_rows(
     rows = tf.data.Dataset.range(start, examples).batch(batch_size)
     if devices == 1:
         return rows, lambda batches: batches
-    rows = rows.map(filled)
-    weights = rows.map(lambda _, weights: weights)
+    rows = mapped(rows, filled)
+    weights = mapped(rows, lambda _, weights: weights)
 
     def weigh(batches):
-        return tf.data.Dataset.zip(batches, weights).map(lambda batch, weights: (*batch, weights))
+        return mapped(tf.data.Dataset.zip(batches, weights), lambda batch, weights: (*batch, weights))
 
-    return rows.map(lambda own, _: own), weigh
+    return mapped(rows, lambda own, _: own), weigh
 
 
 def view_batches(
@@ -238,7 +237,7 @@ def view_batches(
         return preprocessing.train(read(row), fold_in(seed_at(seed, view), row)), labels[row]
 
     positions = tf.data.Dataset.range(start, len(split) * views)
-    return prefetched(positions.map(view_at, num_parallel_calls=PARALLEL_CALLS).batch(batch_size))
+    return prefetched(mapped(positions, view_at, parallel=True).batch(batch_size))
 
 
 def own_rows(batches: tf.data.Dataset, stream: Stream) -> tf.data.Dataset:
@@ -248,7 +247,17 @@ def own_rows(batches: tf.data.Dataset, stream: Stream) -> tf.data.Dataset:
         share = tf.shape(array)[0] // stream.workers
         return array[stream.worker * share : (stream.worker + 1) * share]
 
-    return batches.map(lambda *batch: tf.nest.map_structure(rows, batch if len(batch) > 1 else batch[0]))
+    return mapped(batches, lambda *batch: tf.nest.map_structure(rows, batch if len(batch) > 1 else batch[0]))
+
+
+def mapped(dataset: tf.data.Dataset, function: Callable, *, parallel: bool = False) -> tf.data.Dataset:
+    """`dataset.map` of a function that is TensorFlow alone: to look for Python to convert takes longer than tracing it.
+
+    Args:
+      parallel: whether elements are computed side by side, as many as there are cores.
+    """
+    function = tf.autograph.experimental.do_not_convert(function)
+    return dataset.map(function, num_parallel_calls=PARALLEL_CALLS if parallel else None)
 
 
 def as_many_as(batches: tf.data.Dataset) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
@@ -269,7 +278,8 @@ def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 def _evaluated(index_batches: tf.data.Dataset, read, labels, preprocessing: Preprocessing) -> tf.data.Dataset:
     """Batches of pixels are gathered and preprocessed whole: five times the speed of one by one on small images."""
-    return index_batches.map(
+    return mapped(
+        index_batches,
         lambda indices: (preprocessing.evaluate(read(indices)), tf.gather(labels, indices)),
-        num_parallel_calls=PARALLEL_CALLS,
+        parallel=True,
     )

@@ -81,12 +81,12 @@ def test_a_dot_per_run_classifier_and_group():
     figure = draw_dots({"instance": {"joint": joint}, "square": {"joint": crt, "crt": crt}})
     assert [ax.get_title() for ax in figure.axes] == ["many", "few", "all"]  # no medium-shot class
     many = figure.axes[0]
-    assert [tick.get_text() for tick in many.get_xticklabels()] == ["Joint", "cRT"]
+    assert [tick.get_text() for tick in many.get_yticklabels()] == ["Joint", "cRT"]
     (first, _, (bar,)), (second, _, _) = (container.lines for container in many.containers)
-    np.testing.assert_allclose(first.get_ydata(), [92])
-    np.testing.assert_allclose(bar.get_segments()[0][:, 1], [92 - math.sqrt(8), 92 + math.sqrt(8)])
-    np.testing.assert_allclose(second.get_ydata(), [70, 70])
-    assert first.get_xdata()[0] < 0 < second.get_xdata()[0] < 0.5  # beside each other, around Joint's place
+    np.testing.assert_allclose(first.get_xdata(), [92])
+    np.testing.assert_allclose(bar.get_segments()[0][:, 0], [92 - math.sqrt(8), 92 + math.sqrt(8)])
+    np.testing.assert_allclose(second.get_xdata(), [70, 70])
+    assert first.get_ydata()[0] < 0 < second.get_ydata()[0] < 0.5  # below each other, around Joint's place
     assert len({first.get_marker(), second.get_marker()}) == 2
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["instance", "square"]
 

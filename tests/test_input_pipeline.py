@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.datasets import Records, Split
-from keras_lt.input_pipeline import Stream, evaluation_batches, evaluation_rows, training_batches
+from keras_lt.input_pipeline import Stream, evaluation_batches, evaluation_rows, training_batches, view_batches
 from keras_lt.optimization import Recipe
-from keras_lt.preprocessing import Preprocessing
+from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing
 from tests.conftest import some_of
 
 COUNTS = np.array([12, 6, 3])
@@ -73,6 +73,24 @@ def test_another_seed_draws_and_augments_otherwise():
     recipe = Recipe(epochs=1, batch_size=8)
     one, other = (stream(numbered(), recipe, seed=seed) for seed in (0, 1))
     assert not np.array_equal(one[0][0], other[0][0])
+
+
+def test_what_happens_to_an_image_is_traced_once_for_all_streams(monkeypatch):
+    """A run begins about nine of them; another augmentation of the same name is another one."""
+    split, recipe, traced = numbered(), Recipe(epochs=1, batch_size=8), []
+    for name in ("first", "first", "second"):
+
+        def augmentation(spec, image, seed, name=name):
+            traced.append(name)
+            return spec.resize_and_crop(image)
+
+        if name not in traced:
+            monkeypatch.setitem(AUGMENTATIONS, "own", augmentation)
+        own = Preprocessing(8, mean=[0.0] * 3, std=[1 / 255] * 3, augmentation="own")
+        for seed in (0, 1):
+            next(iter(training_batches(split, own, Stream(recipe, COUNTS, seed))))
+        next(iter(view_batches(split, own, views=2, seed=0, batch_size=8)))
+    assert traced == ["first", "second"]
 
 
 def test_image_files_are_read_for_training_and_evaluation(tmp_path):

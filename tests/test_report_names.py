@@ -8,6 +8,7 @@ import pytest
 import rich.console
 
 from keras_lt import report
+from keras_lt.comparison import dots
 from keras_lt.report import figures, plots, score_plots, style, systems
 from tests.test_report import RESULTS, terminal_text
 
@@ -40,8 +41,8 @@ def test_every_classifier_is_one_dot_beside_its_name(monkeypatch):
     styles = style.styles_for(classifiers)
     figure = score_plots.draw_group_accuracy(classifiers, styles=styles, intervals={}, published={})
     few, both = figure.axes
-    dots = [line.get_xydata().tolist() for line in few.lines]
-    np.testing.assert_allclose(dots, [[[20, 0]], [[50, 1]], [[80, 2]]])
+    drawn = [line.get_xydata().tolist() for line in few.lines]
+    np.testing.assert_allclose(drawn, [[[20, 0]], [[50, 1]], [[80, 2]]])
     assert [line.get_marker() for line in few.lines] == [styles[name].marker for name in LONG]
     figure.draw_without_rendering()  # warns, which is an error here, where the panels have no room
     assert few.get_position().width > 0.2
@@ -65,3 +66,12 @@ def test_a_plot_of_a_classifier_with_parameters_has_a_name_for_files():
     name = "logit_adjusted:prior=effective"
     plot = plots.draw_tau_curve(name, curve, style=style.styles_for([name])[name], chosen_tau=1.0)
     assert plot.name == "tau_curve_logit_adjusted-prior=effective"
+
+
+def test_runs_are_told_apart_however_many_and_however_long_names_are():
+    accuracies = {name: {"many": [0.5], "medium": [0.4], "few": [0.3], "all": [0.4]} for name in LONG}
+    figure = dots.draw_dots({f"sampler=power:q=0.{number}, learning_rate=0.1": accuracies for number in range(20)})
+    figure.draw_without_rendering()  # warns, which is an error here, where the panels have no room
+    assert all(ax.get_position().width > 0.1 for ax in figure.axes)
+    looks = [(line.get_marker(), line.get_color()) for line in (drawn.lines[0] for drawn in figure.axes[0].containers)]
+    assert len(set(looks)) == 20

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from keras_lt.files import atomic, write_json, write_text
 from keras_lt.report.cells import DASH, Cell, Table, ends, markdown_table, mean_cells, percent, points, rich_table
-from keras_lt.report.figures import lay_grid
+from keras_lt.report.figures import add_legend, lay_grid
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
 from keras_lt.report.tables import SCORES, display_name
 
@@ -97,7 +97,7 @@ def draw_differences(summary: Mapping) -> Figure:
             y, label = place + below, display_name(name) if place == 0 else None
             ax.hlines(y, *interval, color=style.color)
             ax.plot(per_seed, np.full(len(per_seed), y), "|", color=style.color, markersize=8, markeredgewidth=0.8)
-            ax.plot(mean, y, style.marker, color=style.color, label=label, linestyle="none")
+            ax.plot(mean, y, marker=style.marker, color=style.color, label=label, linestyle="none")
     ax.set_yticks(range(len(scores)), scores)
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
@@ -106,7 +106,7 @@ def draw_differences(summary: Mapping) -> Figure:
         f"points of test accuracy above {display_name(reference)}\n"
         "marker: mean; tick: one seed; line: 95 % interval over test images"
     )
-    figure.legend(loc="outside upper center", ncols=min(len(shown), 5))
+    add_legend(figure, ax)
     return figure
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_lt import backbones, stages
 from keras_lt.classifiers import HEADS
 from keras_lt.datasets import Split
-from keras_lt.input_pipeline import Stream, training_batches
+from keras_lt.input_pipeline import Stream, mapped, training_batches
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.saving import SavedByArguments
 from keras_lt.stages import Hooks
@@ -130,9 +130,8 @@ def paired_batches(split: Split, preprocessing: Preprocessing, stream: Stream) -
     recipe = dataclasses.replace(stream.recipe, sampler="reversed")
     seed = int(np.random.SeedSequence([stream.seed, 1]).generate_state(1)[0])
     both = (stream, dataclasses.replace(stream, recipe=recipe, seed=seed))
-    return tf.data.Dataset.zip(*(training_batches(split, preprocessing, one) for one in both)).map(
-        lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True))
-    )
+    pairs = tf.data.Dataset.zip(*(training_batches(split, preprocessing, one) for one in both))
+    return mapped(pairs, lambda uniform, rebalanced: tuple(zip(uniform, rebalanced, strict=True)))
 
 
 def check_backbone(backbone: backbones.BackboneEntry):

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.features import FeatureSet
-from keras_lt.input_pipeline import Stream, prefetched
+from keras_lt.input_pipeline import Stream, mapped, prefetched
 
 # As FSLwF's reference has them on ImageNet, where its generators are for 1, 2, 5, 10 or 20 examples.
 EXEMPLARS = 20  # of a class that stands in for a novel one
@@ -43,7 +43,7 @@ def episode_batches(train: FeatureSet, base: np.ndarray, stream: Stream) -> tf.d
         return inputs, tf.ensure_shape(labels, (sizes[0],))
 
     numbers = tf.data.Dataset.range(stream.start_step * stream.recipe.accumulate_steps, np.iinfo(np.int64).max)
-    return prefetched(numbers.map(episode))
+    return prefetched(mapped(numbers, episode))
 
 
 def novel_in_episode(base_classes: int) -> int:

@@ -101,7 +101,7 @@ def _jitter(image, seed):
     return adjust_colours(image, 1 - JITTER + 2 * JITTER * uniform[:3], orders[tf.cast(6 * uniform[3], tf.int32)])
 
 
-@tf.function(jit_compile=True)  # one loop over the pixels instead of twenty: three times faster
+@tf.function(jit_compile=True, autograph=False)  # one loop over the pixels instead of twenty: three times faster
 def adjust_colours(image: tf.Tensor, factors: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """Blends an image with black, with its mean grey and with its own grey, in the given order.
 

@@ -1,6 +1,8 @@
 """What happens to an image between its file and the network."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +18,27 @@ CHANNEL_ORDERS = ("rgb", "bgr")
 RESIZES = ("crop", "stretch")
 MOST_ALPHA = 1e6  # of MixUp and CutMix: every weight is a half long before
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos3", "lanczos5")  # of `tf.image.resize`
+KEPT_FUNCTIONS = 32  # traced
+
+
+def traced_once(method: Callable) -> Callable:
+    """A method of `Preprocessing` that graphs call as a function of its own, traced once for all of them.
+
+    Otherwise every stream of a run traces it anew, of training, validation, features and more, and the SavedModel does.
+    """
+
+    @functools.lru_cache(KEPT_FUNCTIONS)
+    def function(preprocessing, augmentation):
+        del augmentation  # somebody may give its name to another one
+        return tf.function(functools.partial(method, preprocessing), autograph=False)
+
+    @functools.wraps(method)
+    def call(self, *tensors):
+        if tf.executing_eagerly():
+            return method(self, *tensors)
+        return function(self, AUGMENTATIONS[self.augmentation])(*map(tf.convert_to_tensor, tensors))
+
+    return call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +74,8 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self):
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel. Received: image_size={self.image_size}")
         if not 0 < self.crop_fraction <= 1:
@@ -90,6 +115,7 @@ class Preprocessing:
         names += [name for name in ("resize", "interpolation") if getattr(self, name) != getattr(Preprocessing, name)]
         return {name: getattr(self, name) for name in names}
 
+    @traced_once
     def train(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Augments and normalises one image.
 
@@ -109,6 +135,7 @@ class Preprocessing:
         """MixUp or CutMix of a batch of trained-on images, as `mixing.mix`."""
         return mix(images, labels, seed, mixup=self.mixup, cutmix=self.cutmix)
 
+    @traced_once
     def evaluate(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes, crops the centre and normalises.
 

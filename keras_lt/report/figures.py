@@ -2,18 +2,22 @@
 
 import dataclasses
 import io
+from collections.abc import Sequence
 
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_lt.report.cells import in_lines
 from keras_lt.report.style import INK
+from keras_lt.report.systems import display_name
 
 SIZE = (4.8, 3.6)  # inches: two beside each other fill a page, and one is still readable on a phone
 # Inches, of a legend.
 LEGEND_LINE, LEGEND_MARK, LEGEND_CHARACTER = 0.2, 0.4, 0.065
 MOST_COLUMNS = 4
+LEAST_ROWS, FRAME = 3, 0.9  # of a figure of rows; the second in inches, above and below them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,28 @@ def new_axes(ylabel: str) -> tuple[Figure, Axes]:
     ax.set_ylabel(ylabel)
     lay_grid(ax, "y")
     return figure, ax
+
+
+def accuracy_rows(classifiers: Sequence[str], scores: Sequence[str], *, width: float, row: float) -> Figure:
+    """A figure with a panel per score, side by side, of the classifiers below one another, the first at 0.
+
+    Args:
+      width, row: inches of the figure, and of a line of a classifier's name.
+    """
+    names = [in_lines(display_name(name)) for name in classifiers]
+    lines = max(len(names), LEAST_ROWS) + sum(name.count("\n") for name in names)
+    figure = Figure(figsize=(width, FRAME + row * lines))
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for ax, score in zip(panels, scores, strict=True):
+        ax.set_title(score, size=9)
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True, min_n_ticks=2))
+        ax.margins(x=0.12)
+        ax.tick_params(axis="y", length=0)
+        lay_grid(ax, "both")
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel("test accuracy in %", size=9)
+    return figure
 
 
 def lay_grid(ax: Axes, axis: str) -> None:

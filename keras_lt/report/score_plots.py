@@ -2,21 +2,17 @@
 
 from collections.abc import Mapping
 
-import matplotlib.ticker
 import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from keras_lt.metrics import Reliability, accuracy_under, long_tailed_shares
-from keras_lt.report.cells import in_lines
-from keras_lt.report.figures import SIZE, Plot, add_legend, lay_grid, new_axes, render
+from keras_lt.report.figures import SIZE, Plot, accuracy_rows, add_legend, lay_grid, new_axes, render
 from keras_lt.report.intervals import Ends
 from keras_lt.report.style import GROUP_LINES, GROUP_SHADES, INK, PAPER, Style
 from keras_lt.report.tables import as_number, display_name, percent
 
-ROW = 0.3  # inches per classifier
-LEAST_ROWS = 3
-FRAME = 0.9  # inches above and below them
+ROW = 0.3  # inches
 BEHIND_TEXT = {"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 1.5}
 TEST_RATIOS = (50, 25, 10, 5, 2, 1)  # of SADE's tables
 LEAST_IMAGES = 5  # of a bin of confidence: of fewer, accuracy is chance
@@ -38,11 +34,8 @@ def draw_group_accuracy(
     """
     tests = {name: classifier["test"] for name, classifier in classifiers.items()}
     scores = [s for s in GROUP_LINES if not np.isnan([as_number(test.get(s)) for test in tests.values()]).all()]
-    names = [in_lines(display_name(name)) for name in tests]
-    lines = max(len(names), LEAST_ROWS) + sum(name.count("\n") for name in names)
-    figure = Figure(figsize=(SIZE[0], FRAME + ROW * lines))
-    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for ax, score in zip(panels, scores, strict=True):
+    figure = accuracy_rows(list(tests), scores, width=SIZE[0], row=ROW)
+    for ax, score in zip(figure.axes, scores, strict=True):
         for y, (name, test) in enumerate(tests.items()):
             color = styles[name].color
             if name in intervals:
@@ -50,16 +43,8 @@ def draw_group_accuracy(
             ax.plot(100 * as_number(test.get(score)), y, marker=styles[name].marker, color=color)
             if score in published.get(name, ()):
                 ax.plot(100 * published[name][score], y, "d", markerfacecolor=PAPER, color=INK, label="published")
-        ax.set_title(score, size=9)
-        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True, min_n_ticks=2))
-        ax.margins(x=0.12)
-        ax.tick_params(axis="y", length=0)
         ax.set_facecolor(to_rgba(INK, GROUP_SHADES.get(score, 0.0)))
-        lay_grid(ax, "both")
-    panels[0].set_yticks(range(len(tests)), names)
-    panels[0].set_ylim(len(tests) - 0.5, -0.5)
-    figure.supxlabel("test accuracy in %", size=9)
-    handles, labels = panels[-1].get_legend_handles_labels()
+    handles, labels = figure.axes[-1].get_legend_handles_labels()
     if handles:
         figure.legend(handles[:1], labels[:1], loc="outside upper right", fontsize=8)
     lines = " Lines: 95% intervals over test images." if intervals else ""

@@ -16,6 +16,7 @@ from keras_lt.classifiers import dense_of, fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, check_loadable, expanded, write_json, write_text
 from keras_lt.forward import traced
+from keras_lt.input_pipeline import mapped
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.registry import check_choice
@@ -115,7 +116,7 @@ def export_saved_model(
     backbone, head = (model, _folded(classifier, temperature, offset)) if classifier else (None, None)
     network = join(backbone, head) if classifier else _shifted(model, temperature, offset)
     if image_size:
-        normalization = {"mean": tuple(mean), "std": tuple(std), "channel_order": channel_order}
+        normalization = {"mean": mean, "std": std, "channel_order": channel_order}
         resizing = {"crop_fraction": crop_fraction, "resize": resize, "interpolation": interpolation}
         preprocessing = Preprocessing(image_size=image_size, **normalization, **resizing)
         signatures = _signatures(head or network, backbone, preprocessing, class_names, on_bad_request)
@@ -142,7 +143,7 @@ def export_saved_model(
 def _write(network: keras.Model, signatures: Mapping[str, tuple[Callable, tf.TensorSpec]], path: pathlib.Path):
     """Writes the graph. Each function is traced once, where Keras's `ExportArchive` does so two or three times."""
     functions = {
-        name: tf.function(function, input_signature=[spec]).get_concrete_function()
+        name: tf.function(function, input_signature=[spec], autograph=False).get_concrete_function()
         for name, (function, spec) in signatures.items()
     }
     kinds = ("variables", "trainable_variables", "non_trainable_variables")
@@ -232,7 +233,7 @@ def _classify(network: Callable, class_names: Sequence[str], spec: tf.TensorSpec
     """What the network takes -> what is answered; traced once, for all signatures."""
     labels = tf.constant(list(class_names))
 
-    @tf.function(input_signature=[spec])
+    @tf.function(input_signature=[spec], autograph=False)
     def classify(inputs):
         logits = tf.cast(network(inputs, training=False), tf.float32)
         classes = tf.broadcast_to(labels, tf.shape(logits))  # a row per example: REST answers row by row
@@ -249,7 +250,7 @@ def _readable(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.
     size = preprocessing.image_size
 
     def one(encoded):
-        image = tf.data.Dataset.from_tensors(encoded).map(lambda image: (preprocessing.evaluate(image), True))
+        image = mapped(tf.data.Dataset.from_tensors(encoded), lambda image: (preprocessing.evaluate(image), True))
         spare = tf.data.Dataset.from_tensors((tf.zeros((size, size, 3)), False))
         return image.ignore_errors().concatenate(spare).take(1).get_single_element()
 

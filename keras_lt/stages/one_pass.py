@@ -21,7 +21,7 @@ from keras_lt.distribution import Strategy, hosts
 from keras_lt.features import FeatureSet, backbone_hash, examples_hash
 from keras_lt.files import atomic, expanded
 from keras_lt.forward import forward_pass
-from keras_lt.input_pipeline import Stream, draws, prefetched, training_batches, weighted
+from keras_lt.input_pipeline import Stream, draws, mapped, prefetched, training_batches, weighted
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.saving import SavedByArguments
@@ -121,7 +121,7 @@ class ThroughFrozen(SavedByArguments, keras.Model):
 
 def _named(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:
     """Batches whose inputs go by a name."""
-    return batches.map(lambda inputs, *rest: ({name: inputs}, *rest))
+    return mapped(batches, lambda inputs, *rest: ({name: inputs}, *rest))
 
 
 def _batches(

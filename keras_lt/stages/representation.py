@@ -80,7 +80,7 @@ def read_preprocessing(folder: str | os.PathLike) -> Preprocessing | NoPreproces
     settings = read_json(pathlib.Path(folder, "preprocessing.json"), needs=["image_size"])
     if not settings["image_size"]:
         return NoPreprocessing()
-    return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+    return Preprocessing(**settings)
 
 
 @plain_settings(dtype_policy="float32")
