@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_lt.compat import frozen_variables
-from keras_lt.files import atomic, reading
+from keras_lt.files import atomic, reading, without_nan
 
 LATEST = 2  # checkpoints on disk, beside the kept epoch's
 
@@ -24,21 +24,31 @@ class EpochCheckpoints(keras.callbacks.Callback):
 
     State is every variable of model and optimizer that can change, random state included, and this callback's own
     history, which Keras's `BackupAndRestore` leaves out. What is frozen is there before the fit; a checkpoint has a
-    checksum of it. The last two checkpoints and the kept epoch's stay on disk.
+    checksum of it, and what the training was made of. The last two checkpoints and the kept epoch's stay on disk.
 
     Args:
       folder: where checkpoints and `history.csv` go; None keeps the history and the kept weights in memory only.
       monitor: the log whose largest value marks the kept epoch; the earliest wins a tie.
       keep: "best", or "last" for the last epoch whatever the log.
       writes: of several processes that train together, one does; the others only restore.
+      made_of: by name, as JSON holds it, what the numbers of the training depend on, such as its recipe.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, monitor: str, *, keep: str = "best", writes: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike | None,
+        monitor: str,
+        *,
+        keep: str = "best",
+        writes: bool = True,
+        made_of: Mapping[str, object] | None = None,
+    ):
         super().__init__()
         self.folder = None if folder is None else pathlib.Path(folder)
         self.monitor = monitor
         self.keep = keep
         self.writes = writes and folder is not None
+        self.made_of = json.loads(json.dumps(without_nan(made_of or {})))  # as it is read: tuples are lists
         self.history: list[dict[str, float]] = []
         self._kept_state: dict[str, np.ndarray] = {}  # where nothing is written
         self._frozen = 0  # a checksum
@@ -58,7 +68,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
         step, and then trace that again.
 
         Raises:
-          OSError: it is one of another model or optimizer, or of other frozen weights.
+          OSError: it is one of another model or optimizer, of other frozen weights, or of a training made otherwise.
         """
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -69,6 +79,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
             except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 warnings.warn(f"Checkpoint {path} cannot be read ({error}); the one before it is used.", stacklevel=2)
                 continue
+            self._check_made_of(json.loads(str(values.get("made_of", "{}"))), path)
             _restore(model, values, of=path)
             self._frozen = _checksum(model)
             if int(values.get("frozen", self._frozen)) != self._frozen:
@@ -82,6 +93,19 @@ class EpochCheckpoints(keras.callbacks.Callback):
             return len(self.history)
         self._frozen = _checksum(model)
         return 0
+
+    def _check_made_of(self, there: Mapping[str, object], path: pathlib.Path):
+        """Raises OSError where a checkpoint is of another training; earlier versions did not write what it is of."""
+        other = [
+            f"{name}: {there[name]} there, {ours} now"
+            for name, ours in self.made_of.items()
+            if there.get(name, ours) != ours
+        ]
+        if other:
+            raise OSError(
+                f"A training goes on as it began. Received: {path}, of one with other {'; '.join(other)}; "
+                "give another folder, or without it this training starts over"
+            )
 
     def restore_kept(self, model: keras.Model):
         """Puts the kept epoch's weights into the model, their moving average where the optimizer has one."""
@@ -116,7 +140,8 @@ class EpochCheckpoints(keras.callbacks.Callback):
             return
         size = sum(value.nbytes for value in state.values())
         with atomic(self._path(epoch), size=size) as scratch, scratch.open("wb") as file:
-            np.savez(file, history=json.dumps(self.history), frozen=self._frozen, **state)
+            about = {"history": json.dumps(self.history), "made_of": json.dumps(self.made_of), "frozen": self._frozen}
+            np.savez(file, **about, **state)
         self._tidy()
 
     def _tidy(self):

@@ -6,7 +6,9 @@ import pathlib
 import signal
 import sys
 import tempfile
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, logging
@@ -17,6 +19,8 @@ FLAG_FILE = ("--flagfile", "-flagfile")
 HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
 BACKENDS = ("tensorflow", "jax")
+LEAVES_AGAIN_AFTER = 2.0  # seconds
+_leaving = threading.Event()  # the program was asked to end
 
 
 @contextlib.contextmanager
@@ -32,6 +36,7 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
     """
     if module == "__main__":
         begin_in_utf8()
+        heed_signals()
     if answer and module == "__main__":
         with unread():
             answer()
@@ -45,20 +50,16 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
             backend = sys.modules["keras"].backend.backend() if "keras" in sys.modules else BACKENDS[0]
             if module == "__main__" and backend not in BACKENDS:
                 sys.exit(f"Error: commands run on KERAS_BACKEND={' or '.join(BACKENDS)}. Received: {backend}")
-        except SystemExit:
-            raise
-        except KeyboardInterrupt:
-            if module != "__main__":
-                raise
-            os.dup2(terminal, 2)
-            stop()
-        except (ImportError, ValueError) as error:  # Keras's, of a backend that there is not
-            if module != "__main__":
-                raise
-            sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND too: {error}")
-        except BaseException:
-            aside.seek(0)
-            os.write(terminal, aside.read())
+        except BaseException as error:
+            if module == "__main__" and is_leaving(error):
+                os.dup2(terminal, 2)
+                stop()
+            if module == "__main__" and isinstance(error, ImportError | ValueError):
+                # Keras's, of a backend that there is not
+                sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND too: {error}")
+            if not isinstance(error, SystemExit | KeyboardInterrupt | ImportError | ValueError):
+                aside.seek(0)
+                os.write(terminal, aside.read())
             raise
         finally:
             os.dup2(terminal, 2)
@@ -164,8 +165,33 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
     return read
 
 
+def heed_signals():
+    """Lets a cluster's SIGTERM be what Ctrl-C is, where the caller has not turned that off, as for `command &`.
+
+    Libraries pass over all that is raised while they trace a model or collect garbage, or raise something else instead:
+    so both come again until the program ends, and it ends by them whatever it is that is raised.
+    """
+    _leaving.clear()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        if number != signal.SIGINT or signal.getsignal(number) == signal.default_int_handler:
+            signal.signal(number, _leave)
+    sys.unraisablehook = lambda lost: isinstance(lost.exc_value, KeyboardInterrupt) or sys.__unraisablehook__(lost)
+
+
+def _leave(number, frame):
+    _leaving.set()
+    signal.setitimer(signal.ITIMER_REAL, LEAVES_AGAIN_AFTER)
+    raise KeyboardInterrupt
+
+
+def is_leaving(error: BaseException) -> bool:
+    """Whether the program is ending because it was asked to."""
+    return isinstance(error, KeyboardInterrupt) or _leaving.is_set()
+
+
 def stop():
     """Ends the program as Ctrl-C does, with a line and the exit code that shells give it."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
     print("\nStopped. The same command resumes from the last finished part or epoch.", file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
 
@@ -178,13 +204,17 @@ def launch(main: Callable[[], None]):
 
     def run(_):
         logging.set_verbosity(logging.WARNING)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        heed_signals()
+        if any(option.startswith("error") for option in sys.warnoptions):
+            warnings.simplefilter("default")  # libraries warn of one another: no reason to end a training
         try:
             main()
-        except (OSError, FloatingPointError) as error:
-            sys.exit(f"Error: {error}")
-        except KeyboardInterrupt:
-            stop()
+        except BaseException as error:
+            if is_leaving(error):
+                stop()
+            if isinstance(error, OSError | FloatingPointError):
+                sys.exit(f"Error: {error}")
+            raise
 
     with unread():
         app.run(run, argv=sys.argv[:1])  # absl's own start; the flags are as `config.answer` has read them

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.registry import check_unmasked
+
 
 def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
     """One number per class as an array, [C], in whatever precision it has.
@@ -19,6 +21,7 @@ def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
             f"{name} must be a vector, one number per class in the order of the class ids, and not a dict. "
             f"Received: {dict(values)}"
         )
+    check_unmasked(**{name: values})
     index = getattr(values, "index", None)  # a pandas Series, such as `value_counts`, which sorts by frequency
     if getattr(index, "dtype", np.dtype(object)).kind in "iu" and list(index) != list(range(len(index))):
         raise ValueError(

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lt.datasets import Split
+from keras_lt.datasets import FeatureVectors, Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
 from keras_lt.files import check_replaceable, expanded, new_memory_map, read_json, remove, write_json
@@ -38,7 +38,7 @@ from keras_lt.input_pipeline import (
 from keras_lt.keras_settings import plain_settings
 from keras_lt.labels import labels_of
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
-from keras_lt.registry import member
+from keras_lt.registry import check_unmasked, member
 from keras_lt.resampling import RESAMPLING
 from keras_lt.work_folder import FEATURE_FILES
 
@@ -61,6 +61,7 @@ class FeatureSet:
     views: np.ndarray | ArrayRows | None = None
 
     def __post_init__(self):
+        check_unmasked(features=self.features)
         # Arrays stay where they are; tensors, lists and tables become arrays.
         is_array = isinstance(getattr(self.features, "dtype", None), np.dtype)
         features = self.features if is_array else np.asarray(self.features)
@@ -77,6 +78,11 @@ class FeatureSet:
     def width(self) -> int:
         """Features per example, D."""
         return self.features.shape[-1]
+
+    @property
+    def as_split(self) -> Split:
+        """The same examples as a split of a data set."""
+        return Split(FeatureVectors(self.features), self.labels)
 
     @functools.cached_property
     def first_not_finite(self) -> int | None:

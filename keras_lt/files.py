@@ -337,4 +337,4 @@ def without_nan(value):
         return without_nan(value.tolist())
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+    return value.item() if isinstance(value, np.generic) else value

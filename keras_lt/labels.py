@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.registry import check_unmasked
+
 OPEN = -1  # the label of images of no class, as in the published lists
 MOST_CLASSES = 10_000_000  # tables are made by the largest label
 
@@ -18,6 +20,7 @@ def labels_of(labels: npt.ArrayLike, examples: int, *, classes: int | None = Non
     Raises:
       ValueError: another number of them, or others than class ids.
     """
+    check_unmasked(labels=labels)
     labels = np.asarray(labels)
     if labels.shape not in ((examples,), (examples, 1)):
         raise ValueError(
@@ -59,6 +62,7 @@ def class_ids(labels, classes: int):
     if classes == 1:
         raise ValueError("There must be two classes or more. Received: 1")
     if not keras.ops.is_tensor(labels):
+        check_unmasked(labels=labels)
         _check_values(np.asarray(labels), classes)
     labels = keras.ops.convert_to_tensor(labels)
     shape = tuple(labels.shape)

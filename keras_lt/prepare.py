@@ -88,6 +88,12 @@ class Shard:
     names: Sequence[str]
     rows: range
 
+    @property
+    def made_of(self) -> str:
+        """Changes with the sizes of the images' files, in bytes; that their names are the same is known otherwise."""
+        sizes = self.split.examples.stamps(slice(self.rows.start, self.rows.stop))[:, 0]
+        return hashlib.sha256(sizes.tobytes()).hexdigest()
+
 
 def prepare(
     data: LongTailed,
@@ -99,7 +105,7 @@ def prepare(
     workers: int = 1,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> int:
-    """Writes a data set's images as shards; shards that are there already are kept.
+    """Writes a data set's images as shards; those that are there already, of files of the same sizes, are kept.
 
     Args:
       data: what to prepare; its images must be encoded.
@@ -123,7 +129,7 @@ def prepare(
     shards = {name: _plan(folder, name, split, data_dir, images_per_shard) for name, split in data.all_splits.items()}
     every = list(itertools.chain(*shards.values()))
     _begin(folder, {"format": FORMAT, **settings, "examples": _fingerprint(every)})
-    missing = [s for s in every if not is_finished(s.path) or (bad_images(s.path) and not skip_bad_images)]
+    missing = [s for s in every if not is_finished(s.path, s.made_of) or (bad_images(s.path) and not skip_bad_images)]
     if missing:
         (folder / MANIFEST).unlink(missing_ok=True)
     _write(missing, data.class_names, settings["convert"], workers=workers, kept=len(every) - len(missing))
@@ -228,7 +234,7 @@ def _write(shards: Sequence[Shard], class_names: Sequence[str], conversion: Mapp
             description="Images",
         )
         for shard in shards:
-            write_shard(shard.path, itertools.islice(examples, len(shard.rows)))
+            write_shard(shard.path, itertools.islice(examples, len(shard.rows)), made_of=shard.made_of)
         next(examples, None)  # the bar learns that this was the last
 
 

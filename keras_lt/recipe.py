@@ -167,6 +167,9 @@ class Recipe:
     )
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):  # with which Keras computes in part only
+                object.__setattr__(self, field.name, value.item())
         check_numbers(
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -253,3 +253,12 @@ def test_kept_counts_of_other_data_are_refused(tmp_path):
     for other in (dataset.skip(1), dataset.batch(16).take(3)):
         with pytest.raises(ValueError, match=r"counts\.npy of 200 examples; remove it"):
             keras_lt.balance(other, counts_file=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"my notes"])
+def test_a_file_that_holds_no_counts_is_named(tmp_path, content):
+    path = tmp_path / "counts.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"counts\.npy is damaged: remove it, and the classes are counted again"):
+        keras_lt.balance(tf.data.Dataset.from_tensor_slices((np.zeros(3), [0, 1, 1])), counts_file=path)
+    assert path.read_bytes() == content

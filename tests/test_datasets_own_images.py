@@ -3,6 +3,7 @@ import os
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from keras_lt.datasets import load
@@ -120,7 +121,7 @@ def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):
 
 
 def test_images_that_are_added_move_no_other(unsplit, tmp_path_factory):
-    first, again, other = (folder(str(unsplit), seed=seed) for seed in (3, 3, 4))
+    first, again, other = (folder(str(unsplit), seed=seed) for seed in (3, np.int64(3), 4))
     assert relative(unsplit, first.test) == relative(unsplit, again.test)
     assert relative(unsplit, first.test) != relative(unsplit, other.test)
     for seed in (-1, 2**64):
@@ -170,6 +171,26 @@ def test_lists_are_relative_to_the_folder(tmp_path):
     assert lists(str(tmp_path)).class_names == ("ant", "bee", "cat")
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n\r\n", "\n \t\n"])
+@pytest.mark.parametrize("between", [" ", "\t", "  ", " \t"])
+def test_lists_are_read_as_editors_and_other_tools_write_them(tmp_path, end, between):
+    for split in ("train", "val", "test"):
+        lines = f"a b/1.jpg{between}0", f"c.jpg{between}1 "
+        (tmp_path / f"{split}.txt").write_bytes(("\r\n".join(lines) + end).encode("utf-8-sig"))
+    (tmp_path / "classes.txt").write_bytes(("ant\r\nbee" + end).encode("utf-8-sig"))
+    data = lists(str(tmp_path))
+    assert [relative(tmp_path, split) for split in data.splits.values()] == [[("a b/1.jpg", 0), ("c.jpg", 1)]] * 3
+    assert data.class_names == ("ant", "bee")
+
+
+@pytest.mark.parametrize("line", ["", "a.jpg", "0", " 0", "a.jpg,0", "a.jpg -1", "a.jpg 0.0", "a.jpg 0 1x"])
+def test_a_line_that_does_not_fit_is_named(tmp_path, line):
+    (tmp_path / "train.txt").write_text(f"b.jpg 0\n{line}\nc.jpg 1\n")
+    (tmp_path / "test.txt").write_text("t.jpg 1\n")
+    with pytest.raises(ValueError, match=rf"on every line\. Received: .*train\.txt:2: {line!r}"):
+        lists(str(tmp_path))
+
+
 def test_lists_without_val_carve_one(tmp_path):
     (tmp_path / "train.txt").write_text("".join(f"{n}.jpg 0\n" for n in range(1000)))
     (tmp_path / "test.txt").write_text("t.jpg 0\n")
@@ -202,6 +223,16 @@ def test_tables_with_names_number_them_in_sorted_order(tmp_path):
     assert data.train.labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("names", [("001", "002"), ("1", "0"), ("7", "12")])
+def test_names_that_are_numbers_are_names_where_they_are_listed(tmp_path, names):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"path,label\na.jpg,{names[1]}\nb.jpg,{names[0]}\n")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    data = csv(str(tmp_path))
+    assert data.class_names == names
+    assert relative(tmp_path, data.train) == [("a.jpg", 1), ("b.jpg", 0)]
+
+
 def test_one_table_with_a_split_column(tmp_path):
     (tmp_path / "images.csv").write_text("path,split,label\na.jpg,train,1\nb.jpg,test,1\nc.jpg,train,0\nd.jpg,val,0\n")
     data = csv(str(tmp_path))
@@ -221,6 +252,7 @@ def test_one_table_with_a_split_column(tmp_path):
         "path;label\na, b.jpg;1\nc.jpg;0\n",
         "label\tpath\r\n1\ta, b.jpg\r\n0\tc.jpg\r\n",
         '"path", "label"\n"a, b.jpg", "1"\n\n"c.jpg", "0"\n',
+        "path,label\na, b.jpg,1\nc.jpg,0\n".replace("a, b.jpg", '"a, b.jpg"') + ",\n,\n",
         '\ufeff,path,width,label,note\n0,"a, b.jpg",5,1,\n1,c.jpg,,0,"so;so"\n',
     ],
 )

@@ -1,5 +1,6 @@
 """What the machine and damage do to a command: one line that names the file and the way out, and a plain exit code."""
 
+import contextlib
 import importlib
 import io
 import os
@@ -7,13 +8,15 @@ import pathlib
 import re
 import signal
 import sys
+import time
+import warnings
 
 import keras
 import numpy as np
 import pytest
 import rich.console
 
-from keras_lt import config
+from keras_lt import command, config
 from keras_lt.__main__ import COMMANDS
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.command import begin_in_utf8, launch, plain_errors, quietly, unread, with_flag_files
@@ -146,23 +149,96 @@ def test_every_command_starts_by_launch(name):
     assert source.endswith('\n\nif __name__ == "__main__":\n    launch(main)\n')
 
 
+@pytest.fixture
+def signals():
+    """Gives signals, and what Python does with what nobody can catch, their own meaning back after the test."""
+    numbers, hook = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM), sys.unraisablehook
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    command._leaving.clear()
+    sys.unraisablehook = hook
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 def stopped():
     raise KeyboardInterrupt
 
 
-def test_a_command_that_is_stopped_says_so_in_one_line_and_has_the_exit_code_of_it(monkeypatch, capsys):
-    before = signal.getsignal(signal.SIGTERM)
+SAID_OF_THE_STOP = "Stopped. The same command resumes from the last finished part or epoch."
+
+
+def test_a_command_that_is_stopped_says_so_in_one_line_and_has_the_exit_code_of_it(signals, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(SystemExit) as end:
         launch(stopped)
-    signal.signal(signal.SIGTERM, before)
     with pytest.raises(SystemExit) as loading, quietly("__main__"):
         stopped()  # the ten seconds in which libraries are loaded
     assert (end.value.code, loading.value.code) == (130, 130)
     said = capsys.readouterr().err.strip().splitlines()[::2]  # not what TensorFlow's own code writes
-    assert said == ["Stopped. The same command resumes from the last finished part or epoch."] * 2
+    assert said == [SAID_OF_THE_STOP] * 2
     with pytest.raises(KeyboardInterrupt), quietly("a.module"):
         stopped()
+
+
+def passed_over():
+    """As by Keras where it traces a model."""
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    time.sleep(10)
+
+
+def in_garbage():
+    """As in a finalizer of JAX's, where nothing that is raised goes further."""
+
+    class Garbage:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    Garbage()
+    time.sleep(10)
+
+
+def something_else():
+    """As by Python 3.11 where a class is made."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("Error calling __set_name__") from error
+
+
+@pytest.mark.parametrize("lost", [passed_over, in_garbage, something_else])
+def test_a_request_to_leave_that_a_library_passes_over_ends_the_command(lost, signals, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.setattr(command, "LEAVES_AGAIN_AFTER", 0.05)
+    with pytest.raises(SystemExit, match=r"^130$"):
+        launch(lost)
+    with pytest.raises(SystemExit, match=r"^130$"), quietly("__main__"):
+        lost()
+    said = capsys.readouterr().err
+    assert said.count(SAID_OF_THE_STOP) == 2
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_that_the_caller_has_turned_off_stays_so(signals):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # by `command &` in a shell's script
+    command.heed_signals()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+
+
+def test_warnings_of_libraries_end_no_command(signals, monkeypatch):
+    monkeypatch.setattr(sys, "warnoptions", ["error"])
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("error")
+        with pytest.raises(SystemExit) as end:
+            launch(lambda: warnings.warn("old", DeprecationWarning, stacklevel=1))
+    assert end.value.code is None
+    assert [str(each.message) for each in said] == ["old"]
 
 
 @pytest.mark.parametrize("buffered", [True, False])  # PYTHONUNBUFFERED=1, as in many containers

@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.classifiers import NearestClassMean
-from keras_lt.datasets import Split
+from keras_lt.datasets import LongTailed, Split
 from keras_lt.evaluation import score
 from keras_lt.features import FeatureSet
 from keras_lt.labels import MixedLabels, class_ids
 from keras_lt.losses import LOSSES, PerExampleLoss, cross_entropy, effective_number_weights, focal, ldam
-from keras_lt.metrics import ShotAccuracy
+from keras_lt.metrics import ShotAccuracy, shot_accuracy
 from keras_lt.resampling import balance
 from keras_lt.stages import OnMixedLabels
 from tests.conftest import some_of
@@ -32,6 +32,39 @@ def loss_of(name, classes, *, reduction=None):
     loss = LOSSES[name](np.array(COUNTS[:classes]))
     loss.reduction = reduction
     return loss
+
+
+IMAGES = np.zeros((5, 2, 2), np.uint8)
+HIDDEN = np.ma.masked_equal(IDS, 1)  # two of five are there
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda: class_ids(HIDDEN, 2),
+        lambda: Split(IMAGES, HIDDEN),
+        lambda: Split(np.ma.masked_array(IMAGES, IMAGES == 0), IDS),
+        lambda: FeatureSet(np.ones((5, 2)), HIDDEN),
+        lambda: FeatureSet(np.ma.masked_array(np.ones((5, 2)), np.eye(5, 2)), IDS),
+        lambda: balance((np.ones((5, 2)), HIDDEN)),
+        lambda: shot_accuracy(HIDDEN, IDS, [3, 2]),
+        lambda: shot_accuracy(IDS, IDS, np.ma.masked_array([3, 2], [0, 1])),
+    ],
+)
+def test_what_a_mask_hides_is_not_taken_for_what_is_there(door):
+    with pytest.raises(ValueError, match=r"must have all of its values: .* Received: a masked array, \d+ of \d+ "):
+        door()
+
+
+def test_a_masked_array_without_a_masked_value_is_an_array():
+    np.testing.assert_array_equal(class_ids(np.ma.masked_equal(IDS, 7), 2), IDS)
+
+
+@pytest.mark.parametrize("names", [{"a", "b"}, frozenset("ab"), {"a": 1, "b": 0}])
+def test_names_without_the_order_of_the_labels_are_refused(names):
+    split = Split(IMAGES, IDS)
+    with pytest.raises(ValueError, match=r"class_names must be a list, in the order of the labels\. Received: "):
+        LongTailed("x", split, split, split, class_names=names)
 
 
 @every_loss

@@ -289,6 +289,15 @@ def test_a_shard_cut_short_is_written_again(source, output):
     assert hashes(output) == before
 
 
+def test_an_image_that_was_replaced_is_converted_again(source, output):
+    prepare(toy(source), output, settings=AS_IT_IS, data_dir=source, images_per_shard=4)
+    other = encoded(quarters())
+    (source / "train/5.jpg").write_bytes(other)
+    assert prepare(toy(source), output, settings=AS_IT_IS, data_dir=source, images_per_shard=4) == 4
+    assert read_prepared(output, "toy").train.read(5) == other
+    assert verify(output) == []
+
+
 def test_one_flipped_byte_is_reported_by_shard_and_record(source, output, known_toy, capsys):
     command.main([f"--data_dir={source}", f"--output_dir={output}", "--dataset=toy"])
     command.main([f"--output_dir={output}", "--verify"])

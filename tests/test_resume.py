@@ -176,7 +176,7 @@ def test_ten_kills_and_a_request_to_leave_change_no_number(small, tmp_path, devi
     whole, broken = (Run(config, tmp_path / name, devices=devices) for name in ("whole", "broken"))
     first, *rest = moments(whole.finish(), 6, rng)
     code, complaints = broken.stop(signal.SIGTERM, *first)
-    assert code == 1, complaints
+    assert code == 130, complaints
     assert "The same command resumes" in complaints
     assert "Traceback" not in complaints
     for moment in rest:

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt import Recipe, learn_representation
+from keras_lt import FeatureSet, Recipe, Split, learn_classifier, learn_representation
+from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.optimization import CoupledSGD
 from keras_lt.stages.fitting import fit
 from tests.conftest import some_of
 from tests.programs import NOISE, TWO_CPUS, lines_of
+from tests.tiny_backbone import tiny
 
 RECIPE = Recipe(epochs=2, batch_size=12, learning_rate=0.02, weight_decay=1e-3, steps_per_epoch=3)
 
@@ -38,6 +40,7 @@ def linear(data, recipe, *, folder=None, train_batches=None, layer=keras.layers.
         val_examples=len(data.val),
         strategy=make_strategy("none"),
         folder=folder,
+        trained_on=data.train,
     )
     return model, history
 
@@ -141,19 +144,61 @@ def test_the_kept_weights_are_the_moving_average(data):
     np.testing.assert_allclose(averaged.get_weights()[0], expected, rtol=1e-5)
 
 
+def stop_in_the_third(self, epoch, logs=None):
+    if epoch == 2:
+        raise KeyboardInterrupt
+
+
 @pytest.mark.exhaustive
-def test_the_moving_average_is_validated_and_survives_a_stop(data, tmp_path):
+def test_the_moving_average_is_validated_and_survives_a_stop(data, tmp_path, monkeypatch):
     recipe = dataclasses.replace(RECIPE, ema_momentum=0.9, epochs=3)
     whole, history = linear(data, recipe)
-    stopped = dataclasses.replace(recipe, epochs=2, schedule="multistep", decay_epochs=(9,))
     continued = dataclasses.replace(recipe, schedule="multistep", decay_epochs=(9,))
-    linear(data, stopped, folder=tmp_path)
+    monkeypatch.setattr(EpochCheckpoints, "on_epoch_begin", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        linear(data, continued, folder=tmp_path)
+    monkeypatch.undo()
     resumed, rows = linear(data, continued, folder=tmp_path)
     uninterrupted, expected = linear(data, continued)
     assert difference(resumed, uninterrupted) == 0
     assert [row["val_class_mean"] for row in rows] == [row["val_class_mean"] for row in expected]
     assert len(history) == 3
     assert difference(whole, resumed) > 0  # another schedule, so that the comparison above could fail
+
+
+@pytest.mark.parametrize("other", ["recipe", "seed", "features", "labels", "classifier"])
+def test_a_folder_of_another_training_is_refused_and_stays_as_it_is(tmp_path, other):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, 4)).astype(np.float32), np.repeat([0, 1, 2], [40, 15, 5])
+    recipe = Recipe(epochs=1, batch_size=20, learning_rate=np.float32(0.1), nesterov=np.bool_(True))
+    arguments = {"features": dict.fromkeys(("train", "val"), FeatureSet(features, labels)), "recipe": recipe}
+    first = learn_classifier("crt", **arguments, folder=tmp_path)
+    again = learn_classifier("crt", **arguments, folder=tmp_path)
+    np.testing.assert_array_equal(again.model.get_weights()[0], first.model.get_weights()[0])
+    (checkpoint,) = tmp_path.glob("checkpoints/*.npz")
+    before = checkpoint.read_bytes()
+    changed = {
+        "recipe": {"recipe": dataclasses.replace(recipe, learning_rate=0.2)},
+        "seed": {"seed": np.int64(1)},
+        "features": {"features": dict.fromkeys(("train", "val"), FeatureSet(features + 1, labels))},
+        "labels": {"features": dict.fromkeys(("train", "val"), FeatureSet(features, labels[::-1].copy()))},
+        "classifier": {},
+    }
+    said = {"recipe": r"learning_rate: 0\.1\d* there, 0\.2 now", "seed": "seed: 0 there, 1 now", "classifier": "Cosine"}
+    name = "cosine" if other == "classifier" else "crt"
+    with pytest.raises(OSError, match=rf"one with other .*{said.get(other, 'examples: ')}.*; give another folder"):
+        learn_classifier(name, **{**arguments, **changed[other]}, folder=tmp_path)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_stage_one_of_other_images_is_refused(data, tmp_path):
+    arguments = {"backbone": tiny(), "recipe": RECIPE, "folder": tmp_path}
+    learn_representation(data, **arguments)
+    others = dataclasses.replace(data, train=Split(255 - data.train.images, data.train.labels))
+    with pytest.raises(OSError, match=r"one with other examples: \w+ there, \w+ now"):
+        learn_representation(others, **arguments)
+    with pytest.raises(OSError, match=r"one with other augmentation: none there, crop_flip now"):
+        learn_representation(data, **arguments, augmentation="crop_flip")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch(data, tmp_path):

@@ -85,7 +85,7 @@ class Examples(abc.ABC):
 
     def key_hashes(self, seed: int = 0) -> np.ndarray:
         """The key of every example as a number, evenly spread, uint64 [N]."""
-        salt = seed.to_bytes(8, "little")
+        salt = int(seed).to_bytes(8, "little")
         digests = (hashlib.blake2b(key, digest_size=8, salt=salt).digest() for key in self.keys())
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 

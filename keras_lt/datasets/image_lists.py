@@ -12,7 +12,7 @@ from keras_lt.labels import MOST_CLASSES
 
 
 def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `relative/path label` lines: (paths str [N], labels int64 [N]). Paths may hold spaces.
+    """Reads `relative/path label` lines: (paths str [N], labels int64 [N]). Paths may hold spaces; a tab is a space.
 
     Raises:
       ValueError: a line is not `path label`.
@@ -32,22 +32,20 @@ def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
 
 def _read_lines(path: pathlib.Path, expected: str, fits: Callable[[str], bool]) -> tuple[np.ndarray, np.ndarray]:
     """The paths [N] and labels [N] of a list, once every label fits."""
-    paths, labels, lines = [], [], read_text(path).split("\n")
-    for number, line in enumerate(lines, start=1):
-        name, _, label = line.rpartition(" ")
-        if not line and number == len(lines):
-            break  # after the last line's end
-        if not name or not fits(label):
+    paths, labels, text = [], [], read_text(path).rstrip()
+    for number, line in enumerate(text.split("\n") if text else (), start=1):
+        words = line.rsplit(maxsplit=1)
+        if len(words) < 2 or not fits(words[1]):
             raise ValueError(f"Expected `relative/path {expected}` on every line. Received: {path}:{number}: {line!r}")
-        paths.append(name)
-        labels.append(int(label))
+        paths.append(words[0])
+        labels.append(int(words[1]))
     return np.array(paths, dtype=str), np.array(labels, np.int64)
 
 
 def read_class_names(folder: pathlib.Path) -> list[str] | None:
     """The lines of `classes.txt` in the folder, where there is one."""
     path = folder / "classes.txt"
-    return read_text(path).rstrip("\n").split("\n") if path.exists() else None
+    return read_text(path).rstrip().split("\n") if path.exists() else None
 
 
 def is_class_id(text: str) -> bool:

@@ -5,14 +5,14 @@ import functools
 import numbers
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
 from keras_lt.datasets.examples import Examples, examples_of
 from keras_lt.labels import OPEN, labels_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
-from keras_lt.registry import member
+from keras_lt.registry import check_unmasked, member
 from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
@@ -37,6 +37,7 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self):
+        check_unmasked(images=self.examples)
         object.__setattr__(self, "examples", examples_of(self.examples))
         object.__setattr__(self, "labels", labels_of(self.labels, len(self.examples)))
 
@@ -107,6 +108,8 @@ class LongTailed:
     listed_counts: np.ndarray | None = None
 
     def __post_init__(self):
+        if isinstance(self.class_names, Set | Mapping):
+            raise ValueError(f"class_names must be a list, in the order of the labels. Received: {self.class_names!r}")
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         _check_names(self.name, self.class_names)
         object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, *_capitals_note(self.class_names)))))

@@ -109,7 +109,7 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     Instead of these there may be one `images.csv` with the columns `path,label,split`; a split is train, val or test.
     Paths are relative to `data_dir`. Labels are class ids from 0 where all are numbers, otherwise the names of classes,
     which then are sorted. `classes.txt` gives names, or their order, as in `lists`; so does carving. Names that are
-    numbers, such as 0.5, must stand in it.
+    numbers, such as 0.5 or 001, must stand in it.
 
     Args:
       seed: of the carving.
@@ -136,7 +136,7 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         others = [name for _, more in read.values() for name in more]
     names = read_class_names(root)
     labels = {label for table in tables.values() for _, label in table}
-    are_ids = all(label.isascii() and label.isdecimal() for label in labels)
+    are_ids = all(label.isascii() and label.isdecimal() for label in labels) and not labels <= set(names or ())
     if not are_ids and (names or not all(map(_is_number, labels))):
         names = names or sorted({label for _, label in tables["train"]})
         tables = _numbered(tables, names)
@@ -295,6 +295,8 @@ def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> tuple[list[tupl
             first = text.partition("\n")[0][:SHOWN_LETTERS]
             raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {first}")
         for row in reader:
+            if not any(row.values()):
+                continue  # of cells that spreadsheets left empty
             if None in row or None in row.values() or not all(row[column] for column in columns):
                 values = f"{list(row.values())}"[:SHOWN_LETTERS]
                 raise ValueError(

@@ -262,6 +262,7 @@ def learn_classifier(
         val_examples=len(data.val),
         strategy=one_device,
         folder=folder if is_first(strategy) else None,
+        trained_on=features["train"].as_split,
         callbacks=[keras.callbacks.LambdaCallback(on_test_begin=add_novel_classes)],
     )
     add_novel_classes()  # by the weights that were kept, which a moving average may have replaced

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_lt.counts import number_per_class
 from keras_lt.labels import class_ids
+from keras_lt.registry import check_unmasked
 
 MANY_SHOT_ABOVE = 100  # training images; the paper's evaluation protocol
 FEW_SHOT_BELOW = 20
@@ -142,6 +143,7 @@ class ShotGroups(Mapping):
           ValueError: lengths that differ, or ids outside of [0, C).
         """
         classes = len(self.class_counts)
+        check_unmasked(predictions=predictions, labels=labels)
         predictions, labels = np.asarray(predictions), np.asarray(labels)
         if predictions.ndim != 1 or predictions.shape != labels.shape:
             raise ValueError(
@@ -226,7 +228,10 @@ class ShotAccuracy(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch."""
         classes = len(self.groups.class_counts)
-        labels = class_ids(y_true, classes)
+        labels, shape = class_ids(y_true, classes), np.shape(y_pred)
+        is_known = getattr(shape, "rank", 2) is not None  # as all but some tensors of TensorFlow's graphs say
+        if is_known and (len(shape) != 2 or shape[1] not in (classes, None)):
+            raise ValueError(f"y_pred must be logits [B, {classes}]. Received: shape {tuple(shape)}")
         # Not `==`, by which TensorFlow loses the shape where only one side's batch is known.
         is_correct = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
         weights = keras.ops.ones_like(labels) if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))

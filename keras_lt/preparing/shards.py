@@ -32,9 +32,11 @@ class Example:
     damage: str = ""
 
 
-def write_shard(path: pathlib.Path, examples: Iterable[Example]):
+def write_shard(path: pathlib.Path, examples: Iterable[Example], *, made_of: str):
     """Writes a shard without its damaged images, which the index names; the index comes last.
 
+    Args:
+      made_of: changes with the images, and stands in the index.
     Raises:
       OSError: it cannot be written, because the disk is full for one. Nothing half-written stays.
     """
@@ -64,6 +66,7 @@ def write_shard(path: pathlib.Path, examples: Iterable[Example]):
                 bad=np.array(bad, str),
                 bytes=position,
                 sha256=sha256,
+                made_of=made_of,
             )
     except (OSError, tf.errors.OpError) as error:
         raise OSError(
@@ -71,10 +74,11 @@ def write_shard(path: pathlib.Path, examples: Iterable[Example]):
         ) from error
 
 
-def is_finished(path: pathlib.Path) -> bool:
-    """Whether a shard is there, whole, with its index."""
+def is_finished(path: pathlib.Path, made_of: str) -> bool:
+    """Whether a shard is there, whole, with its index, and of the images that it is to be made of."""
     try:
-        return path.stat().st_size == read_index(path)["bytes"]
+        index = read_index(path)
+        return path.stat().st_size == index["bytes"] and str(index.get("made_of", made_of)) == made_of
     except OSError:
         return False
 

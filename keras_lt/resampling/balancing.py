@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from keras_lt import samplers
 from keras_lt.counts import number_per_class
-from keras_lt.files import atomic, expanded
+from keras_lt.files import atomic, expanded, reading
 from keras_lt.labels import MOST_CLASSES
+from keras_lt.registry import check_unmasked
 from keras_lt.resampling import plans
 from keras_lt.resampling.indices import check_integers, checked_classes
 from keras_lt.resampling.rejection import expected_copies, resampled_epochs
@@ -171,6 +172,7 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
             f"keras.utils.PyDataset. Received: {received}"
         )
     x, y, *weights = data
+    check_unmasked(x=x, y=y)
     y = np.asarray(y)
     if y.ndim != 1 and y.shape[1:] != (1,):
         raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
@@ -265,7 +267,8 @@ def _counts(source: _Arrays | _Stream, class_counts: npt.ArrayLike | None, count
         return counts
     path = expanded(counts_file)
     if path.exists():
-        counts = np.load(path)
+        with reading(path, instead="remove it, and the classes are counted again"):
+            counts = np.load(path)
         _check_counts(path, counts, source)
         return counts
     counts = count_classes(source.label_batches())

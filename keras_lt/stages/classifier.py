@@ -265,7 +265,8 @@ def _fitted(
     backbone = None if representation is None else representation.backbone
     training["multipliers"] = getattr(layer, "multipliers", None)
     where = {"strategy": strategy, "folder": folder}
-    options = {**training, **where}
+    made_of = {"classifier": type(layer).__name__, "train_parts": train_parts, "batch_norm": batch_norm}
+    options = {**training, **where, "made_of": made_of}
     if hasattr(layer, "adapt"):
         layer.adapt(start.features, start.labels)
     if layer.trainable_weights and train_parts:

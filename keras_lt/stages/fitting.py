@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.compat import ScaledLoss, frozen_variables, keep_positions, layers_within, unwatched
-from keras_lt.datasets import LongTailed
+from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, evaluation_batch_size, hosts, is_first
 from keras_lt.features import FeatureSet, verbosity
 from keras_lt.files import atomic, reading
@@ -31,6 +32,7 @@ from keras_lt.stages.statistics import estimated_statistics
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
 CHOSEN_BY = "class_mean"
+ASKED_EXAMPLES = 1000  # by which a checkpoint tells a data set from others
 STATISTICS_BATCHES = 100  # of an epoch, by which batch norm's statistics of averaged weights are estimated
 
 
@@ -45,6 +47,8 @@ def fit(
     strategy: Strategy,
     multipliers: dict[str, float] | None = None,
     folder: str | os.PathLike | None,
+    trained_on: Split,
+    made_of: Mapping[str, object] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, float]]:
     """`model.fit` that goes on where a checkpoint in `folder` ends, and leaves the kept epoch's weights in the model.
@@ -56,6 +60,8 @@ def fit(
       groups: of classes, by which accuracies are logged.
       val_examples: how many there are to validate.
       multipliers: path of a variable -> factor on its learning rate.
+      trained_on: the training examples, which `train_batches` draws from.
+      made_of: by name, what else the numbers depend on; where it is another, a checkpoint is refused.
       callbacks: of the model's own, such as one that moves a weight of its loss.
     Returns: the history, a row of logs per epoch.
     """
@@ -64,7 +70,10 @@ def fit(
     steps = recipe.steps(int(stream.class_counts.sum()))
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
-    checkpoints = EpochCheckpoints(folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=first)
+    made_of = {} if folder is None else {**_made_of(stream, trained_on), **(made_of or {})}
+    checkpoints = EpochCheckpoints(
+        folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=first, made_of=made_of
+    )
 
     def batches(start_step):
         return train_batches(dataclasses.replace(stream, start_step=start_step))
@@ -106,6 +115,14 @@ def fit(
     return checkpoints.history
 
 
+def _made_of(stream: Stream, trained_on: Split) -> dict[str, object]:
+    """What tells a training from another one: of its examples the labels, and a thousand spread over all."""
+    recipe = {name: value for name, value in dataclasses.asdict(stream.recipe).items() if not callable(value)}
+    rows = np.unique(np.linspace(0, len(trained_on) - 1, ASKED_EXAMPLES, dtype=np.int64))
+    digest = hashlib.sha256(trained_on.labels.tobytes() + trained_on.examples.subset(rows).key_hashes().tobytes())
+    return {**recipe, "seed": stream.seed, "examples": digest.hexdigest()[:16]}
+
+
 def _compile(model: keras.Model, stream: Stream, *, steps: int, groups: ShotGroups, multipliers: dict | None):
     """Compiles the model by the stream's recipe; steps and the others are as in `fit`."""
     recipe = stream.recipe
@@ -133,6 +150,7 @@ def fit_on_images(
     batches: Callable[..., tf.data.Dataset] = training_batches,
     val_batches: Callable[..., tf.data.Dataset] = evaluation_batches,
     strategy: Strategy,
+    made_of: Mapping[str, object] | None = None,
     **options,
 ) -> list[dict[str, float]]:
     """`fit` of a model, images -> logits, on the train and val images of a data set.
@@ -154,6 +172,8 @@ def fit_on_images(
         groups=data.groups,
         val_examples=len(data.val),
         strategy=strategy,
+        trained_on=data.train,
+        made_of={**(made_of or {}), **dataclasses.asdict(preprocessing)},
         **options,
     )
 
@@ -180,6 +200,7 @@ def fit_on_features(
         groups=groups,
         val_examples=len(val.labels),
         strategy=strategy,
+        trained_on=train.as_split,
         **options,
     )
 

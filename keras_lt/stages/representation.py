@@ -138,7 +138,8 @@ def learn_representation(
       text: of the class names, one row each, for a head that begins by them; None is made by the backbone's text tower.
       seed: of initial weights, draws and augmentations.
       strategy: from `distribution.make_strategy`; default one device, or all GPUs where there are several.
-      folder: for checkpoints and history; a run that was stopped goes on from there. None keeps nothing on disk.
+      folder: for checkpoints and history; a run that was stopped goes on from there, and one of another recipe, seed
+        or data set is refused. None keeps nothing on disk.
       **augmentations: randaugment, randaugment_magnitude, random_erasing, mixup and cutmix, as in `Preprocessing`.
       check_images: whether every image of every split is examined first, as `inspection.screen` does.
     Raises:
@@ -179,7 +180,7 @@ def learn_representation(
         network.name, classifier.name = "backbone", "classifier"
         model = keras.Model(network.input, classifier(network(network.input)), name="representation")
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
-    fitting["callbacks"] = hooks.callbacks(recipe)
+    fitting |= {"callbacks": hooks.callbacks(recipe), "made_of": {"head": head, **asked}}
     in_memory = functools.partial(_in_memory, learned)
     features = (extract or in_memory)(network, preprocessing) if stage_one == "features" else {}
     if hasattr(classifier, "adapt"):
@@ -264,7 +265,7 @@ def building(strategy: Strategy, *, seed: int, precision: str = "float32") -> It
 def _seeded_initializers(seed: int) -> Iterator[None]:
     """Initial weights drawn inside depend on `seed` alone: Keras seeds its initialisers from Python's generator."""
     state = random.getstate()
-    random.seed(seed)
+    random.seed(int(seed))  # which knows no other library's numbers
     try:
         yield
     finally:
