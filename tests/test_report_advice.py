@@ -64,7 +64,7 @@ def test_a_val_split_that_cannot_choose_tau(examples, appears):
     assert bool(text) == appears
     if appears:
         assert "val has 80 examples: an accuracy on it is known to ±11.0 points" in text
-        assert "grid spreads over 12.0, so τ = 0.5 may be chance" in text
+        assert "differs by 12.0 points from the worst τ that was tried to the best, so τ = 0.5 may be chance" in text
 
 
 def test_tau_that_was_chosen_on_test_says_nothing_of_val():
@@ -79,6 +79,21 @@ def test_images_learned_by_heart(train, joint, appears):
     text = advice.on_learning_by_heart(results_of(train=train, joint=(0.1, joint)), details_of())
     assert bool(text) == appears
     assert not appears or ("99.0%" in text and "Joint has 50.0% on val" in text)
+
+
+@pytest.mark.parametrize("flags", [{}, {"stage_one": "features"}, {"dataset": "features"}])
+def test_a_backbone_is_advised_where_there_is_one_to_learn_by_heart(flags):
+    text = advice.on_learning_by_heart(results_of(train=0.99, joint=(0.1, 0.5)), details_of(flags=flags))
+    assert ("--train_parts=classifier" in text) == (not flags)
+    assert text.endswith("more --weight_decay or fewer --epochs.")
+
+
+def test_heads_that_the_run_has_are_named_in_place_of_the_flag_that_adds_them():
+    joint, learned = {"joint": (0.02, 0.5)}, {"crt:epochs=5": (0.4, 0.5), "ncm": (0.4, 0.9), "lift": (0.3, 0.6)}
+    assert advice.on_capped_heads(results_of(**joint), details_of()).endswith(": --classifiers=crt,lift.")
+    text = advice.on_capped_heads(results_of(**joint, **learned), details_of())
+    assert "--classifiers" not in text
+    assert text.endswith(": LIFT's head or cRT, epochs 5, which this run has.")
 
 
 @pytest.mark.parametrize(("back", "appears"), [(4, True), (1, False)])

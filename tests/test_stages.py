@@ -334,9 +334,18 @@ def test_balanced_classifiers_find_the_tail_that_joint_misses(data, tiny_backbon
         ({"name": "crt", "recipe": Recipe(batch_size=512)}, "at least one full batch"),
     ],
 )
-def test_wrong_arguments_are_refused(data, representation, arguments, message):
+def test_wrong_arguments_are_refused_before_features_are_extracted(
+    data, representation, arguments, message, monkeypatch
+):
+    monkeypatch.setattr("keras_lt.stages.classifier.extract_features", None)
     with pytest.raises(ValueError, match=message):
         learn_classifier(representation=representation, data=data, **arguments)
+
+
+def test_an_epoch_without_a_full_batch_is_refused_before_images_are_looked_at(data, tiny_backbone, monkeypatch):
+    monkeypatch.setattr("keras_lt.stages.representation.screen", None)
+    with pytest.raises(ValueError, match=r"at least one full batch.*batch_size=512, 150"):
+        learn_representation(data, backbone=tiny_backbone, recipe=Recipe(batch_size=512))
 
 
 def test_a_file_that_is_no_image_is_named_before_any_training(data, tmp_path, tiny_backbone):

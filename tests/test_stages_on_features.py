@@ -175,6 +175,15 @@ def test_labels_of_no_class_are_refused(embeddings, split):
         learn_classifier("crt", features=embeddings, head=head, groups=ShotGroups([5, 5]))
 
 
+@pytest.mark.parametrize("name", ["joint", "ncm", "crt", "lift"])
+def test_a_class_that_training_has_none_of_is_refused_by_every_classifier(embeddings, name):
+    """As a data set refuses it: some could not be fitted, others would learn never to say it."""
+    labels = np.where(embeddings["train"].labels == 1, 3, embeddings["train"].labels)
+    features = {**embeddings, "train": FeatureSet(embeddings["train"].features, labels)}
+    with pytest.raises(ValueError, match=r"needs a training example: .*none of 1 of 4 classes, such as 1$"):
+        learn_classifier(name, features=features, head=fresh_dense(5, 4, seed=0), recipe=STAGE_TWO)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
 def test_features_of_any_precision_are_trained_on_as_float32(embeddings, dtype):
     rounded = {split: FeatureSet(one.features.astype(dtype), one.labels) for split, one in embeddings.items()}

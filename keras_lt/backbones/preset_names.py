@@ -55,6 +55,7 @@ def import_library(library: str) -> types.ModuleType:
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as error:
+        extra = library.replace("_", "-")
         raise ModuleNotFoundError(
-            f"--backbone={library}/... needs {library}: pip install 'keras_lt[{library}]'. Received: {error}"
+            f"--backbone={library}/... needs {library}: pip install 'keras_lt[{extra}]'. Received: {error}"
         ) from error

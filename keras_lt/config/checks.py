@@ -12,7 +12,6 @@ from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
 from keras_lt.preprocessing import MOST_PIXELS, Preprocessing
 from keras_lt.registry import check_choice, member, split
-from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.serving import read_prior
 from keras_lt.stages import checks, make_preprocessing
 from keras_lt.work_folder import WorkFolder
@@ -40,8 +39,7 @@ def check(config: RunConfig):
         raise ValueError(f"--image_size squared must be at most {MOST_PIXELS:,}. Received: {config.image_size}")
     datasets.check(config.dataset, **config.data_options)
     check_cuts(**config.cuts)
-    learned = WorkFolder(config.folder).has_representation and _begun_with(config, "pretrained")
-    backbones.check(config.backbone, pretrained="" if learned else config.pretrained)  # which are needed no more
+    backbones.check(config.backbone, pretrained="" if _has_learned(config) else config.pretrained)
     _check_names(config)
     _check_stage_one(config)
     _check_stage_two(config)
@@ -73,15 +71,16 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     backbone = backbones.find(config.backbone).available()
     for parts in (config.train_parts, *(checks.classifier_entry(name)[0].train_parts for name in config.classifiers)):
         member(backbones.TRAIN_PARTS, parts, what="train_parts").check(backbone)
-    make_preprocessing(data, backbone=backbone, image_size=config.image_size)  # a net may refuse the size
+    preprocessing = make_preprocessing(data, backbone=backbone, image_size=config.image_size)
+    if config.pretrained not in ("", "imagenet") and not _has_learned(config):
+        backbone(image_size=preprocessing.image_size, pretrained=config.pretrained)  # refuses another net's file
     if config.begins_by_text:
         backbone.check_text_start(data.class_names, config.pretrained)
     hooks = config.method_entry()
     hooks.data(data)  # a method may need classes of some size
     checks.check_hosts(strategy, config.stage_one_recipe, hooks)
     for recipe in config.recipes:
-        check_resampling(recipe.resampling, data.class_counts)
-        recipe.steps(int(resampled_counts(data.class_counts, recipe.resampling).sum()))
+        checks.check_epoch(recipe, data.class_counts)
         checks.check_devices(strategy, recipe)
 
 
@@ -181,6 +180,11 @@ def _check_unused(config: RunConfig):
                 f"--{name} would do nothing in this run: {why}. "
                 f"Received: --{name}={getattr(config, name)}, --classifiers={','.join(config.classifiers)}"
             )
+
+
+def _has_learned(config: RunConfig) -> bool:
+    """Whether the representation that these weights began is there, which needs them no more."""
+    return WorkFolder(config.folder).has_representation and _begun_with(config, "pretrained")
 
 
 def _begun_with(config: RunConfig, name: str) -> bool:

@@ -16,7 +16,7 @@ from keras_lt.datasets.image_folders import SPLITS, split_of
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.own_images import train_val_test
 from keras_lt.datasets.profiles import impose
-from keras_lt.files import expanded
+from keras_lt.files import expanded, read_json
 
 OF_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")  # name, or owner/name
 SAVED = ("dataset_dict.json", "state.json")  # what `save_to_disk` leaves: of several splits, of one
@@ -162,8 +162,7 @@ def _loaded(name: str, root: str, *, cache: str, config: str, columns: tuple[str
         ) from error
     try:
         if root and any(os.path.exists(os.path.join(root, file)) for file in SAVED):
-            saved = datasets.load_from_disk(root)
-            return {"train": saved} if isinstance(saved, datasets.Dataset) else saved
+            return _saved(root)
         builder = datasets.load_dataset_builder(root or name, config or None, cache_dir=cache or None)
         known = builder.info.features
     except Exception as error:  # the library's own, the Hub's, and those of whatever reads the files
@@ -175,6 +174,19 @@ def _loaded(name: str, root: str, *, cache: str, config: str, columns: tuple[str
         return builder.as_dataset()
     except Exception as error:
         raise _not_loaded(name, error) from error
+
+
+def _saved(root: str) -> dict:
+    """What `save_to_disk` wrote, by split; one without rows, which the library writes but cannot read, is ()."""
+    import datasets  # noqa: PLC0415 - an extra
+
+    of_several, of_one = SAVED
+    if not os.path.exists(os.path.join(root, of_several)):
+        folders = {"train": root}
+    else:
+        folders = {name: os.path.join(root, name) for name in read_json(os.path.join(root, of_several))["splits"]}
+    files = {name: read_json(os.path.join(folder, of_one))["_data_files"] for name, folder in folders.items()}
+    return {name: datasets.load_from_disk(folder) if files[name] else () for name, folder in folders.items()}
 
 
 def _not_loaded(name: str, error: Exception) -> ValueError:

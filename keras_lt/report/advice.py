@@ -7,6 +7,7 @@ it. What concerns the choice of a classifier goes by val, as every choice does.
 import math
 from collections.abc import Mapping
 
+from keras_lt.registry import split
 from keras_lt.report.details import RunDetails
 from keras_lt.report.systems import BASELINE, classifier_facts
 from keras_lt.report.tables import as_number, best_classifier, display_name, on_val, percent
@@ -17,6 +18,7 @@ FAR_BELOW = 0.25  # of it lies that on val
 CONFUSED, FEWEST = 0.25, 3  # share of a class's test images, and how many these are at least
 SHOWN = 3  # pairs of classes
 CONFIDENCE = 1.96  # standard errors to either side are a 95% interval
+LEARNED = ("crt", "lift")  # heads that learn from the features and choose nothing
 
 
 def advise(results: Mapping, details: RunDetails) -> list[str]:
@@ -43,7 +45,7 @@ def on_capped_heads(results: Mapping, details: RunDetails) -> str:
     return (
         f"Joint reaches {percent(joint)}% on few-shot classes of val: its logits hardly tell them apart, so heads that "
         f"only rescale or shift these{named} are capped. Take one that learns those classes from the features: "
-        "--classifiers=crt,lift."
+        f"{_learned_heads(results)}."
     )
 
 
@@ -58,23 +60,25 @@ def on_small_val(results: Mapping, details: RunDetails) -> str:
             tau = results["classifiers"][name]["chosen"]["tau"]
             return (
                 f"val has {details.val_examples:,} examples: an accuracy on it is known to ±{percent(error)} points. "
-                f"All of {display_name(name)}'s grid spreads over {percent(spread)}, so τ = {tau:.4g} may be chance. "
-                "Take a larger val split, or a head that chooses nothing: --classifiers=crt,lift."
+                f"{display_name(name)}'s differs by {percent(spread)} points from the worst τ that was tried to the "
+                f"best, so τ = {tau:.4g} may be chance. Take a larger val split, or a head that chooses nothing: "
+                f"{_learned_heads(results)}."
             )
     return ""
 
 
 def on_learning_by_heart(results: Mapping, details: RunDetails) -> str:
     """Stage one is right on nearly all that it trained on, and Joint far less often on val."""
-    del details
     joint = on_val(results, "class_mean").get(BASELINE, math.nan)
     trained = as_number(results["stage_one"].get("train_class_mean"))
     if not (trained >= LEARNED_BY_HEART and trained - joint >= FAR_BELOW):
         return ""
+    frozen = "features" in (details.flags.get("stage_one"), details.flags.get("dataset"))
+    backbone = "" if frozen else "a pretrained backbone with --train_parts=classifier, augmentation, "
     return (
-        f"Stage one ended at {percent(trained)}% on the images that it trained on (mean over classes), "
-        f"Joint has {percent(joint)}% on val: it knows them by heart. Try a pretrained backbone with "
-        "--train_parts=classifier, more --weight_decay or augmentation, or fewer --epochs."
+        f"Stage one ended at {percent(trained)}% on the examples that it trained on (mean over classes), "
+        f"Joint has {percent(joint)}% on val: it knows them by heart. Try {backbone}more --weight_decay or fewer "
+        "--epochs."
     )
 
 
@@ -124,8 +128,8 @@ def on_good_features(results: Mapping, details: RunDetails) -> str:
         return ""
     return (
         f"{display_name(best)}, which is nothing but the classes' means, reaches {percent(of_means[best])}% on val and "
-        f"Joint {percent(joint)}% (mean over classes): the features are better than the classifier trained with them. "
-        "A balanced classifier on them is worth more than a longer stage one: --classifiers=crt,lift."
+        f"Joint {percent(joint)}% (mean over classes): the features tell the classes apart better than Joint does. "
+        f"A balanced classifier on them is worth more than a longer stage one: {_learned_heads(results)}."
     )
 
 
@@ -141,3 +145,10 @@ def shared_examples(duplicates: Mapping[tuple[str, str], int]) -> str:
 
 
 ADVICE = (on_duplicates, on_capped_heads, on_good_features, on_small_val, on_learning_by_heart, on_classes_in_two)
+
+
+def _learned_heads(results: Mapping) -> str:
+    """Those that the run has, best on val first, or else the flag that adds them."""
+    accuracies = on_val(results, "class_mean")
+    there = sorted((name for name in accuracies if split(name)[0] in LEARNED), key=accuracies.get, reverse=True)
+    return f"{' or '.join(map(display_name, there))}, which this run has" if there else "--classifiers=crt,lift"

@@ -10,6 +10,7 @@ from keras_lt.distribution import Strategy, check_replicas, hosts
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_choice, check_numbers, member, parsed, split
+from keras_lt.resampling import check_resampling, resampled_counts
 from keras_lt.resampling.indices import check_integers
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
@@ -161,6 +162,12 @@ def check_classes(class_names: Sequence[str], name: str = "features"):
             "There must be two classes or more; of folders, --data_dir is the one that theirs lie in. "
             f"Received: {name} with {', '.join(map(str, class_names)) or 'none'}"
         )
+
+
+def check_epoch(recipe: Recipe, class_counts: Sequence[int]):
+    """Raises ValueError where an epoch of these training images, resampled as the recipe says, has no full batch."""
+    check_resampling(recipe.resampling, class_counts)
+    recipe.steps(int(resampled_counts(class_counts, recipe.resampling).sum()))
 
 
 def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):

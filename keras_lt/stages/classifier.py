@@ -23,6 +23,7 @@ from keras_lt.resampling.indices import check_integers
 from keras_lt.stages.checks import (
     STAGE_TWO,
     begins_by,
+    check_epoch,
     check_stage_two,
     classifier_entry,
     trains_on_images,
@@ -157,6 +158,8 @@ def learn_classifier(
     without_images = on_images and (representation is None or (data is not None and data.of_features))
     check_given(name, representation, features, without_images=without_images)
     if features is None:
+        if entry.trained:
+            check_epoch(recipe, data.class_counts)
         features = {
             split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
             for split in dict.fromkeys(("train", "val", tau_split))

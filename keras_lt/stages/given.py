@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 
 from keras_lt.features import FeatureSet
 from keras_lt.stages.checks import check_classes
@@ -73,6 +74,8 @@ def own_head(head: keras.layers.Layer, *, width: int) -> keras.layers.Layer:
 def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *, classes: int | None, trusted: bool):
     """Raises ValueError where features of a split are of another width, or no numbers, or its labels of no class.
 
+    As in a `LongTailed`, every class has a training example: nothing that is fitted here could learn another.
+
     Args:
       splits: those that are needed.
       classes: C; None is as many as train has.
@@ -88,6 +91,12 @@ def check_features(features: Mapping[str, FeatureSet], splits: Sequence[str], *,
         if not len(labels) or labels.min() < 0 or labels.max() >= classes:
             found = f"{labels.min()}..{labels.max()}" if len(labels) else "none"
             raise ValueError(f"labels must lie in 0..{classes - 1}. Received: {found} in {name}")
+        absent = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist() if name == "train" else []
+        if absent:
+            raise ValueError(
+                "Every class needs a training example: add some, or number the others from 0 without a gap. "
+                f"Received: train with none of {len(absent)} of {classes} classes, such as {absent[0]}"
+            )
         bad = None if trusted else features[name].first_not_finite
         if bad is not None:
             raise ValueError(f"features must be finite float32 numbers. Received: others in row {bad} of {name}")

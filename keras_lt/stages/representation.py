@@ -22,7 +22,15 @@ from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
-from keras_lt.stages.checks import begins_by, check_classes, check_hosts, check_no_images, check_stage_one, head_entry
+from keras_lt.stages.checks import (
+    begins_by,
+    check_classes,
+    check_epoch,
+    check_hosts,
+    check_no_images,
+    check_stage_one,
+    head_entry,
+)
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, on_features, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -162,6 +170,7 @@ def learn_representation(
     )
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
+    check_epoch(recipe, data.class_counts)
     by_text = begins_by(make_head, recipe) == "text"
     start = (text or text_features(entry, data.class_names, pretrained=pretrained)) if by_text else None
     if check_images:
