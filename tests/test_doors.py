@@ -301,16 +301,6 @@ def test_flags_of_version_01_that_did_nothing_do_not_close_its_runs_and_lws_keep
     assert opened.outcome_file("lws:epochs=1").stat().st_mtime_ns == learned
 
 
-def test_one_class_is_nothing_to_learn(data):
-    one = keras_lt.FeatureSet(np.ones((4, 3), "f"), np.zeros(4, int))
-    with pytest.raises(ValueError, match="two classes or more"):
-        keras_lt.learn_classifier("ncm", features={"train": one, "val": one})
-    of_one = {name: split.subset(np.flatnonzero(split.labels == 0)) for name, split in data.splits.items()}
-    alone = dataclasses.replace(data, **of_one, class_names=("dark",), listed_counts=None)
-    with pytest.raises(ValueError, match="two classes or more"):
-        keras_lt.learn_representation(alone)
-
-
 def test_a_run_is_opened_from_any_folder_and_what_is_damaged_in_it_is_named(run, tmp_path, monkeypatch):
     shutil.copytree(run.folder, tmp_path / "run")
     monkeypatch.chdir(run.config.data_dir)

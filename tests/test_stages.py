@@ -14,7 +14,6 @@ from keras_lt.classifiers import (
     fresh_dense,
     ncm,
 )
-from keras_lt.datasets import Split
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
@@ -340,19 +339,3 @@ def test_wrong_arguments_are_refused_before_features_are_extracted(
     monkeypatch.setattr("keras_lt.stages.classifier.extract_features", None)
     with pytest.raises(ValueError, match=message):
         learn_classifier(representation=representation, data=data, **arguments)
-
-
-def test_an_epoch_without_a_full_batch_is_refused_before_images_are_looked_at(data, tiny_backbone, monkeypatch):
-    monkeypatch.setattr("keras_lt.stages.representation.screen", None)
-    with pytest.raises(ValueError, match=r"at least one full batch.*batch_size=512, 150"):
-        learn_representation(data, backbone=tiny_backbone, recipe=Recipe(batch_size=512))
-
-
-def test_a_file_that_is_no_image_is_named_before_any_training(data, tmp_path, tiny_backbone):
-    paths = np.array([str(tmp_path / f"{number}.png") for number in range(3)])
-    for path in paths[:2]:
-        keras.utils.save_img(path, np.zeros((8, 8, 3)))
-    (tmp_path / "2.png").write_text("<html>")
-    broken = dataclasses.replace(data, test=Split(paths, np.arange(3)))
-    with pytest.raises(ValueError, match=r"1 of 3 in test:\n  .*2\.png: not a complete image"):
-        learn_representation(broken, backbone=tiny_backbone, recipe=Recipe(epochs=1, batch_size=16))

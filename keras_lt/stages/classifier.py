@@ -197,8 +197,7 @@ def learn_classifier(
             recipe=dataclasses.replace(recipe, learning_rate=entry.rate * recipe.learning_rate),
             seed=seed,
             strategy=strategy,
-            # Of several candidates each has checkpoints of its own.
-            folder=pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,
+            folder=pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,  # of each its own
             one_pass=one_pass,
         )
         learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained

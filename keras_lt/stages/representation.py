@@ -184,10 +184,7 @@ def learn_representation(
             network = hooks.network(network, pretrained=bool(pretrained))
         network = parts(network, classes=len(learned.class_names))
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
-        if first_bias := recipe.loss_entry.first_bias:
-            classifier.bias.assign(np.full(classifier.bias.shape, first_bias(len(learned.class_names))))
-        network.name, classifier.name = "backbone", "classifier"
-        model = keras.Model(network.input, classifier(network(network.input)), name="representation")
+        model = _joined(network, classifier, first_bias=recipe.loss_entry.first_bias)
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
     fitting |= {"callbacks": hooks.callbacks(recipe), "made_of": {"head": head, **asked}}
     in_memory = functools.partial(_in_memory, learned)
@@ -213,6 +210,16 @@ def learn_representation(
             **fitting,
         )
     return Representation(hooks.finished(model, data), preprocessing, history)
+
+
+def _joined(
+    network: keras.Model, classifier: keras.layers.Layer, *, first_bias: Callable[[int], float] | None
+) -> keras.Model:
+    """Both as one model; the classifier's bias begins where a loss wants it."""
+    if first_bias:
+        classifier.bias.assign(np.full(classifier.bias.shape, first_bias(*classifier.bias.shape)))
+    network.name, classifier.name = "backbone", "classifier"
+    return keras.Model(network.input, classifier(network(network.input)), name="representation")
 
 
 def text_features(backbone: backbones.Backbone, class_names: Sequence[str], *, pretrained: str) -> FeatureSet:
