@@ -21,6 +21,7 @@ PYTHONS_OWN = {
     "_asdict",
     *dir(type),
     *dir(Exception),
+    "__unraisablehook__",
     "__version__",
     "__file__",
     "__context__",

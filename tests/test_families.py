@@ -33,7 +33,7 @@ FAMILIES = {
 }
 COUNTS = {"three classes": [80, 40, 20], "two": [30, 10], "a class without images": [8, 0, 2], "all alike": [1, 1]}
 
-WORDS = {"concave": "linear", "counts": "effective", "0+1+2": "0+1+1"}  # a parameter in words -> another value of it
+WORDS = {"concave": "linear", "counts": "effective", "": "0+1+1"}  # a parameter in words -> another value of it
 
 
 def other(default):

@@ -307,7 +307,7 @@ def test_tokens_of_a_class_of_ones_own_are_refused_before_stage_one(data, monkey
     tokens = keras.saving.register_keras_serializable("tests_oltr")(Tokens)(name="tokens")
     tokens(np.zeros((1, 8, 8, 3)))
     with pytest.raises(ValueError, match="that pools a feature map"):
-        learn_representation(data, hooks=METHODS["oltr"](), backbone=tokens)
+        learn_representation(data, hooks=METHODS["oltr"](), backbone=tokens, recipe=Recipe(batch_size=16))
 
 
 def test_flags_that_its_classifier_cannot_take_are_refused():

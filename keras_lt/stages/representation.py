@@ -170,12 +170,12 @@ def learn_representation(
     )
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
-    check_epoch(recipe, data.class_counts)
+    learned = hooks.data(data)
+    check_epoch(recipe, learned.class_counts)
     by_text = begins_by(make_head, recipe) == "text"
     start = (text or text_features(entry, data.class_names, pretrained=pretrained)) if by_text else None
     if check_images:
         screen(data)
-    learned = hooks.data(data)
     with building(strategy, seed=seed, precision=precision):
         if data.of_features:
             network = backbones.of_features(*data.train.examples.shape)
