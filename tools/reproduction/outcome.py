@@ -159,7 +159,7 @@ class Outcome:
         return cells.Table(
             f"{self.plan.title}. {what} on test in %{published}",
             ["System", *(" ".join(filter(None, (entry[0]["column"], entry[0]["score"]))) for entry in columns)],
-            [[(row.name, False), *line] for row, line in zip(self.plan.rows, zip(*shown, strict=True), strict=True)],
+            [[cells.Cell(row.name), *line] for row, line in zip(self.plan.rows, zip(*shown, strict=True), strict=True)],
         )
 
     def write(self, folder: pathlib.Path, *, name: str) -> list[pathlib.Path]:
