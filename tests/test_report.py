@@ -201,12 +201,12 @@ def test_inline_plots_take_every_color_from_the_page(written):
     assert set(re.findall(r"#[0-9a-f]{6}\b", svgs)) <= {style.BARS}
 
 
-def test_names_are_text_never_markup(written):
+def test_names_are_text_never_markup(tmp_path):
     results = json.loads(json.dumps(RESULTS))
     results["classifiers"]["<b>|[red]"] = results["classifiers"].pop("lws")
     results["notes"] = ["<img src=http://x>"]
     details = run_details(flags={"data_dir": "</pre><img src=x>"})
-    page = report.write_report(written["results.md"].parent / "marked", results, details)["report.html"]
+    page = report.write_report(tmp_path, results, details)["report.html"]
     page = Page(page.read_text("utf-8"))
     assert not {"script", "b", "img"} & set(page.tags)
     assert page.rows[3][0] == "<b>|[red]"
