@@ -296,3 +296,13 @@ def test_a_refusal_leaves_nothing_behind(arrays_dir, tmp_path):
         with pytest.raises(SystemExit, match="Error: "):
             train.run(RunConfig(**{"batch_size": 16, "epochs": 1, **arguments}))
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["augmentation", "randaugment", "random_erasing"])
+def test_images_are_augmented_where_a_classifier_is_trained_on_them(name):
+    flag = {"augmentation": "crop", "randaugment": 2, "random_erasing": 0.5}[name]
+    frozen = {"stage_one": "features", "train_parts": "classifier", name: flag}
+    for changes in ({"classifiers": ("crt_last_block",)}, {"classifiers": ("crt",), "stage_two": "images"}):
+        assert getattr(RunConfig(**frozen, **changes), name) == flag
+    with pytest.raises(ValueError, match=f"--{name} would do nothing in this run: no image of it is augmented"):
+        RunConfig(**frozen, classifiers=("crt",), stage_two="features")

@@ -148,7 +148,8 @@ def _check_unused(config: RunConfig):
     on_features = [entry for entry in trained if not checks.trains_on_images(entry, config.stage_two)]
     own = config.method_entry.takes
     makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
-    views = config.feature_views > 1
+    on_images = len(on_features) < len(trained)
+    augmented = config.stage_one == "images" or config.feature_views > 1 or on_images
     for name, used, why in (
         (
             "head_start",
@@ -161,7 +162,7 @@ def _check_unused(config: RunConfig):
         ("classifier_loss", trained or "loss" in own, "no classifier of it is trained by a loss"),
         ("tau_split", any(entry.tau_split for entry in entries), "no classifier of it chooses tau"),
         ("i_know_this_is_test", config.tau_split == "test", "it belongs to --tau_split=test"),
-        ("batch_norm", len(on_features) < len(trained), "no classifier of it is trained on images"),
+        ("batch_norm", on_images, "no classifier of it is trained on images"),
         (
             "feature_views",
             config.stage_one == "features" or (on_features and not makes_features),
@@ -171,9 +172,9 @@ def _check_unused(config: RunConfig):
         ("decay_factor", config.decay_epochs or config.classifier_decay_epochs, "it belongs to multistep schedules"),
         ("randaugment_magnitude", config.randaugment, "it belongs to --randaugment"),
         ("backbone_lr_multiplier", config.train_parts != "classifier", "nothing of the backbone is trained"),
-        ("randaugment", config.stage_one == "images" or views, "no image of it is augmented"),
-        ("random_erasing", config.stage_one == "images" or views, "no image of it is augmented"),
-        ("augmentation", config.stage_one == "images" or views, "no image of it is augmented"),
+        ("randaugment", augmented, "no image of it is augmented"),
+        ("random_erasing", augmented, "no image of it is augmented"),
+        ("augmentation", augmented, "no image of it is augmented"),
     ):
         if not used and getattr(config, name) != getattr(RunConfig, name) and not _begun_with(config, name):
             raise ValueError(
