@@ -30,9 +30,10 @@ def labels_of(labels: npt.ArrayLike, examples: int, *, classes: int | None = Non
     whole = labels.dtype.kind in "iu" or not labels.size
     if not whole or labels.min(initial=0) < low or labels.max(initial=0) >= below:
         found = f"from {labels.min()} to {labels.max()}" if whole else labels.ravel()[:5]
+        or_open = f" or {OPEN} for no class" if classes is None else ""
         raise ValueError(
-            f"Labels must be class ids, whole numbers in [0, {below:,}){' or -1 for no class' * (classes is None)}; of "
-            f"names, np.unique(labels, return_inverse=True)[1] makes them. Received: {labels.dtype}, {found}"
+            f"Labels must be class ids, whole numbers in [0, {below:,}){or_open}; of names, "
+            f"np.unique(labels, return_inverse=True)[1] makes them. Received: {labels.dtype}, {found}"
         )
     return labels.reshape(-1).astype(np.int64)
 

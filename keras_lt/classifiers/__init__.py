@@ -104,6 +104,7 @@ class ClassifierEntry(Entry):
       rescales: whether its logits are those of stage one's classifier, with a scale or an offset per class.
       class_start: as in `HeadEntry`.
       distances: whether its logits are distances, of which a softmax is no estimate of probabilities.
+      advised: whether reports advise it where Joint falls short: it learns from the features and chooses nothing.
     """
 
     starts_from: Literal["", "head", "affine"] = ""
@@ -119,6 +120,7 @@ class ClassifierEntry(Entry):
     rescales: bool = False
     class_start: bool = False
     distances: bool = False
+    advised: bool = False
 
 
 _untrained = functools.partial(ClassifierEntry, trained=False, prior="uniform")
@@ -130,7 +132,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         dense.joint, label="Joint", starts_from="head", trained=False, prior="stage_one", baseline=True
     ),
     "ncm": _untrained(ncm.candidates, label="NCM", distances=True),
-    "crt": ClassifierEntry(dense.crt, label="cRT"),
+    "crt": ClassifierEntry(dense.crt, label="cRT", advised=True),
     "crt_last_block": ClassifierEntry(dense.crt, label="cRT + last block", train_parts="last_block"),
     "crt_all": ClassifierEntry(dense.crt, label="cRT + backbone", train_parts="all"),
     "crt_all_tenth": ClassifierEntry(dense.crt, label="cRT + backbone, 0.1 lr", train_parts="all", rate=0.1),
@@ -159,6 +161,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         ranges=cosine.RANGES,
         gives="cosine:scale={scale}",
         class_start=True,
+        advised=True,
         recipe={"loss": "logit_adjustment", "sampler": "instance_balanced"},
     ),
     "disalign": _rescaled(alignment.disalign, label="DisAlign", recipe=_POWER_WEIGHTS),

@@ -13,7 +13,7 @@ from keras_lt.report.figures import accuracy_rows, add_legend
 from keras_lt.report.style import GROUP_LINES, PALETTE, RC, SPARE_STYLES
 from keras_lt.significance import mean_and_deviation
 
-LOOKS = [*PALETTE, *SPARE_STYLES]  # classifiers stand side by side here, so these tell runs apart
+LOOKS = [*PALETTE, *SPARE_STYLES]  # a classifier has a row here, so these tell runs apart
 PANEL, ROW, OF_A_RUN = 1.6, 0.2, 0.08  # inches
 ROOM = 0.6  # of the distance between two classifiers that the runs of one share
 

@@ -7,7 +7,7 @@ it. What concerns the choice of a classifier goes by val, as every choice does.
 import math
 from collections.abc import Mapping
 
-from keras_lt.registry import split
+from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.report.details import RunDetails
 from keras_lt.report.systems import BASELINE, classifier_facts
 from keras_lt.report.tables import as_number, best_classifier, display_name, on_val, percent
@@ -18,7 +18,6 @@ FAR_BELOW = 0.25  # of it lies that on val
 CONFUSED, FEWEST = 0.25, 3  # share of a class's test images, and how many these are at least
 SHOWN = 3  # pairs of classes
 CONFIDENCE = 1.96  # standard errors to either side are a 95% interval
-LEARNED = ("crt", "lift")  # heads that learn from the features and choose nothing
 
 
 def advise(results: Mapping, details: RunDetails) -> list[str]:
@@ -148,7 +147,9 @@ ADVICE = (on_duplicates, on_capped_heads, on_good_features, on_small_val, on_lea
 
 
 def _learned_heads(results: Mapping) -> str:
-    """Those that the run has, best on val first, or else the flag that adds them."""
+    """The advised ones that the run has, best on val first, or else the flag that adds them."""
     accuracies = on_val(results, "class_mean")
-    there = sorted((name for name in accuracies if split(name)[0] in LEARNED), key=accuracies.get, reverse=True)
-    return f"{' or '.join(map(display_name, there))}, which this run has" if there else "--classifiers=crt,lift"
+    there = sorted((name for name in accuracies if classifier_facts(name).advised), key=accuracies.get, reverse=True)
+    if there:
+        return f"{' or '.join(map(display_name, there))}, which this run has"
+    return f"--classifiers={','.join(name for name, entry in CLASSIFIERS.items() if entry.advised)}"
