@@ -5,11 +5,16 @@ import functools
 import hashlib
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Self
+
+import numpy as np
 
 from keras_lt import files
 from keras_lt.config import RunConfig, read_flag_file
+from keras_lt.config.fitted import fitted
 from keras_lt.config.renamed import renamed_classifiers
+from keras_lt.config.run_config import FITTED
 from keras_lt.datasets import LongTailed, folder_of
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
 from keras_lt.inspection import Inspection, inspect, screen
@@ -43,6 +48,26 @@ class DataOfRun(WorkFolder):
         """
         self._expect(self.flags_file, "a run")
         return read_flag_file(self.flags_file, **self._changes)
+
+    def fit_to_data(self, said: Collection[str]):
+        """Gives flags that nobody said the values that the run began with; of a new one, those that fit its data set.
+
+        Args:
+          said: the flags that have been said.
+        """
+        if self.flags_file.exists() and not self.config.overwrite:
+            begun = read_flag_file(self.flags_file, workdir=str(self.folder))
+            values = {name: getattr(begun, name) for name in FITTED if name not in said}
+        else:
+            sizes = self._inspections["train"].sizes if self._inspections else np.empty((0, 2))
+            values = fitted(self.config, self.listed_data, sizes[sizes.all(1)], said=said)
+            if values:
+                print("Not said, so by the data set:", *(f"--{name}={value}" for name, value in values.items()))
+            if "image_size" in values:
+                print(
+                    "Photographs are better told apart by a pretrained net, as --flagfile=flags/own_images.cfg has it."
+                )
+        self.config = dataclasses.replace(self.config, **values)
 
     def save_config(self):
         """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.

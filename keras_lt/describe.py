@@ -263,11 +263,12 @@ def describe(data: LongTailed, folder: str | os.PathLike, *, preprocessing: Prep
 def main():
     """Runs the command."""
     with plain_errors():
-        run_config = config.from_flags()
-        folder = expanded(config.output_dir() or Run.of(run_config).description_folder)
+        run = Run.of(config.from_flags())
+        folder = expanded(config.output_dir() or run.description_folder)
+        run.fit_to_data(config.said())
+        run_config, data = run.config, run.listed_data
         check_outside(folder, "output_dir", run_config.dataset, run_config.data_dir, **run_config.data_options)
         check_own(folder / WRITTEN[0], '{\n "dataset":', beside=WRITTEN[1:])
-        data = run_config.load_data()
         preprocessing = make_preprocessing(
             data,
             backbone=run_config.backbone,

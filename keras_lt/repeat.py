@@ -137,7 +137,10 @@ def compare(runs: Sequence[RunConfig]) -> dict:
 def main():
     """Runs the command."""
     with plain_errors():
-        runs = runs_of(config.from_flags(), config.seeds())
+        run_config, seeds = config.from_flags(), config.seeds()
+        first = Run.of(runs_of(run_config, seeds)[0])
+        first.fit_to_data(config.said())
+        runs = runs_of(dataclasses.replace(first.config, workdir=run_config.workdir), seeds)
         check_own(runs[0].folder.with_name(SUMMARY_FILES[0]), '{\n "dataset":', beside=SUMMARY_FILES[1:])
         train_all(runs)
     summary = compare(runs)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from keras_lt import config
 from keras_lt.command import launch, part, plain_errors, quietly
@@ -24,6 +24,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.compat import deterministic_ops
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
+    from keras_lt.config.run_config import FITTED
     from keras_lt.datasets import LongTailed
     from keras_lt.datasets.data_record import DataRecord
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy
@@ -39,8 +40,12 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
 
 
 @plain_settings(dtype_policy="float32")
-def run(run_config: RunConfig) -> dict:
-    """Does what is missing of a run, and returns its results."""
+def run(run_config: RunConfig, *, said: Collection[str] = FITTED) -> dict:
+    """Does what is missing of a run, and returns its results.
+
+    Args:
+      said: the flags that somebody said; of `FITTED`, the others are to fit the data set.
+    """
     this_run = Run.of(run_config)
     with contextlib.ExitStack() as held:
         with plain_errors():
@@ -49,8 +54,8 @@ def run(run_config: RunConfig) -> dict:
             else:
                 this_run.check_free()
             strategy = make_strategy(run_config.strategy, run_config.devices)
-            data = this_run.data
-            check_with_data(run_config, data, strategy)
+            this_run.fit_to_data(said)
+            check_with_data(this_run.config, this_run.data, strategy)
             with first_ahead(strategy) as first:
                 if first:
                     open_folder(this_run, held)
@@ -326,8 +331,8 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
 def main():
     """Runs the command."""
     with plain_errors():
-        run_config = config.from_flags()
-    run(run_config)
+        run_config, said = config.from_flags(), config.said()
+    run(run_config, said=said)
 
 
 if __name__ == "__main__":

@@ -295,6 +295,12 @@ def test_a_command_is_its_run():
         "--schedule=multistep",
         "--method=oltr",
         "--classifiers=",
+        *(
+            "--image_size=0",
+            "--batch_size=512",
+            "--learning_rate=0.2",
+            "--classifier_epochs=10",
+        ),  # would be made to fit
     }
     assert config.from_flags(parsed(*said)) == run
 

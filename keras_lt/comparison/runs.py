@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from keras_lt.command import part
 from keras_lt.config import RunConfig
+from keras_lt.config.run_config import FITTED
 from keras_lt.run import Run
 
 
@@ -18,9 +19,9 @@ def is_finished(run: RunConfig) -> bool:
 
 
 def command_of(run: RunConfig) -> list[str]:
-    """The command that does a run; flags that have their default are left out."""
+    """The command that does a run; flags that have their default are left out, where they would not be made to fit."""
     defaults = RunConfig().as_flags()
-    said = [f"--{name}={value}" for name, value in run.as_flags().items() if value != defaults[name]]
+    said = [f"--{name}={value}" for name, value in run.as_flags().items() if name in FITTED or value != defaults[name]]
     return [sys.executable, "-m", "keras_lt.train", *said]
 
 

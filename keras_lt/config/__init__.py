@@ -12,7 +12,7 @@ from keras_lt.config.command_flags import (
     output_dir,
     seeds,
 )
-from keras_lt.config.flags import answer, define_flags, from_flags, help_text, of_a_run, read_flag_file
+from keras_lt.config.flags import answer, define_flags, from_flags, help_text, of_a_run, read_flag_file, said
 from keras_lt.config.run_config import RunConfig
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "of_a_run",
     "output_dir",
     "read_flag_file",
+    "said",
     "seeds",
 ]

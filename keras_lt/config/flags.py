@@ -17,7 +17,10 @@ from keras_lt.config.run_config import TOPICS, RunConfig, folder_of
 from keras_lt.work_folder import WorkFolder
 
 PARAMETERS = """Names of samplers, losses, class weights, classifiers, methods, heads and data sets take parameters,
-name:parameter=value:parameter=value, such as --sampler=power:q=0.33 or --classifiers=crt,lws:epochs=5."""
+name:parameter=value:parameter=value, such as --sampler=power:q=0.33 or --classifiers=crt,lws:epochs=5.
+
+Of a new run, image size, batch size, epochs and learning rate that neither the command line nor a flag file says are
+those that fit its data set; it prints them, and keeps them in its flags.cfg."""
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS):
@@ -90,6 +93,13 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS, **changes) -> RunCon
     place = {**values, **changes}
     begun_with = WorkFolder(folder_of(place["workdir"], place["dataset"])).flag_lines
     return RunConfig(**translated(values, old, begun_with=begun_with) | changes)
+
+
+def said(flag_values: flags.FlagValues = flags.FLAGS) -> set[str]:
+    """The flags of a run that have a value of somebody's: on the command line, in a flag file, by an old name."""
+    values, defaults = from_flags(flag_values), RunConfig()
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    return {name for name in names if flag_values[name].present or getattr(values, name) != getattr(defaults, name)}
 
 
 def _parse(field: dataclasses.Field, words: list[str]) -> tuple:
