@@ -5,16 +5,15 @@ oneDNN there is no kernel for that.
 """
 
 import base64
-import functools
 import json
 
+import grpc
 import keras
 import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2, prediction_log_pb2
 
 from keras_lt.backbones.grouped_convolution import GroupedConv2D
 from keras_lt.classifiers import LearnableWeightScaling
@@ -22,6 +21,7 @@ from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving import ONNX, WARMUP, export_saved_model
 from tests.conftest import some_of
 from tests.programs import lines_of
+from tests.serving_server import served
 
 NAMES = ("cat", "dög", "eel")
 ANSWERS = {"probabilities": (tf.float32, [-1, 3]), "logits": (tf.float32, [-1, 3]), "classes": (tf.string, [-1, 3])}
@@ -123,15 +123,15 @@ images = [file.read_bytes() for file in sorted(pathlib.Path(path).parent.glob("*
 
 
 def test_tensorflow_alone_serves_it(exported, request_images, logits):
-    for served in lines_of(TENSORFLOW_ALONE, inputs_of(exported), LOADED, SESSION):
-        np.testing.assert_allclose(json.loads(served), logits, atol=1e-4)
+    for answered in lines_of(TENSORFLOW_ALONE, inputs_of(exported), LOADED, SESSION):
+        np.testing.assert_allclose(json.loads(answered), logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("onednn", some_of([0, 1], 1))
 def test_the_c_api_serves_it_with_and_without_onednn(exported, request_images, logits, onednn):
     switch = f'import os; os.environ["TF_ENABLE_ONEDNN_OPTS"] = "{onednn}"\n'
-    served, more = map(json.loads, lines_of(switch, C_API, inputs_of(exported), SERVED_BY_C, loads_tensorflow=True))
-    np.testing.assert_allclose(served, logits, atol=1e-4)
+    answered, more = map(json.loads, lines_of(switch, C_API, inputs_of(exported), SERVED_BY_C, loads_tensorflow=True))
+    np.testing.assert_allclose(answered, logits, atol=1e-4)
     assert more["classes"] == list(NAMES)
     assert more["ok"] == [True, False]
     assert more["bad"] == [[False] * 3, [True] * 3]
@@ -146,31 +146,85 @@ def test_the_c_api_serves_it_with_and_without_onednn(exported, request_images, l
     }
 
 
-def test_requests_of_tensorflow_serving_fit_every_signature(exported, request_images):
-    """As the server checks them: names, dtypes and shapes against the SignatureDef."""
-    definitions = signature_defs(exported)
-    assert set(definitions) == set(ENDS)
+@pytest.fixture(scope="module")
+def stub(exported):
+    with served(exported) as stub:
+        yield stub
+
+
+def asked(name, value, *, signature="", dtype=None, model="lws"):
+    request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(name=model, signature_name=signature))
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype=dtype))
+    return request
+
+
+def test_a_client_learns_every_signature_from_the_server(stub):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "lws"
+    response = stub.GetModelMetadata(request)
+    assert (response.model_spec.name, response.model_spec.version.value) == ("lws", 1)
+    found = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(found)
+    described = {
+        signature: {
+            name: (tf.as_dtype(info.dtype), [size.size for size in info.tensor_shape.dim])
+            for ends in (definition.inputs, definition.outputs)
+            for name, info in ends.items()
+        }
+        for signature, definition in found.signature_def.items()
+    }
+    assert described == ENDS
+
+
+def test_requests_over_grpc_are_answered_by_every_signature(stub, request_images, logits):
     values = {"image_bytes": request_images, "images": np.zeros((2, 9, 9, 3))}
     for signature, ends in ENDS.items():
-        (name,) = definitions[signature].inputs
-        request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(name="x", signature_name=signature))
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(values[name], dtype=ends[name][0]))
-        response = predict(exported, request)
+        name = next(iter(ends))
+        response = stub.Predict(asked(name, values[name], signature=signature, dtype=ends[name][0]))
+        assert response.model_spec.signature_name == signature
         assert set(response.outputs) == set(ends) - {name}
         for output, tensor in response.outputs.items():
             dtype, shape = ends[output]
             assert tensor.dtype == dtype.as_datatype_enum
             assert [size.size for size in tensor.tensor_shape.dim] == [len(values[name]), *shape[1:]]
+    answer = stub.Predict(asked("image_bytes", request_images))  # without a name it is serving_default
+    np.testing.assert_allclose(tf.make_ndarray(answer.outputs["logits"]), logits, atol=1e-4)
+    few = asked("image_bytes", request_images)
+    few.output_filter.append("probabilities")
+    assert list(stub.Predict(few).outputs) == ["probabilities"]
 
 
-def test_rest_answers_row_by_row(exported, request_images, logits):
+@pytest.mark.parametrize(
+    ("name", "value", "options", "status"),
+    [
+        ("image_bytes", [b"x"], {"model": "cats"}, grpc.StatusCode.NOT_FOUND),
+        ("image_bytes", [b"x"], {"signature": "pictures"}, grpc.StatusCode.FAILED_PRECONDITION),
+        ("images", [b"x"], {}, grpc.StatusCode.INVALID_ARGUMENT),
+        ("images", np.zeros((1, 9, 9, 3)), {"signature": "images"}, grpc.StatusCode.INVALID_ARGUMENT),  # float64
+        ("images", np.zeros((9, 9, 3), np.uint8), {"signature": "images"}, grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_requests_that_fit_no_signature_are_refused_over_grpc(stub, name, value, options, status):
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.Predict(asked(name, value, **options))
+    assert refused.value.code() == status
+
+
+def test_a_corrupt_image_over_grpc_spoils_no_other(stub, request_images, logits):
+    outputs = stub.Predict(asked("image_bytes", [request_images[0], b"no image"])).outputs
+    assert tf.make_ndarray(outputs["ok"]).tolist() == [True, False]
+    answered = tf.make_ndarray(outputs["logits"])
+    np.testing.assert_allclose(answered[0], logits[0], atol=1e-4)
+    assert np.isnan(answered[1]).all()
+
+
+def test_rest_answers_row_by_row(stub, request_images, logits):
     """The row format: {"instances": [row, ...]} -> {"predictions": [row, ...]}, for outputs of one batch size."""
     instances = [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in request_images]
     body = json.loads(json.dumps({"instances": instances}))
     batch = [base64.b64decode(row["image_bytes"]["b64"]) for row in body["instances"]]
-    request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(signature_name="serving_default"))
-    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(batch))
-    outputs = {name: tf.make_ndarray(tensor) for name, tensor in predict(exported, request).outputs.items()}
+    answer = stub.Predict(asked("image_bytes", batch))
+    outputs = {name: tf.make_ndarray(tensor) for name, tensor in answer.outputs.items()}
     assert {len(rows) for rows in outputs.values()} == {len(instances)}
     rows = [{name: output[i].tolist() for name, output in outputs.items()} for i in range(len(instances))]
     predictions = json.loads(json.dumps({"predictions": rows}, default=bytes.decode))["predictions"]
@@ -179,14 +233,15 @@ def test_rest_answers_row_by_row(exported, request_images, logits):
     assert all(row["ok"] for row in predictions)
 
 
-def test_warmup_requests_are_answered(exported):
+def test_warmup_requests_are_answered(exported, stub):
     logs = map(
         prediction_log_pb2.PredictionLog.FromString, (r.numpy() for r in tf.data.TFRecordDataset(exported / WARMUP))
     )
     requests = [log.predict_log.request for log in logs]
     assert [request.model_spec.signature_name for request in requests] == list(ENDS)
     for request in requests:
-        assert predict(exported, request).outputs
+        request.model_spec.name = "lws"  # as the server does with those that it finds beside a model
+        assert stub.Predict(request).outputs
 
 
 def test_onnx_runtime_gives_the_same_numbers(exported, backbone, classifier):
@@ -196,33 +251,3 @@ def test_onnx_runtime_gives_the_same_numbers(exported, backbone, classifier):
     logits, probabilities = session.run(["logits", "probabilities"], {"preprocessed": images})
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     np.testing.assert_allclose(probabilities, tf.nn.softmax(expected), atol=1e-5)
-
-
-def signature_defs(path):
-    saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    (meta_graph,) = saved_model.meta_graphs
-    return {name: definition for name, definition in meta_graph.signature_def.items() if not name.startswith("__")}
-
-
-@functools.cache
-def load(path):
-    return tf.saved_model.load(path)
-
-
-def predict(path, request):
-    """What the server does with a request: one session run, from the names of the SignatureDef to its names."""
-    signature = request.model_spec.signature_name
-    definition = signature_defs(path)[signature]
-    assert set(request.inputs) == set(definition.inputs)
-    tensors = {}
-    for name, info in definition.inputs.items():
-        tensor = request.inputs[name]
-        assert tensor.dtype == info.dtype
-        assert tf.TensorShape(info.tensor_shape).is_compatible_with(tf.TensorShape(tensor.tensor_shape))
-        tensors[name] = tf.constant(tf.make_ndarray(tensor))
-    response = predict_pb2.PredictResponse(model_spec=request.model_spec)
-    for name, rows in load(path).signatures[signature](**tensors).items():
-        assert rows.dtype.as_datatype_enum == definition.outputs[name].dtype
-        response.outputs[name].CopyFrom(tf.make_tensor_proto(rows))
-    assert set(response.outputs) == set(definition.outputs)
-    return response
