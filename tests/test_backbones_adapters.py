@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_lt import backbones
-from keras_lt.backbones import cv_presets
+from keras_lt.config.renamed import RENAMED_VALUES
 from tests.programs import run
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -27,10 +27,10 @@ def hub_densenet():
     return keras_hub.models.DenseNetBackbone(stackwise_num_repeats=[1, 2, 1], growth_rate=8)
 
 
-def cv_resnet(*, include_rescaling=True):
-    return keras_cv.models.ResNetBackbone(
+def cv_resnet(of=keras_cv.models.ResNetBackbone, *, blocks=(1, 1), include_rescaling=True):
+    return of(
         stackwise_filters=[64, 128],
-        stackwise_blocks=[1, 1],
+        stackwise_blocks=blocks,
         stackwise_strides=[1, 2],
         block_type="basic_block",
         include_rescaling=include_rescaling,
@@ -162,26 +162,11 @@ def test_keras_hubs_last_block_begins_with_the_last_downsampling(make, expected,
     assert {layer.name for layer in last.layers if layer.weights} == expected
 
 
-def test_keras_cvs_last_block_begins_with_the_last_downsampling():
-    [last] = backbones.last_block(backbones.build("keras_cv/ResNet18Backbone"))
-    expected = parts_of("v2_stack_3_block1", shortcut=True) | parts_of("v2_stack_3_block2", shortcut=False)
+def test_keras_cvs_last_block_begins_with_the_last_downsampling(tmp_path):
+    cv_folder(cv_resnet(blocks=(1, 2)), tmp_path / "preset")
+    [last] = backbones.last_block(backbones.build(f"keras_cv/{tmp_path / 'preset'}"))
+    expected = parts_of("v2_stack_1_block1", shortcut=True) | parts_of("v2_stack_1_block2", shortcut=False)
     assert {layer.name for layer in last.layers if layer.weights} == expected
-
-
-@pytest.mark.parametrize(
-    ("depth", "parameters"),
-    [
-        # torchvision's counts, less the classifier's 1000 x (512 or 2048) weights and 1000 biases
-        (18, 11_689_512 - 513_000),
-        pytest.param(34, 21_797_672 - 513_000, marks=pytest.mark.slow),
-        pytest.param(50, 25_557_032 - 2_049_000, marks=pytest.mark.exhaustive),
-        pytest.param(101, 44_549_160 - 2_049_000, marks=pytest.mark.slow),
-        pytest.param(152, 60_192_808 - 2_049_000, marks=pytest.mark.slow),
-    ],
-)
-def test_keras_cvs_resnets_need_no_network(depth, parameters):
-    model = backbones.build(f"keras_cv/ResNet{depth}Backbone")
-    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == parameters
 
 
 def test_keras_cvs_features_are_its_own(tmp_path):
@@ -195,16 +180,13 @@ def test_keras_cvs_features_are_its_own(tmp_path):
 
 @pytest.mark.exhaustive
 def test_keras_cvs_second_version_takes_local_weights(tmp_path):
-    sizes = {"stackwise_filters": [64, 128, 256, 512], "stackwise_strides": [1, 2, 2, 2]}
-    theirs = keras_cv.models.ResNetV2Backbone(
-        **sizes, stackwise_blocks=[2, 2, 2, 2], block_type="basic_block", include_rescaling=True
-    )
+    theirs = cv_folder(cv_resnet(keras_cv.models.ResNetV2Backbone, blocks=(2, 2)), tmp_path / "preset")
     theirs.save_weights(tmp_path / "local.weights.h5")
-    ours = backbones.build("keras_cv/ResNet18V2Backbone", pretrained=str(tmp_path / "local.weights.h5"))
+    ours = backbones.build(f"keras_cv/{tmp_path / 'preset'}", pretrained=str(tmp_path / "local.weights.h5"))
     np.testing.assert_allclose(ours(PIXELS), pooled(theirs, PIXELS), rtol=1e-4, atol=1e-4)
 
 
-def test_published_weights_come_from_the_class_own_preset(monkeypatch):
+def test_a_preset_is_asked_of_its_own_class(monkeypatch):
     asked = []
 
     def from_preset(preset, **options):
@@ -212,15 +194,17 @@ def test_published_weights_come_from_the_class_own_preset(monkeypatch):
         return cv_resnet()
 
     monkeypatch.setattr(keras_cv.models.ResNetBackbone, "from_preset", from_preset)
-    backbones.build("keras_cv/ResNet50Backbone", pretrained="imagenet")
-    assert asked == [("resnet50_imagenet", {"load_weights": True})]
+    backbones.build("keras_cv/resnet50_imagenet", pretrained="imagenet")
+    backbones.build("keras_cv/resnet18")
+    assert asked == [("resnet50_imagenet", {"load_weights": True}), ("resnet18", {"load_weights": False})]
 
 
 @pytest.mark.exhaustive
 def test_adapted_nets_load_where_their_library_is_missing(tmp_path):
     hub_folder(hub_resnet(use_pre_activation=True, blocks=(2, 2)), tmp_path / "hub")
-    for file, name in (("hub", f"keras_hub/{tmp_path / 'hub'}"), ("cv", "keras_cv/ResNet18Backbone")):
-        model = backbones.build(name, image_size=64, pretrained="imagenet" if file == "hub" else "")
+    cv_folder(drawn(cv_resnet()), tmp_path / "cv")
+    for file in ("hub", "cv"):
+        model = backbones.build(f"keras_{file}/{tmp_path / file}", image_size=64, pretrained="imagenet")
         model.save(tmp_path / f"{file}.keras")
         np.save(tmp_path / f"{file}.npy", model(PIXELS))
     np.save(tmp_path / "pixels.npy", PIXELS)
@@ -246,8 +230,8 @@ for file in ("hub", "cv"):
         ("keras_hub/bert_tiny_en_uncased", "", "a preset of .*, ResNetBackbone.*bert_tiny_en_uncased, a BertBackbone"),
         ("keras_cv/ResNet50", "", "near are resnet50, "),
         ("keras_cv/DenseNet121Backbone", "", "near are densenet121, "),
-        ("keras_cv/ResNet34Backbone", "imagenet", "no published weights fit it"),
-        ("keras_hub/", "", "backbone must be one of .*keras_hub/<preset>, keras_cv/<class or preset>"),
+        ("keras_cv/ResNet50Backbone", "imagenet", "near are resnet50, "),
+        ("keras_hub/", "", "backbone must be one of .*keras_hub/<preset>, keras_cv/<preset>"),
         ("keras_hub/resnet_50_imagenet", "nowhere.h5", "Not found: nowhere.h5"),
     ],
 )
@@ -311,5 +295,9 @@ def test_a_deeper_presets_weights_are_refused(tmp_path):
         backbones.build(f"keras_hub/{tmp_path / 'preset'}", pretrained=str(tmp_path / "deeper.weights.h5"))
 
 
-def test_every_class_built_without_network_is_keras_cvs():
-    assert set(cv_presets._KERAS_CV_RESNETS) <= set(dir(keras_cv.models))
+def test_the_classes_that_version_01_named_are_presets_now():
+    now = RENAMED_VALUES["backbone"]
+    assert {name.partition("/")[2] for name in now} <= set(dir(keras_cv.models))
+    for old, new in now.items():
+        of = keras_cv.models.ResNetV2Backbone if "V2" in old else keras_cv.models.ResNetBackbone
+        assert new.partition("/")[2] in of.presets

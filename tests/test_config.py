@@ -250,6 +250,7 @@ def test_the_flags_of_both_stages_are_the_recipes_fields():
             ["--method=oltr_frozen"],
             {"method": "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"},
         ),
+        (["--backbone=keras_cv/ResNet152V2Backbone"], {"backbone": "keras_cv/resnet152_v2"}),
     ],
 )
 def test_flags_of_version_0_1_are_said_by_the_new_ones_with_a_warning(arguments, changes):

@@ -87,7 +87,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "resnet8": _own(resnet, (1, 1, 1), label="ResNet-8", widths=(32, 64, 128), **_small),
 }
 
-NAMES = (*BACKBONES, *EFFICIENTNET_LITE, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<class or preset>")
+NAMES = (*BACKBONES, *EFFICIENTNET_LITE, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<preset>")
 
 
 def find(backbone: Backbone) -> BackboneEntry:

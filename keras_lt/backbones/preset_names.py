@@ -31,7 +31,7 @@ def owned(models: types.ModuleType, classes: Iterable[str]) -> dict[str, str]:
 def not_known(library: str, preset: str, known: Iterable[str], *, of: Iterable[str], received: str = "") -> ValueError:
     """The error for a preset that cannot be a backbone, with names that are near it and can."""
     spelled = {name.lower(): name for name in known}
-    sought = preset.lower().removesuffix("backbone")  # other classes of keras_cv are known by their presets
+    sought = preset.lower().removesuffix("backbone")  # classes are known by their presets
     near = [spelled[name] for name in difflib.get_close_matches(sought, spelled, n=5, cutoff=0.4)]
     return ValueError(
         f"backbone must be {library}/ and a preset of {', '.join(of)}, or a folder of one; near are "

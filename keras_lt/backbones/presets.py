@@ -36,7 +36,7 @@ class PresetEntry(BackboneEntry):
 
 
 def find_preset(name: str) -> PresetEntry | None:
-    """The entry of "keras_hub/<preset>" or "keras_cv/<class or preset>"; None for other names. It loads neither.
+    """The entry of "keras_hub/<preset>" or "keras_cv/<preset>"; None for other names. It loads neither.
 
     A preset is a name that the library knows, and fetches from the network, or a folder that `save_to_preset` wrote;
     keras_hub's also a handle such as "hf://timm/resnet50.a1_in1k" or a folder with timm's `config.json` and

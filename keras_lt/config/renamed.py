@@ -59,8 +59,15 @@ RENAMED: dict[str, Renamed] = {
     "class_weights_beta": Renamed("0.9999", "--class_weights=effective_number:beta=0.999", _beta),
     "classifier_epochs_for": Renamed("", "--classifiers=lws:epochs=5", _epochs_for),
 }
+# keras_cv's ResNets were named by their class. Published weights are of two, whose presets are as well drawn from.
+_CV_RESNETS = {
+    f"keras_cv/ResNet{depth}{version}Backbone": f"keras_cv/resnet{depth}{'_v2' * bool(version)}{weights}"
+    for depth, weights in {18: "", 34: "", 50: "_imagenet", 101: "", 152: ""}.items()
+    for version in ("", "V2")
+}
 # Values that were renamed: flag -> old value -> new one.
 RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "backbone": _CV_RESNETS,
     "method": {"oltr_frozen": "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"},
 }
 

@@ -111,7 +111,7 @@ class RunConfig(_RecipeFlags):
         "Network from images to features: "
         f"{_listed('backbones/__init__.py', 'BACKBONES')}, "
         f"{_listed('backbones/efficientnet_lite.py', 'EFFICIENTNET_LITE')}, keras_applications/<net>, "
-        "keras_hub/<preset>, such as keras_hub/dinov2_small, keras_cv/<class or preset>.",
+        "keras_hub/<preset>, such as keras_hub/dinov2_small, keras_cv/<preset>.",
     )
     pretrained: str = _network(
         "", "Initial weights: imagenet (a preset's own, or an installed package's), or a file; empty is random."
