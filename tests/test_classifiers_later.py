@@ -249,8 +249,10 @@ def test_tau_is_one_unless_val_says_otherwise_by_a_standard_error(embeddings, jo
 def test_parameters_reach_recipe_and_layer():
     _, recipe = classifier_entry("disalign:rho=1.5:epochs=3")
     assert (recipe.class_weights, recipe.sampler, recipe.epochs) == ("power:rho=1.5", "instance_balanced", 3)
-    _, recipe = classifier_entry("mislas:head_smoothing=0.4:tail_smoothing=0.1")
-    assert recipe.loss == "label_aware_smoothing:head=0.4:tail=0.1"
+    _, recipe = classifier_entry("mislas:head_smoothing=0.4:tail_smoothing=0.1:shape=power:power=0.5")
+    assert recipe.loss == "label_aware_smoothing:head=0.4:tail=0.1:shape=power:power=0.5"
+    assert classifier_entry("lift:tau=0.5")[1].loss == "logit_adjustment:tau=0.5"
+    assert classifier_entry("max_norm:beta=0.99")[1].class_weights == "effective_number:beta=0.99"
     assert classifier_entry("lift:loss=cross_entropy")[1].loss == "cross_entropy"
 
 

@@ -166,6 +166,10 @@ def test_what_starts_from_a_dense_layer_is_refused_on_another_head_before_any_tr
         ({"classifier_resampling": "smote", "classifiers": ("fine_tune",)}, "fine_tune is trained on images"),
         ({"classifier_resampling": "smote"}, "would do nothing in this run: no classifier of it"),
         ({"classifier_sampler": "square_root"}, "would do nothing in this run: no classifier of it"),
+        ({"classifier_sampler": "square_root", "classifiers": ("lift", "marc")}, "would do nothing in this run"),
+        ({"classifier_loss": "focal", "classifiers": ("mislas", "lift")}, "would do nothing in this run"),
+        ({"classifier_loss": "focal", "classifiers": ("crt:loss=los",)}, "would do nothing in this run"),
+        ({"classifier_class_weights": "power", "classifiers": ("disalign", "max_norm")}, "would do nothing in this"),
         ({"method": "oltr", "mixup": 0.2}, "method=oltr has mixup=0 and no other"),
         (
             {"mixup": 0.2, "stage_two": "images", "classifiers": ("crt",), "classifier_class_weights": "power"},

@@ -162,7 +162,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         gives="cosine:scale={scale}",
         class_start=True,
         advised=True,
-        recipe={"loss": "logit_adjustment", "sampler": "instance_balanced"},
+        recipe={"loss": "logit_adjustment:tau={tau}", "sampler": "instance_balanced"},
     ),
     "disalign": _rescaled(alignment.disalign, label="DisAlign", recipe=_POWER_WEIGHTS),
     "marc": _rescaled(alignment.marc, label="MARC", recipe=_POWER_WEIGHTS),
@@ -170,12 +170,14 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         bounded.mislas,
         label="MiSLAS",
         starts_from="affine",
-        recipe={"loss": "label_aware_smoothing:head={head_smoothing}:tail={tail_smoothing}"},
+        recipe={
+            "loss": "label_aware_smoothing:head={head_smoothing}:tail={tail_smoothing}:shape={shape}:power={power}"
+        },
     ),
     "max_norm": ClassifierEntry(
         bounded.max_norm,
         label="MaxNorm",
         starts_from="affine",
-        recipe={"class_weights": "effective_number", "sampler": "instance_balanced"},
+        recipe={"class_weights": "effective_number:beta={beta}", "sampler": "instance_balanced"},
     ),
 }

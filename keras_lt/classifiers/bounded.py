@@ -74,13 +74,15 @@ def mislas(
     lr_factor: float = 0.05,
     head_smoothing: float = 0.3,
     tail_smoothing: float = 0.0,
+    shape: str = "concave",
+    power: float = 2.0,
 ) -> Candidates:
-    """The one layer to train, from stage one's weights; the smoothing is of its loss."""
+    """The one layer to train, from stage one's weights; smoothing, its shape and power are of its loss."""
     return [([{}], ScaledDense.from_dense(*linear(head), lr_factor=lr_factor))]
 
 
-def max_norm(head: keras.layers.Layer, *, seed: int, threshold: float = 0.1) -> Candidates:
-    """The one layer to train, from stage one's weights, within their relative radius."""
+def max_norm(head: keras.layers.Layer, *, seed: int, threshold: float = 0.1, beta: float = 0.9999) -> Candidates:
+    """The one layer to train, from stage one's weights, within their relative radius; beta is of the class weights."""
     kernel, bias = linear(head)
     width, units = dense_shape(kernel, bias)
     layer = MaxNormDense(units, max_norm_radius(kernel, threshold))

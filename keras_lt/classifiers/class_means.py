@@ -32,8 +32,8 @@ def fresh(width: int, units: int, *, seed: int, scale: float = SCALE) -> CosineD
     return fresh_cosine(width, units, seed=seed, scale=scale, kind=ClassMeanCosine)
 
 
-def trained(head: keras.layers.Layer, *, seed: int, scale: float = SCALE) -> Candidates:
-    """One layer to be adapted and then trained."""
+def trained(head: keras.layers.Layer, *, seed: int, scale: float = SCALE, tau: float = 1.0) -> Candidates:
+    """One layer to be adapted and then trained; tau is of its loss."""
     return [([{"scale": scale}], fresh(head.kernel.shape[0], head.units, seed=seed, scale=scale))]
 
 

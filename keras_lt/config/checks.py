@@ -141,26 +141,32 @@ def _check_stage_two(config: RunConfig):
 def _check_unused(config: RunConfig):
     """Refuses flags that nothing of the run would take, where they have another value than their default.
 
-    A run that was begun with such a flag keeps it: what is added later need not take it, and 0.1 refused none.
+    A run that was begun with such a flag keeps it: what is added later need not take it, and 0.1 refused none. Epochs,
+    rate and schedule of stage two, and what it is trained on, stay in a flag file of which some classifiers are taken.
     """
-    entries = [checks.classifier_entry(name)[0] for name in config.systems if name != config.method]
-    trained = [entry for entry in entries if entry.trained]
-    on_features = [entry for entry in trained if not checks.trains_on_images(entry, config.stage_two)]
-    own = config.method_entry.takes
+    entries = {name: checks.classifier_entry(name)[0] for name in config.systems if name != config.method}
+    trained = {name: entry for name, entry in entries.items() if entry.trained}
+    on_features = [entry for entry in trained.values() if not checks.trains_on_images(entry, config.stage_two)]
+
+    def takes(field: str) -> bool:
+        value = getattr(config, f"classifier_{field}")
+        ours = (getattr(config.stage_two_recipe(name), field) for name in trained)
+        return field in config.method_entry.takes or value in ours
+
     makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
     on_images = len(on_features) < len(trained)
     augmented = config.stage_one == "images" or config.feature_views > 1 or on_images
     for name, used, why in (
         (
             "head_start",
-            any(entry.class_start for entry in (*entries, stage_one_head(config))),
+            any(entry.class_start for entry in (*entries.values(), stage_one_head(config))),
             "no head of it begins as directions of classes",
         ),
-        ("classifier_sampler", trained or "sampler" in own, "no classifier of it is trained on batches so drawn"),
-        ("classifier_class_weights", trained or "class_weights" in own, "no classifier of it is trained with them"),
-        ("classifier_resampling", trained or "resampling" in own, "no classifier of it is trained on such a list"),
-        ("classifier_loss", trained or "loss" in own, "no classifier of it is trained by a loss"),
-        ("tau_split", any(entry.tau_split for entry in entries), "no classifier of it chooses tau"),
+        ("classifier_sampler", takes("sampler"), "no classifier of it is trained on batches so drawn"),
+        ("classifier_class_weights", takes("class_weights"), "no classifier of it is trained with them"),
+        ("classifier_resampling", takes("resampling"), "no classifier of it is trained on such a list"),
+        ("classifier_loss", takes("loss"), "no classifier of it is trained by it"),
+        ("tau_split", any(entry.tau_split for entry in entries.values()), "no classifier of it chooses tau"),
         ("i_know_this_is_test", config.tau_split == "test", "it belongs to --tau_split=test"),
         ("batch_norm", on_images, "no classifier of it is trained on images"),
         (
