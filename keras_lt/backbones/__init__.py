@@ -28,7 +28,7 @@ from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.residual import basic_block, bottleneck, zero_padded_shortcut
 from keras_lt.backbones.resnet import resnet
 from keras_lt.backbones.torch_state import load_torch_state
-from keras_lt.backbones.trained_parts import TRAIN_PARTS
+from keras_lt.backbones.trained_parts import TRAIN_PARTS, is_frozen
 
 __all__ = [
     "APPLICATIONS",
@@ -51,6 +51,7 @@ __all__ = [
     "feature_map",
     "find",
     "folded",
+    "is_frozen",
     "last_block",
     "load_torch_state",
     "normalization",

@@ -9,7 +9,7 @@ import keras
 from keras_lt.backbones.adapters import BottleneckNet, LowRankNet, adapted, blocks_of
 from keras_lt.backbones.entries import BackboneEntry
 from keras_lt.backbones.parts import last_block
-from keras_lt.registry import NOT_NEGATIVE, Entry
+from keras_lt.registry import NOT_NEGATIVE, Entry, member
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,11 @@ class PartsEntry(Entry):
 
     Attributes:
       check: raises ValueError for a backbone that has no such parts, once it is `available`.
+      frozen: whether nothing of the backbone is trained, so that its features can be extracted once.
     """
 
     check: Callable[[BackboneEntry], None] = lambda entry: None
+    frozen: bool = False
 
 
 def _set(backbone: keras.Model, *, trainable: bool) -> keras.Model:
@@ -61,7 +63,7 @@ def power_of_two(number: float) -> int:
 TRAIN_PARTS: dict[str, PartsEntry] = {
     "all": PartsEntry(_all, label="All"),
     "last_block": PartsEntry(_last_block, label="Last block", check=BackboneEntry.check_last_block),
-    "classifier": PartsEntry(_none, label="Classifier"),
+    "classifier": PartsEntry(_none, label="Classifier", frozen=True),
     "lora": PartsEntry(_lora, label="LoRA", ranges={"rank": NOT_NEGATIVE}, check=BackboneEntry.check_takes_adapters),
     "adaptformer": PartsEntry(
         _adaptformer,
@@ -70,3 +72,12 @@ TRAIN_PARTS: dict[str, PartsEntry] = {
         check=BackboneEntry.check_takes_adapters,
     ),
 }
+
+
+def is_frozen(train_parts: str) -> bool:
+    """Whether nothing of the backbone is trained.
+
+    Raises:
+      ValueError: there are no such parts.
+    """
+    return member(TRAIN_PARTS, train_parts, what="train_parts").frozen

@@ -107,7 +107,7 @@ def _check_stage_one(config: RunConfig):
     for name in config.classifiers:
         entry = checks.classifier_entry(name)[0]
         checks.check_start(name, entry, head)
-        if entry.class_start and not entry.trained and config.train_parts != "classifier":
+        if entry.class_start and not entry.trained and not backbones.is_frozen(config.train_parts):
             raise ValueError(
                 f"{name} is of the net as it is trained with its texts: --train_parts=classifier. "
                 f"Received: --classifiers={name}, --train_parts={config.train_parts}"
@@ -177,7 +177,7 @@ def _check_unused(config: RunConfig):
         ("feature_loss_weight", config.feature_loss, "it belongs to --feature_loss"),
         ("decay_factor", config.decay_epochs or config.classifier_decay_epochs, "it belongs to multistep schedules"),
         ("randaugment_magnitude", config.randaugment, "it belongs to --randaugment"),
-        ("backbone_lr_multiplier", config.train_parts != "classifier", "nothing of the backbone is trained"),
+        ("backbone_lr_multiplier", not backbones.is_frozen(config.train_parts), "nothing of the backbone is trained"),
         ("randaugment", augmented, "no image of it is augmented"),
         ("random_erasing", augmented, "no image of it is augmented"),
         ("augmentation", augmented, "no image of it is augmented"),

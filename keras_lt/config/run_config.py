@@ -317,10 +317,11 @@ class RunConfig(_RecipeFlags):
     @property
     def systems(self) -> list[str]:
         """The rows of its table: the method's own classifier, `classifiers`, and what a text start gives untrained."""
+        from keras_lt.backbones import is_frozen  # noqa: PLC0415 - imports Keras
         from keras_lt.classifiers import CLASSIFIERS  # noqa: PLC0415 - imports Keras
 
         own, starts = [self.method] * self.method_entry.own_row, []
-        if self.head_start == "text" and self.train_parts == "classifier":
+        if self.head_start == "text" and is_frozen(self.train_parts):
             starts = [name for name, entry in CLASSIFIERS.items() if entry.class_start and not entry.trained]
         return list(dict.fromkeys([*own, *self.classifiers, *starts]))
 

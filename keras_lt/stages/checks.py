@@ -94,7 +94,7 @@ def check_stage_one(
                 f"stage_one=features fits a classifier alone, and method={hooks.name} more than that on images. "
                 f"Received: stage_one=features, method={hooks.name}"
             )
-        if train_parts != "classifier":
+        if not backbones.is_frozen(train_parts):
             raise ValueError(
                 "stage_one=features trains nothing of the backbone: train_parts=classifier. "
                 f"Received: train_parts={train_parts}"
@@ -236,12 +236,12 @@ def begins_by(entry: ClassifierEntry | HeadEntry, recipe: Recipe) -> str:
 
 def trains_on_images(entry: ClassifierEntry, stage_two: str) -> bool:
     """Whether a classifier is trained on images through the backbone, and not on features."""
-    return entry.trained and (stage_two == "images" or entry.train_parts != "classifier")
+    return entry.trained and (stage_two == "images" or not backbones.is_frozen(entry.train_parts))
 
 
 def trains_through_frozen(entry: ClassifierEntry, stage_two: str, batch_norm: str) -> bool:
     """Whether a classifier is trained on images while the whole backbone stays as it is."""
-    return trains_on_images(entry, stage_two) and (entry.train_parts, batch_norm) == ("classifier", "frozen")
+    return trains_on_images(entry, stage_two) and backbones.is_frozen(entry.train_parts) and batch_norm == "frozen"
 
 
 def check_stage_two(

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_lt import compat
-from keras_lt.backbones import TRAIN_PARTS
+from keras_lt.backbones import TRAIN_PARTS, is_frozen
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.classifiers.chunks import classify
 from keras_lt.datasets import LongTailed
@@ -272,7 +272,7 @@ def _fitted(
     if hasattr(layer, "adapt"):
         layer.adapt(start.features, start.labels)
     if layer.trainable_weights and train_parts:
-        if train_parts == "classifier" and batch_norm == "frozen":
+        if is_frozen(train_parts) and batch_norm == "frozen":
             options |= {"val": features["val"], "one_pass": one_pass}
             fit_through_frozen(backbone, layer, data, representation.preprocessing, **options)
             return backbone, features["val"]
