@@ -11,8 +11,7 @@ import pytest
 from keras_lt import report
 from keras_lt.datasets import Split
 from keras_lt.datasets.examples import Records
-from keras_lt.evaluation import Scores
-from keras_lt.evaluation.thumbnails import thumbnails
+from keras_lt.evaluation import Scores, thumbnails
 from keras_lt.metrics import Reliability, ShotGroups
 from keras_lt.report import examples, intervals, measures
 from keras_lt.report.score_plots import draw_reliability

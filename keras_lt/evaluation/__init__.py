@@ -2,7 +2,7 @@
 
 from keras_lt.evaluation.models import ScoredModel, load_model
 from keras_lt.evaluation.scores import Confusion, Scores, evaluate_classifier, logits_in_chunks, score
-from keras_lt.evaluation.thumbnails import thumbnails
+from keras_lt.evaluation.small_copies import thumbnails
 
 __all__ = [
     "Confusion",
