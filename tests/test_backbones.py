@@ -10,7 +10,7 @@ import torch
 
 from keras_lt import backbones
 from keras_lt.backbones.residual import bottleneck, zero_padded_shortcut
-from keras_lt.backbones.resnet import resnet
+from keras_lt.backbones.resnets import resnet
 from tests import torch_resnet
 from tests.conftest import some_of
 

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 import keras_lt
-from keras_lt.datasets.hugging_face import hugging_face
+from keras_lt.datasets.hub_sets import hugging_face
 from keras_lt.inspection import inspect
 
 datasets = pytest.importorskip("datasets")

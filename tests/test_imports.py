@@ -120,3 +120,13 @@ def test_public_names_are_listed_and_found():
     assert {"LongTailed", "balance", "learn_representation", "learn_classifier"} <= set(dir(keras_lt))
     with pytest.raises(AttributeError, match="no attribute 'learn_nothing'"):
         _ = keras_lt.learn_nothing
+
+
+def test_no_module_of_a_package_is_hidden_by_a_name_in_it():
+    """`from keras_lt.datasets import lists` must not be a function in one place and a module in another."""
+    for init in PACKAGE.rglob("__init__.py"):
+        modules = {path.stem for path in init.parent.iterdir()} - {"__init__"}
+        imported = [node for node in ast.walk(ast.parse(init.read_text())) if isinstance(node, ast.ImportFrom)]
+        package = ".".join(init.parent.relative_to(PACKAGE.parent).parts)
+        names = {name.asname or name.name for node in imported if node.module != package for name in node.names}
+        assert not modules & names, init

@@ -8,7 +8,7 @@ import pytest
 
 import keras_lt
 from keras_lt.backbones.residual import bottleneck
-from keras_lt.backbones.resnet import resnet
+from keras_lt.backbones.resnets import resnet
 from tests.programs import lines_of
 
 FAMILIES = {
