@@ -89,26 +89,31 @@ def check_stage_one(
             f"Received: resampling={recipe.resampling}"
         )
     if stage_one == "features":
-        if hooks.needs_images:
-            raise ValueError(
-                f"stage_one=features fits a classifier alone, and method={hooks.name} more than that on images. "
-                f"Received: stage_one=features, method={hooks.name}"
-            )
-        if not backbones.is_frozen(train_parts):
-            raise ValueError(
-                "stage_one=features trains nothing of the backbone: train_parts=classifier. "
-                f"Received: train_parts={train_parts}"
-            )
-        if mixed or recipe.feature_loss:
-            raise ValueError(
-                "stage_one=features neither mixes images nor trains features. "
-                f"Received: {mixed or f'feature_loss={recipe.feature_loss}'}"
-            )
+        _check_on_features(recipe, hooks, train_parts=train_parts, mixed=mixed)
     if recipe.corrects_twice:
         warnings.warn(
             f"loss={recipe.loss} corrects for the class sizes already, so it wants sampler=instance_balanced and no "
             f"class_weights: sampler={recipe.sampler}, class_weights={recipe.class_weights} correct a second time.",
             stacklevel=2,
+        )
+
+
+def _check_on_features(recipe: Recipe, hooks: Hooks, *, train_parts: str, mixed: str):
+    """Raises ValueError where stage one on features would need images."""
+    if hooks.needs_images:
+        raise ValueError(
+            f"stage_one=features fits a classifier alone, and method={hooks.name} more than that on images. "
+            f"Received: stage_one=features, method={hooks.name}"
+        )
+    if not backbones.is_frozen(train_parts):
+        raise ValueError(
+            "stage_one=features trains nothing of the backbone: train_parts=classifier. "
+            f"Received: train_parts={train_parts}"
+        )
+    if mixed or recipe.feature_loss:
+        raise ValueError(
+            "stage_one=features neither mixes images nor trains features. "
+            f"Received: {mixed or f'feature_loss={recipe.feature_loss}'}"
         )
 
 
