@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from keras_lt.registry import check_unmasked
+from keras_lt.arguments import as_array
 
 
 def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
@@ -21,14 +21,13 @@ def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
             f"{name} must be a vector, one number per class in the order of the class ids, and not a dict. "
             f"Received: {dict(values)}"
         )
-    check_unmasked(**{name: values})
     index = getattr(values, "index", None)  # a pandas Series, such as `value_counts`, which sorts by frequency
     if getattr(index, "dtype", np.dtype(object)).kind in "iu" and list(index) != list(range(len(index))):
         raise ValueError(
             f"{name} must be in the order of the class ids, with every class: sort_index, and fill those that are "
             f"missing. Received: a Series by {list(index)[:5]}"
         )
-    vector = np.array(values)
+    vector = np.array(as_array(name, values))
     if vector.ndim != 1 or vector.dtype.kind not in "biuf":
         raise ValueError(
             f"{name} must be one-dimensional, [C], and numbers. Received: dtype={vector.dtype}, shape={vector.shape}"

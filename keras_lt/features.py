@@ -14,8 +14,10 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from keras_lt.arguments import as_array, check_unmasked, checked
 from keras_lt.datasets import FeatureVectors, Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
@@ -38,7 +40,7 @@ from keras_lt.input_pipeline import (
 from keras_lt.keras_settings import plain_settings
 from keras_lt.labels import labels_of
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
-from keras_lt.registry import check_unmasked, member
+from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
 from keras_lt.work_folder import FEATURE_FILES
 
@@ -61,10 +63,7 @@ class FeatureSet:
     views: np.ndarray | ArrayRows | None = None
 
     def __post_init__(self):
-        check_unmasked(features=self.features)
-        # Arrays stay where they are; tensors, lists and tables become arrays.
-        is_array = isinstance(getattr(self.features, "dtype", None), np.dtype)
-        features = self.features if is_array else np.asarray(self.features)
+        features = _in_place("features", self.features)
         if str(features.dtype) == "bfloat16":  # which NumPy does not compute with
             features = np.asarray(features, np.float32)
         if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
@@ -73,6 +72,13 @@ class FeatureSet:
             )
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels_of(self.labels, len(features)))
+        if self.views is not None:
+            views = _in_place("views", self.views)
+            if views.shape[::2] != features.shape:
+                raise ValueError(
+                    f"views must be [N, V, D], with features of {features.shape}. Received: shape {views.shape}"
+                )
+            object.__setattr__(self, "views", views)
 
     @property
     def width(self) -> int:
@@ -143,6 +149,14 @@ class FeatureSet:
         return prefetched(weights(mapped(index_batches, batch)))
 
 
+def _in_place(name: str, values: npt.ArrayLike | ArrayRows) -> np.ndarray | ArrayRows:
+    """Arrays where they are, memory-mapped or not; tensors, lists and tables become arrays."""
+    check_unmasked(**{name: values})
+    dtype = getattr(values, "dtype", None)
+    return values if isinstance(dtype, np.dtype) and dtype.kind != "O" else as_array(name, values)
+
+
+@checked
 @plain_settings(dtype_policy="float32")
 def extract_features(
     backbone: keras.Model,

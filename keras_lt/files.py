@@ -307,7 +307,7 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError(f"{path} must be text in UTF-8: save it as that. Received: {error}") from error
     if "\0" in text:
         raise ValueError(f"{path} must be text in UTF-8: save it as that. Received: bytes of zero in it")
-    return text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # Excel on a Mac writes the second
 
 
 def read_json(path: str | os.PathLike, *, needs: Sequence[str] = ()):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_lt.registry import check_unmasked
+from keras_lt.arguments import as_array, as_operand
 
 OPEN = -1  # the label of images of no class, as in the published lists
 MOST_CLASSES = 10_000_000  # tables are made by the largest label
@@ -20,8 +20,7 @@ def labels_of(labels: npt.ArrayLike, examples: int, *, classes: int | None = Non
     Raises:
       ValueError: another number of them, or others than class ids.
     """
-    check_unmasked(labels=labels)
-    labels = np.asarray(labels)
+    labels = as_array("labels", labels)
     if labels.shape not in ((examples,), (examples, 1)):
         raise ValueError(
             f"There must be one label per example. Received: {examples} examples and labels of shape {labels.shape}"
@@ -36,6 +35,25 @@ def labels_of(labels: npt.ArrayLike, examples: int, *, classes: int | None = Non
             f"np.unique(labels, return_inverse=True)[1] makes them. Received: {labels.dtype}, {found}"
         )
     return labels.reshape(-1).astype(np.int64)
+
+
+def ids_and_logits(labels, logits, *, classes: int | None = None):
+    """Class ids, int32 [B], and logits, float32 [B, C], of the same examples.
+
+    Args:
+      labels: as `class_ids` takes them.
+      classes: C, where the logits must be of so many; their shape need not be known in a graph then.
+    Raises:
+      ValueError: another shape, or another number of labels than of rows of logits.
+    """
+    logits = as_operand("logits", logits)
+    shape = logits.shape if getattr(logits.shape, "rank", 2) is not None else (None, classes)
+    if len(shape) != 2 or classes not in (None, shape[1]):
+        raise ValueError(f"Logits must be [B, {classes or 'C'}]. Received: shape {tuple(logits.shape)}")
+    ids = class_ids(labels, classes or shape[1])
+    if None not in (ids.shape[0], shape[0]) and ids.shape[0] != shape[0]:
+        raise ValueError(f"There must be one label per row of logits. Received: {ids.shape[0]} labels, {shape[0]} rows")
+    return ids, keras.ops.cast(logits, "float32")
 
 
 class MixedLabels(NamedTuple):
@@ -63,8 +81,8 @@ def class_ids(labels, classes: int):
     if classes == 1:
         raise ValueError("There must be two classes or more. Received: 1")
     if not keras.ops.is_tensor(labels):
-        check_unmasked(labels=labels)
-        _check_values(np.asarray(labels), classes)
+        labels = as_array("labels", labels)
+        _check_values(labels, classes)
     labels = keras.ops.convert_to_tensor(labels)
     shape = tuple(labels.shape)
     if len(shape) == 1:

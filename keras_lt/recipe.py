@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lt.arguments import checked
 from keras_lt.registry import Entry, check_choice, check_numbers, member, names_in
 from keras_lt.samplers import SamplerEntry, sampler_entry
 
@@ -41,6 +42,7 @@ def _field(
     )
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """What one training run is made of; the defaults are the paper's on ImageNet-LT.
@@ -170,6 +172,8 @@ class Recipe:
         for field in dataclasses.fields(self):
             if isinstance(value := getattr(self, field.name), np.generic):  # with which Keras computes in part only
                 object.__setattr__(self, field.name, value.item())
+            elif hasattr(value, "__len__") and not isinstance(value, str):  # a list; recipes are compared
+                object.__setattr__(self, field.name, tuple(value))
         check_numbers(
             epochs=self.epochs,
             batch_size=self.batch_size,

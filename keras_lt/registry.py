@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
+from keras_lt.arguments import check_kind
 
 PACKAGE = pathlib.Path(__file__).parent
 NOT_NEGATIVE, SHARE = (0.0, math.inf), (0.0, 1.0)  # ranges of parameters
@@ -130,26 +130,17 @@ def _value(text: str, default: Any, parameter: str, *, of: str) -> Any:
 def check_numbers(*, at_least: float = 0.0, below: float = math.inf, **numbers: float):
     """Raises ValueError for the first number, by its name, that is not in [at_least, below)."""
     for name, number in numbers.items():
+        check_kind(name, number, float)
         if not at_least <= number < below:
             finite = "finite and " if isinstance(number, float) else ""
             range_ = f"be {finite}at least {at_least:g}" if below == math.inf else f"lie in [{at_least:g}, {below:g})"
             raise ValueError(f"{name} must {range_}. Received: {name}={number}")
 
 
-def check_unmasked(**arrays: object):
-    """Raises ValueError for the first masked array, by its name: what its mask hides would count as the rest does."""
-    for name, array in arrays.items():
-        if np.ma.is_masked(array):
-            raise ValueError(
-                f"{name} must have all of its values: drop those that are masked, or fill them in. "
-                f"Received: a masked array, {np.ma.count_masked(array)} of {np.size(array)} values masked"
-            )
-
-
 def check_choice(valid: Collection[str], **words: str):
     """Raises ValueError for the first word, by its name, that is none of the valid ones; it says what there is."""
     for name, word in words.items():
-        if word not in valid:
+        if not isinstance(word, str) or word not in valid:
             raise ValueError(f"{name} must be one of {', '.join(valid)}. Received: {name}={word!r}")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.arguments import as_numbers, check_kind, checked
 from keras_lt.counts import check_counts, check_vector
-from keras_lt.registry import Entry, check_numbers, member
+from keras_lt.registry import Entry, check_choice, check_numbers, member
 
 Sampler = Callable[[npt.ArrayLike, float], np.ndarray]
 
@@ -45,6 +46,7 @@ def progressive_probabilities(class_counts: npt.ArrayLike, progress: float, *, a
     >>> progressive_probabilities([90, 10], 0.5)
     array([0.7, 0.3])
     """
+    check_kind("progress", progress, float)
     if not 0 <= progress <= 1:
         raise ValueError(f"progress must be in [0, 1]. Received: progress={progress}")
     start = power_probabilities(class_counts, 1.0, absent=absent)
@@ -154,6 +156,7 @@ def sampler_entry(sampler: str | Sampler) -> SamplerEntry:
     return SamplerEntry(sampler)
 
 
+@checked
 def probability_table(
     sampler: str | Sampler,
     class_counts: npt.ArrayLike,
@@ -182,8 +185,7 @@ def probability_table(
     """
     sampler = sampler_entry(sampler)
     check_numbers(epochs=epochs, at_least=1)
-    if progress not in ("reference", "paper"):
-        raise ValueError(f'progress must be "reference" or "paper". Received: progress={progress!r}')
+    check_choice(("reference", "paper"), progress=progress)
     counts = _counts(class_counts, absent)
     last = epochs if progress == "paper" else max(epochs - 1, 1)
     table = check_probabilities([sampler(class_counts, epoch / last) for epoch in range(epochs)])
@@ -195,8 +197,7 @@ def probability_table(
 def _counts(class_counts: npt.ArrayLike, absent: str) -> np.ndarray:
     """The counts as `check_counts` gives them; absent: "error" refuses a class without images."""
     counts = check_counts(class_counts)
-    if absent not in ("zero", "error"):
-        raise ValueError(f'absent must be "zero" or "error". Received: absent={absent!r}')
+    check_choice(("zero", "error"), absent=absent)
     if absent == "error" and not counts.all():
         raise ValueError(f"every class must have images. Received: 0 for class {np.flatnonzero(counts == 0)[0]}")
     return counts
@@ -208,7 +209,7 @@ def check_probabilities(probabilities: npt.ArrayLike) -> np.ndarray:
     Raises:
       ValueError: for a negative or non-finite probability, or a row that does not sum to one, which it names.
     """
-    table = np.asarray(probabilities, np.float64)
+    table = as_numbers("probabilities", probabilities).astype(np.float64)
     if table.ndim not in (1, 2) or table.size == 0:
         raise ValueError(f"probabilities must be [C] or [E, C]. Received: shape={table.shape}")
     for index, row in enumerate(np.atleast_2d(table)):

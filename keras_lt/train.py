@@ -55,7 +55,9 @@ def run(run_config: RunConfig, *, said: Collection[str] = FITTED) -> dict:
                 this_run.check_free()
             strategy = make_strategy(run_config.strategy, run_config.devices)
             this_run.fit_to_data(said)
-            check_with_data(this_run.config, this_run.data, strategy)
+            check_with_data(this_run.config, this_run.listed_data, strategy)  # before every image is looked at
+            if this_run.data is not this_run.listed_data:  # but for images that are left out
+                check_with_data(this_run.config, this_run.data, strategy)
             with first_ahead(strategy) as first:
                 if first:
                     open_folder(this_run, held)

@@ -12,6 +12,7 @@ import keras_lt
 PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
+    {"arguments"},
     {"registry", "files", "compat", "keras_settings", "saving"},
     {"counts", "labels"},
     {

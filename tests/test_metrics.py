@@ -195,7 +195,7 @@ def test_labels_of_another_width_are_refused():
 @pytest.mark.parametrize("predicted", [[0, 1], np.eye(2, 3), np.eye(2, 5), np.zeros((2, 2, 4))])
 def test_predictions_that_are_no_logits_of_the_classes_are_refused(predicted):
     """Class ids among them, of which `argmax` would make the first class or a number of an example."""
-    with pytest.raises(ValueError, match=r"y_pred must be logits \[B, 4\]\. Received: shape \(2"):
+    with pytest.raises(ValueError, match=r"Logits must be \[B, 4\]\. Received: shape \(2"):
         ShotAccuracy(COUNTS).update_state([0, 1], predicted)
 
 

@@ -122,7 +122,7 @@ def test_what_starts_from_a_classifier_takes_one(embeddings):
         ({"name": "ncm:epochs=3"}, "ncm has no parameters"),
         ({"name": "crt:loss=ldam"}, "loss=ldam needs a classifier such as cosine:scale=30.0. Received: classifier=crt"),
         ({"name": "cosine:loss=ldam"}, "loss=ldam needs a classifier such as cosine:scale=30.0"),
-        ({"name": None}, "A name must be a text, .*Received: None"),
+        ({"name": None}, "name must be a text. Received: name=None"),
         ({"features": FeatureSet(np.zeros((2, 5)), [0, 1])}, "must be a dict such as .*Received: a FeatureSet"),
         ({"features": {"train": (np.zeros((2, 5)), [0, 1])}}, "must be a dict such as .*Received: a tuple"),
         ({"representation": FeatureSet(np.zeros((2, 5)), [0, 1])}, "by features=. Received: a FeatureSet"),

@@ -8,6 +8,7 @@ import functools
 
 import keras
 
+from keras_lt.arguments import checked
 from keras_lt.backbones.adapters import folded
 from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
@@ -91,6 +92,7 @@ BACKBONES: dict[str, BackboneEntry] = {
 NAMES = (*BACKBONES, *EFFICIENTNET_LITE, *APPLICATIONS, "keras_hub/<preset>", "keras_cv/<preset>")
 
 
+@checked
 def find(backbone: Backbone) -> BackboneEntry:
     """The entry of a backbone; no library is loaded, nothing is fetched.
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 import keras
 import numpy as np
 
+from keras_lt.arguments import as_numbers, checked
+
 SHOWN = 10  # of the names that do not fit
 _BATCH_NORM_VARIABLES = {
     "weight": "gamma",
@@ -14,6 +16,7 @@ _BATCH_NORM_VARIABLES = {
 }
 
 
+@checked
 def load_torch_state(model: keras.Model, state: Mapping[str, np.ndarray]) -> None:
     """Assigns the reference's parameters to one of `BACKBONES`, all of them or none.
 
@@ -26,7 +29,7 @@ def load_torch_state(model: keras.Model, state: Mapping[str, np.ndarray]) -> Non
     """
     variables = dict(_named_variables(model))
     arrays = {
-        name: _keras_layout(np.asarray(array))
+        name: _keras_layout(as_numbers(name, array))
         for name, array in state.items()
         if name.rpartition(".")[2] != "num_batches_tracked"
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
+from keras_lt.arguments import as_operand
 from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
@@ -28,7 +29,9 @@ def adjust_logits(logits, class_counts, *, tau: float):
       tau: 0 leaves them as they are, 1 is for classes that are equally frequent where the classifier is used.
     Returns: [..., C]; a class without images keeps its logits, since nothing is known of its prior.
     """
-    return logits - tau * _log_prior(check_counts(class_counts, classes=np.shape(logits)[-1]))
+    check_numbers(tau=tau)
+    logits = as_operand("logits", logits)
+    return logits - tau * _log_prior(check_counts(class_counts, classes=[None, *logits.shape][-1]))
 
 
 def _log_prior(shares: np.ndarray) -> np.ndarray:

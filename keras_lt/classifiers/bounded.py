@@ -37,12 +37,16 @@ def max_norm_radius(kernel: np.ndarray, threshold: float) -> float:
       kernel: one column per class, [D, C].
       threshold: 0 is the smallest norm, 1 the largest.
     """
+    check_numbers(threshold=threshold)
+    dense_shape(kernel)
     norms = np.linalg.norm(np.asarray(kernel, np.float64), axis=0)
     return float(norms.min() + threshold * (norms.max() - norms.min()))
 
 
 def project_max_norm(kernel, radius: float):
     """The kernel [D, C] with every class's weights no longer than the radius: w min(1, radius / ||w||)."""
+    check_numbers(radius=radius)
+    dense_shape(kernel)
     kernel = keras.ops.convert_to_tensor(kernel, "float32")
     norms = keras.ops.sqrt(keras.ops.sum(keras.ops.square(kernel), axis=0))
     return kernel * keras.ops.minimum(1.0, radius / keras.ops.maximum(norms, keras.config.epsilon()))

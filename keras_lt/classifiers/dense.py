@@ -5,6 +5,7 @@ import numbers
 import keras
 import numpy as np
 
+from keras_lt.arguments import as_operand
 from keras_lt.saving import SavedByArguments
 
 Candidates = list[tuple[list[dict], keras.layers.Layer]]  # layers, each with the choices that it stands for
@@ -128,9 +129,10 @@ def dense_shape(kernel: np.ndarray, bias: np.ndarray | None = None) -> tuple[int
     Raises:
       ValueError: the kernel is not a matrix, or the bias is not one value per class.
     """
-    if np.ndim(kernel) != 2:
-        raise ValueError(f"kernel must be [D, C]. Received: kernel.shape={np.shape(kernel)}")
-    width, units = np.shape(kernel)
-    if bias is not None and np.shape(bias) != (units,):
-        raise ValueError(f"bias must be [C] with C={units}. Received: bias.shape={np.shape(bias)}")
+    kernel = as_operand("kernel", kernel)
+    if len(kernel.shape) != 2:
+        raise ValueError(f"kernel must be [D, C]. Received: kernel.shape={kernel.shape}")
+    width, units = kernel.shape
+    if bias is not None and (shape := tuple(as_operand("bias", bias).shape)) != (units,):
+        raise ValueError(f"bias must be [C] with C={units}. Received: bias.shape={shape}")
     return width, units

@@ -26,6 +26,7 @@ def tau_normalize(kernel, tau: float):
     Source: w_i / ||w_i||^tau, section 4 of arXiv:1910.09217.
     """
     check_numbers(tau=tau)
+    dense_shape(kernel)
     kernel = keras.ops.convert_to_tensor(kernel, "float32")
     return kernel / safe_norms(kernel, axis=0) ** tau
 

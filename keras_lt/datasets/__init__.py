@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from keras_lt.arguments import checked
 from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
 from keras_lt.datasets.feature_arrays import FEATURES_READ, features
 from keras_lt.datasets.hub_sets import hugging_face
@@ -68,6 +69,7 @@ DATASETS: dict[str, SourceEntry] = {
 }
 
 
+@checked
 def load(name: str, data_dir: str = "", **options) -> LongTailed:
     """The data set of that name.
 

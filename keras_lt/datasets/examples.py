@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.arguments import as_array
 from keras_lt.datasets.examining import CHUNK, Examined, examine_encoded, hash_of
 from keras_lt.preprocessing import decode
 
@@ -102,7 +103,7 @@ class Pixels(Examples):
     """
 
     def __init__(self, images: np.ndarray):
-        images = np.asanyarray(images)
+        images = as_array("images", images)
         if images.ndim == 3:
             images = images[..., np.newaxis]  # grey images without a channel axis
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
@@ -336,12 +337,12 @@ def examples_of(content: Examples | np.ndarray) -> Examples:
     """Examples as they are; an array of paths as `ImageFiles`, floating [N, D] as `FeatureVectors`, else `Pixels`."""
     if isinstance(content, Examples):
         return content
-    array = np.asanyarray(content)
-    if array.dtype.kind == "O" and array.size and all(isinstance(path, str | os.PathLike) for path in array.flat):
+    array = as_array("images", content)
+    if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(path, str | os.PathLike) for path in array):
         array = np.array([os.fspath(path) for path in array], dtype=str)  # a column of a table, or pathlib's
     if array.dtype.kind == "f" and array.ndim == 2:
         return FeatureVectors(array)
-    return ImageFiles(array) if array.dtype.kind == "U" else Pixels(array)
+    return ImageFiles(array) if (array.dtype.kind, array.ndim) == ("U", 1) else Pixels(array)
 
 
 def on_host(array: np.ndarray) -> tf.Tensor:

@@ -68,10 +68,10 @@ def _is_run(folder: os.DirEntry) -> bool:
 
 
 def files_in(root: str | os.PathLike) -> Iterator[str]:
-    """Paths of the files at any depth, except in hidden folders."""
+    """Paths of the files at any depth; of a hidden folder its own, as of a hidden file."""
     with os.scandir(root) as entries:
         for entry in entries:
-            if not entry.is_dir():
+            if not entry.is_dir() or entry.name.startswith("."):
                 yield entry.path
             elif _is_read(entry):
                 yield from files_in(entry.path)

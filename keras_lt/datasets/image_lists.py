@@ -17,7 +17,7 @@ def read_list(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: a line is not `path label`.
     """
-    return _read_lines(path, "label", is_class_id)
+    return _read_lines(path, "class id", is_class_id)
 
 
 def read_open_list(path: pathlib.Path, *, images: str | os.PathLike) -> Split:
@@ -45,7 +45,7 @@ def _read_lines(path: pathlib.Path, expected: str, fits: Callable[[str], bool]) 
 def read_class_names(folder: pathlib.Path) -> list[str] | None:
     """The lines of `classes.txt` in the folder, where there is one."""
     path = folder / "classes.txt"
-    return read_text(path).rstrip().split("\n") if path.exists() else None
+    return [line.strip() for line in read_text(path).rstrip().split("\n")] if path.exists() else None
 
 
 def is_class_id(text: str) -> bool:

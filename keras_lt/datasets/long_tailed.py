@@ -5,14 +5,16 @@ import functools
 import numbers
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from keras_lt.arguments import checked
+from keras_lt.counts import number_per_class
 from keras_lt.datasets.examples import Examples, examples_of
 from keras_lt.labels import OPEN, labels_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
-from keras_lt.registry import check_unmasked, member
+from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
@@ -37,7 +39,6 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self):
-        check_unmasked(images=self.examples)
         object.__setattr__(self, "examples", examples_of(self.examples))
         object.__setattr__(self, "labels", labels_of(self.labels, len(self.examples)))
 
@@ -67,6 +68,7 @@ class Split:
         return Split(self.examples.subset(rows), self.labels[rows])
 
 
+@checked(class_names="a list, in the order of the labels", val="a Split; LongTailed.from_splits can carve one")
 @dataclasses.dataclass(frozen=True, eq=False)
 class LongTailed:
     """A long-tailed data set: train, val and test splits over the same C classes.
@@ -108,8 +110,6 @@ class LongTailed:
     listed_counts: np.ndarray | None = None
 
     def __post_init__(self):
-        if isinstance(self.class_names, Set | Mapping):
-            raise ValueError(f"class_names must be a list, in the order of the labels. Received: {self.class_names!r}")
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         _check_names(self.name, self.class_names)
         object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, *_capitals_note(self.class_names)))))
@@ -131,7 +131,7 @@ class LongTailed:
         empty = np.flatnonzero(self.class_counts == 0)
         if empty.size:
             names = ", ".join(f"{c} ('{self.class_names[c]}')" for c in empty[:5])
-            begin = "labels count from 0; " * (empty.tolist() == [0])
+            begin = "labels count from 0; " * (names == "0 ('0')")
             raise ValueError(
                 f"Every class needs a training image: {begin}add images, or take the class out of the lists. "
                 f"Received: data set '{self.name}' with {empty.size} empty: {names}"
@@ -140,9 +140,10 @@ class LongTailed:
         if listed is None:
             carved = np.bincount(self.val.labels, minlength=classes) if self.val_is_carved else 0
             listed = self.class_counts + carved
-        if np.shape(listed) != (classes,):
-            raise ValueError(f"listed_counts must be [{classes}], one per class. Received: shape {np.shape(listed)}")
-        object.__setattr__(self, "listed_counts", np.asarray(listed))
+        listed = number_per_class("listed_counts", listed)
+        if listed.shape != (classes,):
+            raise ValueError(f"listed_counts must be [{classes}], one per class. Received: shape {listed.shape}")
+        object.__setattr__(self, "listed_counts", listed)
         _ = self.groups  # refuses cuts that overlap
 
     @classmethod

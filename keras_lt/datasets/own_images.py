@@ -19,6 +19,7 @@ from keras_lt.datasets.image_folders import (
     folders_in,
     has_extension,
     split_folders,
+    split_of,
 )
 from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val, not_known
@@ -56,9 +57,13 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     notes = _beside_note(root, *(root / place for place in places.values()))
     if not places:
         if not found:
-            raise ValueError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Received: {root} without folders")
+            files = sorted(path.name for path in root.iterdir())
+            raise ValueError(
+                f"--dataset=folder reads {FOLDER_READS} from --data_dir. Received: {root} without folders"
+                + f", but with {files[0]}" * bool(files)
+            )
         split, ignored = _read_folders(root, found)
-        _check_read(split, found, ignored)
+        _check_read(split, [root / name for name in found], ignored)
         splits, more = train_val_test(split, name=name, seed=seed)
         return LongTailed(name, **splits, class_names=found, notes=(*more, *_ignored_note(ignored), *notes))
     missing = [str(root / split) for split in ("train", "test") if split not in places]
@@ -72,7 +77,8 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
             raise ValueError(f"Every class needs a folder in train/. Received: {places[split]}/ with {unknown}")
         splits[split], more = _read_folders(root / places[split], class_names)
         ignored += more
-    _check_read(splits["train"], class_names, ignored)
+        folders = [root / places[split] / name for name in class_names] if split == "train" else [root / places[split]]
+        _check_read(splits[split], folders, more)
     if "open" in places:
         splits["open_set"], more = _read_unlabelled(root / places["open"])
         ignored += more
@@ -120,10 +126,9 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     root = pathlib.Path(data_dir)
     if (root / "images.csv").exists():
         rows, others = _read_table(root / "images.csv", ("path", "label", "split"))
-        unknown = {split for *_, split in rows} - {"train", "val", "test"}
-        if unknown:
-            raise ValueError(f"split must be train, val or test. Received: {root / 'images.csv'} with {min(unknown)!r}")
-        tables = {split: [row[:2] for row in rows if row[2] == split] for split in ("train", "val", "test")}
+        tables = {split: [row[:2] for row in rows if split_of(row[2]) == split] for split in ("train", "val", "test")}
+        if unknown := sorted({split for *_, split in rows if split_of(split) not in tables}):
+            raise ValueError(f"split must be train, val or test. Received: {root / 'images.csv'} with {unknown[0]!r}")
         if not tables["val"]:
             del tables["val"]
         beside = sorted(path.name for path in root.glob("*.csv") if path.stem in ("train", "test", *VAL_NAMES))
@@ -173,7 +178,9 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
             f"Folders of --images must be named as classes, {', '.join(class_names[:3])}, ... "
             f"Received: {root} with {unknown}"
         )
-    split, _ = _read_folders(root, class_names) if found else _read_unlabelled(root)
+    split, ignored = _read_folders(root, class_names) if found else _read_unlabelled(root)
+    for note in (*_ignored_note(ignored), *_beside_note(root) * bool(found)):
+        print(note)
     if not len(split):
         raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {root} without any")
     return split
@@ -223,32 +230,38 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
 
 
 def _beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
-    """A note of images that lie beside the folders of classes, or of splits."""
-    stray = [path for folder in folders for path in sorted(folder.iterdir()) if has_extension(str(path), EXTENSIONS)]
-    stray = [str(path) for path in stray if path.is_file()]
-    return (f"{len(stray)} images lie in no folder of a class and were ignored, such as {''.join(stray[:1])}.",) * bool(
-        stray
-    )
+    """Notes of images that lie beside the folders of classes, or of splits, and of hidden folders there."""
+    beside = [path for folder in folders for path in sorted(folder.iterdir())]
+    stray = [str(path) for path in beside if has_extension(str(path), EXTENSIONS) and path.is_file()]
+    hidden = [str(path) for path in beside if path.name.startswith(".") and path.is_dir()]
+    notes = (f"{len(stray)} images lie in no folder of a class and were ignored, such as {stray[0]}.",) if stray else ()
+    return notes + (f"Hidden folders are no classes and were ignored: {', '.join(hidden)}.",) * bool(hidden)
 
 
-def _check_read(train: Split, class_names: Sequence[str], ignored: Sequence[str]):
-    """Raises ValueError where a class has no image to train on and photographs that are not read may be its own."""
-    unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
-    counts = np.bincount(train.labels, minlength=len(class_names))
-    empty = [class_names[label] for label in np.flatnonzero(counts == 0)]
-    if unread and empty:
+def _check_read(split: Split, folders: Sequence[pathlib.Path], ignored: Sequence[str]):
+    """Raises ValueError where a folder has no image, which says what lies there instead.
+
+    Args:
+      folders: one for all of the split, or one for each class.
+      ignored: the files in them that are no images.
+    """
+    found = np.bincount(split.labels, minlength=len(folders)) if len(folders) > 1 else [len(split)]
+    for folder in (folder for folder, images in zip(folders, found, strict=True) if not images):
+        others = [path for path in ignored if pathlib.Path(path).is_relative_to(folder)]
+        unread = [path for path in others if has_extension(path, UNREAD_EXTENSIONS)]
+        what_to_do = CONVERT if unread else "rename what is one" if others else "add some, or take the folder away"
+        instead = f", and {len(unread or others)} other files such as {(unread or others)[0]}" if others else ""
         raise ValueError(
-            f"Images must be {', '.join(EXTENSIONS)}: {CONVERT}. "
-            f"Received: no image of class '{empty[0]}', and {len(unread)} files such as {unread[0]}"
+            f"Images must end in {', '.join(EXTENSIONS)}: {what_to_do}. Received: no image in {folder}{instead}"
         )
 
 
 def _ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
     unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
-    others = len(ignored) - len(unread)
-    notes = (f"{others} files among the images are hidden or have another extension; they were ignored.",) * bool(
-        others
-    )
+    others, notes = [path for path in ignored if not has_extension(path, UNREAD_EXTENSIONS)], ()
+    if others:
+        few = f"{len(others)} files among the images are hidden or have another extension and were ignored"
+        notes = (f"{few}, such as {others[0]}.",)
     if unread:
         kinds = ", ".join(sorted({os.path.splitext(path)[1].lower() for path in unread}))
         shown = ", ".join(unread[:3]) + ", ..." * (len(unread) > 3)
@@ -293,7 +306,7 @@ def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> tuple[list[tupl
                 break
         else:
             first = text.partition("\n")[0][:SHOWN_LETTERS]
-            raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {first}")
+            raise ValueError(f"Expected the columns {','.join(columns)}. Received: {path} with {first or 'nothing'}")
         for row in reader:
             if not any(row.values()):
                 continue  # of cells that spreadsheets left empty
@@ -302,7 +315,7 @@ def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> tuple[list[tupl
                 raise ValueError(
                     f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num} with {values}"
                 )
-            rows.append(tuple(row[column] for column in columns))
+            rows.append(tuple(row[column] if column == "path" else row[column].strip() for column in columns))
     except CsvError as error:
         raise ValueError(f"Expected a csv file. Received: {path}:{reader.line_num}: {error}") from error
     return rows, [name for name in found if name and name not in columns]

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_lt import metrics
+from keras_lt.arguments import checked
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.features import FeatureSet
 from keras_lt.files import atomic, reading
@@ -145,6 +146,7 @@ class Scores:
         return np.bincount(ids, minlength=self._classes)
 
 
+@checked
 @plain_settings(dtype_policy="float32")
 def evaluate_classifier(
     classifier: keras.layers.Layer,

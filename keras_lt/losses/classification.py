@@ -6,7 +6,7 @@ Labels are class ids; `class_ids` takes a column of them and one-hot rows for th
 import keras
 
 from keras_lt.counts import check_counts
-from keras_lt.labels import class_ids
+from keras_lt.labels import ids_and_logits
 
 LDAM_SCALE = 30.0  # of the cosines; Cao et al.'s
 
@@ -21,8 +21,7 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
       label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
     Returns: loss per example in nats, [B].
     """
-    logits = keras.ops.cast(logits, "float32")
-    labels = class_ids(labels, logits.shape[-1])
+    labels, logits = ids_and_logits(labels, logits)
     loss = keras.ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     if not label_smoothing:
         return loss
@@ -56,7 +55,7 @@ def balanced_softmax(labels, logits, class_counts):
       class_counts: training images per class, [C].
     Returns: loss per example in nats, [B].
     """
-    logits = keras.ops.cast(logits, "float32")
+    labels, logits = ids_and_logits(labels, logits)
     return cross_entropy(labels, logits + keras.ops.log(_counts(class_counts, logits.shape[-1])))
 
 
@@ -71,7 +70,7 @@ def logit_adjustment(labels, logits, class_counts, tau=1.0):
       tau: 0 is the cross-entropy, 1 the balanced softmax.
     Returns: loss per example in nats, [B].
     """
-    logits = keras.ops.cast(logits, "float32")
+    labels, logits = ids_and_logits(labels, logits)
     counts = _counts(class_counts, logits.shape[-1])
     return cross_entropy(labels, logits + tau * keras.ops.log(counts / keras.ops.sum(counts)))
 
@@ -88,10 +87,9 @@ def ldam(labels, cosines, class_counts, max_margin=0.5, scale=LDAM_SCALE):
       scale: of the cosines after the margin.
     Returns: loss per example in nats, [B].
     """
-    cosines = keras.ops.cast(cosines, "float32")
+    labels, cosines = ids_and_logits(labels, cosines)
     margins = _counts(class_counts, cosines.shape[-1]) ** -0.25
     margins = max_margin * margins / keras.ops.max(margins)
-    labels = class_ids(labels, cosines.shape[-1])
     own = keras.ops.one_hot(labels, cosines.shape[-1], dtype="float32")
     return cross_entropy(labels, scale * (cosines - own * margins))
 
@@ -99,7 +97,8 @@ def ldam(labels, cosines, class_counts, max_margin=0.5, scale=LDAM_SCALE):
 @keras.saving.register_keras_serializable("keras_lt")
 def ldam_of_logits(labels, logits, class_counts, max_margin=0.5, scale=LDAM_SCALE):
     """`ldam` of logits that are `scale` times the cosines, [B, C], so that they are a classifier's as they are."""
-    return ldam(labels, keras.ops.cast(logits, "float32") / scale, class_counts, max_margin, scale)
+    labels, logits = ids_and_logits(labels, logits)
+    return ldam(labels, logits / scale, class_counts, max_margin, scale)
 
 
 @keras.saving.register_keras_serializable("keras_lt")
@@ -134,8 +133,7 @@ def sigmoid_focal(labels, logits, gamma):
 
 def _wrongness(labels, logits):
     """Logits of every sigmoid being incorrect, [B, C]: of the example's own class with the other sign."""
-    logits = keras.ops.cast(logits, "float32")
-    labels = class_ids(labels, logits.shape[-1])
+    labels, logits = ids_and_logits(labels, logits)
     return logits * (1 - 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32"))
 
 

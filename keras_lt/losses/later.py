@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_lt.compat import of_all_replicas
 from keras_lt.counts import check_counts, check_vector
-from keras_lt.labels import class_ids
+from keras_lt.labels import ids_and_logits
 from keras_lt.losses.classification import cross_entropy
 from keras_lt.registry import check_choice, check_numbers
 
@@ -56,11 +56,10 @@ def label_aware_smoothing(labels, logits, class_counts, *, head, tail, shape="co
     Args: as `smoothing_by_class`; labels [B], logits [B, C].
     Returns: loss per example in nats, [B].
     """
-    labels = class_ids(labels, logits.shape[-1])
+    labels, logits = ids_and_logits(labels, logits)
     counts = check_counts(class_counts, classes=logits.shape[-1])
     shares = smoothing_by_class(counts, head=head, tail=tail, shape=shape, power=power)
     share = keras.ops.take(keras.ops.convert_to_tensor(shares, "float32"), labels)
-    logits = keras.ops.cast(logits, "float32")
     spread = -keras.ops.mean(keras.ops.log_softmax(logits, axis=-1), axis=-1)
     return (1 - share) * cross_entropy(labels, logits) + share * spread
 
@@ -76,9 +75,9 @@ def balanced_binary_cross_entropy(labels, logits, class_counts, *, label_smoothi
       label_smoothing: share of the target that is spread evenly over all classes.
     Returns: loss per example in nats, the sum over the C classes, [B].
     """
-    labels = class_ids(labels, logits.shape[-1])
+    labels, logits = ids_and_logits(labels, logits)
     prior = _prior(class_counts, logits.shape[-1])
-    logits = keras.ops.cast(logits, "float32") + _float32(np.log(prior) - np.log1p(-prior))
+    logits = logits + _float32(np.log(prior) - np.log1p(-prior))
     classes = logits.shape[-1]
     targets = keras.ops.one_hot(labels, classes, dtype="float32") * (1 - label_smoothing) + label_smoothing / classes
     return keras.ops.sum(keras.ops.softplus(logits) - targets * logits, axis=-1)
@@ -98,8 +97,7 @@ def lade(labels, logits, class_counts, *, weight=0.1, regularizer=0.1):
       class_counts: training images per class, [C].
     Returns: loss per example in nats, [B].
     """
-    labels = class_ids(labels, logits.shape[-1])
-    logits = keras.ops.cast(logits, "float32")
+    labels, logits = ids_and_logits(labels, logits)
     prior = _prior(class_counts, logits.shape[-1])
     log_prior = _float32(np.log(prior))
     all_labels, all_logits = of_all_replicas(labels, logits)
@@ -122,8 +120,7 @@ def class_balanced_binary(labels, logits, class_weights):
       class_weights: of the label's class, [C].
     Returns: mean over the C classes, times the label's weight, [B].
     """
-    labels = class_ids(labels, logits.shape[-1])
-    logits = keras.ops.cast(logits, "float32")
+    labels, logits = ids_and_logits(labels, logits)
     log_probabilities = keras.ops.log_softmax(logits, axis=-1)
     # log(1 - p), of the most probable class by the others: where p is nearly one, 1 - p has no digits left.
     top = keras.ops.one_hot(keras.ops.argmax(logits, axis=-1), logits.shape[-1], dtype="float32") > 0

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_lt.arguments import as_array, as_numbers, as_operand, checked
 from keras_lt.counts import number_per_class
-from keras_lt.labels import class_ids
-from keras_lt.registry import check_unmasked
+from keras_lt.labels import ids_and_logits
+from keras_lt.registry import check_numbers
 
 MANY_SHOT_ABOVE = 100  # training images; the paper's evaluation protocol
 FEW_SHOT_BELOW = 20
@@ -26,6 +27,7 @@ SHOT_CUTS = {
 }
 
 
+@checked
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShotGroups(Mapping):
     """Which classes are many-, medium- and few-shot: a mapping from "many", "medium" and "few" to bool [C].
@@ -122,7 +124,7 @@ class ShotGroups(Mapping):
         Raises:
           ValueError: shapes that differ, or counts that do not satisfy 0 <= correct <= total.
         """
-        correct, total = np.asarray(correct), np.asarray(total)
+        correct, total = as_numbers("correct", correct), as_numbers("total", total)
         if not correct.shape == total.shape == self.class_counts.shape:
             raise ValueError(
                 "correct and total must be [C] as class_counts is. Received: "
@@ -143,8 +145,7 @@ class ShotGroups(Mapping):
           ValueError: lengths that differ, or ids outside of [0, C).
         """
         classes = len(self.class_counts)
-        check_unmasked(predictions=predictions, labels=labels)
-        predictions, labels = np.asarray(predictions), np.asarray(labels)
+        predictions, labels = as_array("predictions", predictions), as_array("labels", labels)
         if predictions.ndim != 1 or predictions.shape != labels.shape:
             raise ValueError(
                 "predictions and labels must both be [N]. "
@@ -162,12 +163,14 @@ class ShotGroups(Mapping):
 
 def check_cuts(many_above: int, few_below: int):
     """Raises ValueError where a class could be many- and few-shot at once."""
+    check_numbers(many_above=many_above, few_below=few_below)
     if few_below > many_above:
         raise ValueError(
             f"few_below must not exceed many_above. Received: few_below={few_below}, many_above={many_above}"
         )
 
 
+@checked
 def shot_accuracy(
     predictions: np.ndarray,
     labels: np.ndarray,
@@ -192,6 +195,7 @@ def shot_accuracy(
 
 
 @keras.saving.register_keras_serializable("keras_lt")
+@checked
 class ShotAccuracy(keras.metrics.Metric):
     """`shot_accuracy` over batches of labels [B] and logits [B, C], for `model.compile(metrics=[...])`.
 
@@ -228,14 +232,11 @@ class ShotAccuracy(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch."""
         classes = len(self.groups.class_counts)
-        labels, shape = class_ids(y_true, classes), np.shape(y_pred)
-        is_known = getattr(shape, "rank", 2) is not None  # as all but some tensors of TensorFlow's graphs say
-        if is_known and (len(shape) != 2 or shape[1] not in (classes, None)):
-            raise ValueError(f"y_pred must be logits [B, {classes}]. Received: shape {tuple(shape)}")
+        labels, y_pred = ids_and_logits(y_true, y_pred, classes=classes)
         # Not `==`, by which TensorFlow loses the shape where only one side's batch is known.
         is_correct = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
-        weights = keras.ops.ones_like(labels) if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
-        weights = keras.ops.cast(weights, self.dtype)
+        weights = keras.ops.ones_like(labels) if sample_weight is None else as_operand("sample_weight", sample_weight)
+        weights = keras.ops.cast(keras.ops.reshape(weights, (-1,)), self.dtype)
         for sums, values in (self.total, weights), (self.correct, keras.ops.where(is_correct, weights, 0.0)):
             of_batch = keras.ops.segment_sum(values, labels, num_segments=classes)
             sums.assign_add(keras.ops.cast(of_batch, sums.dtype))

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.arguments import checked
 from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION, erase
 from keras_lt.preprocessing.decoding import bounded, cut_to_ratio, decode
@@ -41,6 +42,7 @@ def traced_once(method: Callable) -> Callable:
     return call
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """From an image, encoded or decoded, to the float32 [S, S, 3] that a backbone takes.

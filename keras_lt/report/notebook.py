@@ -2,6 +2,7 @@
 
 import matplotlib
 
+from keras_lt.arguments import checked
 from keras_lt.datasets import LongTailed
 from keras_lt.report.figures import Plot
 from keras_lt.report.plots import draw_class_counts, draw_tau_curve
@@ -10,6 +11,7 @@ from keras_lt.report.style import RC, styles_for
 from keras_lt.stages import Classifier
 
 
+@checked
 def plot_class_counts(data: LongTailed) -> Plot:
     """The long tail: training images of every class, most first, on a log scale.
 
@@ -22,6 +24,7 @@ def plot_class_counts(data: LongTailed) -> Plot:
         return draw_class_counts(ranks)
 
 
+@checked
 def plot_tau_curve(classifier: Classifier) -> Plot:
     """What every tau does to many-, medium- and few-shot classes of val, with the one that was chosen.
 

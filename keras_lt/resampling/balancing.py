@@ -1,6 +1,7 @@
 """The Keras user's door: any training data in, a balanced `tf.data.Dataset` out."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -13,10 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import samplers
+from keras_lt.arguments import as_array, checked
 from keras_lt.counts import number_per_class
 from keras_lt.files import atomic, expanded, reading
 from keras_lt.labels import MOST_CLASSES
-from keras_lt.registry import check_unmasked
 from keras_lt.resampling import plans
 from keras_lt.resampling.indices import check_integers, checked_classes
 from keras_lt.resampling.rejection import expected_copies, resampled_epochs
@@ -25,6 +26,7 @@ COUNTING_BATCH = 1024  # labels
 WITH_WEIGHTS = (2, 3)  # parts of an example: (x, y), or (x, y, w)
 
 
+@checked
 def balance(
     data: Any,
     schedule: str | samplers.Sampler = "class_balanced",
@@ -172,8 +174,7 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
             f"keras.utils.PyDataset. Received: {received}"
         )
     x, y, *weights = data
-    check_unmasked(x=x, y=y)
-    y = np.asarray(y)
+    y = as_array("y", y)
     if y.ndim != 1 and y.shape[1:] != (1,):
         raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
     if y.dtype.kind not in "iu":
@@ -184,6 +185,7 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
     try:
         if isinstance(x, list) and not all(hasattr(part, "shape") for part in x):  # plain numbers, or paths
             x = np.asarray(x)
+        x, *weights = tf.nest.map_structure(functools.partial(as_array, "x"), [x, *weights])
         lengths = {len(array) for array in tf.nest.flatten((x, *weights))}
     except (TypeError, ValueError) as error:  # of what is ragged or sparse
         raise ValueError(

@@ -8,12 +8,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import samplers
+from keras_lt.arguments import as_array, checked
 from keras_lt.registry import check_choice
 from keras_lt.resampling import plans
 
 ENDLESS = 2**62
 
 
+@checked
 def sample_indices(
     labels: npt.ArrayLike,
     probabilities: npt.ArrayLike,
@@ -60,12 +62,14 @@ def sample_indices(
         probability but no example, and numbers out of range.
     """
     labels, probabilities = checked_classes(labels, probabilities)
-    check_integers(num_samples=(num_samples, 1), seed=(seed, 0), start=(start, 0), workers=(workers, 1))
+    check_integers(
+        num_samples=(num_samples, 1), seed=(seed, 0), start=(start, 0), workers=(workers, 1), worker=(worker, 0)
+    )
     if batch_size is not None:
         check_integers(batch_size=(batch_size, 1))
         if batch_size % workers:
             raise ValueError(f"batch_size must be a multiple of workers={workers}. Received: batch_size={batch_size}")
-    if not 0 <= worker < workers:
+    if worker >= workers:
         raise ValueError(f"worker must be in [0, {workers}). Received: worker={worker}")
     check_choice(plans.ENGINES, engine=engine)
 
@@ -127,7 +131,7 @@ def _own_batches(
 
 def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] and probabilities [C] or [E, C] as arrays, once they are known to fit each other."""
-    labels, probabilities = np.asarray(labels), samplers.check_probabilities(probabilities)
+    labels, probabilities = as_array("labels", labels), samplers.check_probabilities(probabilities)
     if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be [N] integers. Received: shape={labels.shape}, dtype={labels.dtype}")
     classes = probabilities.shape[-1]

@@ -6,12 +6,14 @@ import tensorflow as tf
 from absl import logging
 
 from keras_lt import samplers
+from keras_lt.arguments import checked
 from keras_lt.counts import check_counts
 from keras_lt.resampling.indices import check_integers
 
 BLOCK = 64  # records decided upon together: one by one, tf.data's overhead would be 20 times the work
 
 
+@checked
 def rejection_resample(
     dataset: tf.data.Dataset,
     *,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from keras_lt import __version__
+from keras_lt.arguments import checked
 from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import dense_of, fold
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
@@ -33,6 +34,7 @@ MADE_BY = "made_by.json"
 ONNX = "assets.extra/model.onnx"
 
 
+@checked
 @plain_settings(dtype_policy="float32")
 def export_saved_model(
     model: keras.Model,

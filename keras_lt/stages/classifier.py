@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_lt import compat
+from keras_lt.arguments import checked
 from keras_lt.backbones import TRAIN_PARTS, is_frozen
 from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.classifiers.chunks import classify
@@ -36,7 +38,7 @@ from keras_lt.stages.fitting import (
     on_features,
     save_model,
 )
-from keras_lt.stages.given import check_features, check_given, check_splits, own_head
+from keras_lt.stages.given import FEATURES, check_features, check_given, check_splits, own_head
 from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
 from keras_lt.stages.one_pass import OnePass, fit_through_frozen
 from keras_lt.stages.representation import Representation
@@ -84,6 +86,7 @@ def load_classifier(folder: str | os.PathLike, representation: Representation) -
     return backbone, load_model(model)
 
 
+@checked
 @plain_settings()
 def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
     """One model, images or what else the backbone takes -> logits, of a backbone and a classifier on its features.
@@ -96,6 +99,7 @@ def join(backbone: keras.Model, classifier: keras.layers.Layer) -> keras.Model:
     return keras.Model(images, classifier(backbone(images)))
 
 
+@checked(representation="stage one's; features are given by features=", features=FEATURES)
 @plain_settings(dtype_policy="float32")
 def learn_classifier(
     name: str,
@@ -104,7 +108,7 @@ def learn_classifier(
     *,
     features: Mapping[str, FeatureSet] | None = None,
     head: keras.layers.Layer | None = None,
-    groups: ShotGroups | Sequence[int] | None = None,
+    groups: ShotGroups | npt.ArrayLike | None = None,
     recipe: Recipe = STAGE_TWO,
     stage_two: str = "features",
     batch_norm: str = "frozen",

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_lt.arguments import check_kind
 from keras_lt.features import FeatureSet
 from keras_lt.stages.checks import check_classes
 from keras_lt.stages.representation import Representation
+
+FEATURES = 'a dict such as {"train": FeatureSet(features, labels), "val": ...}'  # what they must be
 
 
 def check_given(
@@ -23,23 +26,13 @@ def check_given(
       name: the classifier's.
       without_images: whether it is trained on images, and there are none.
     """
-    if not isinstance(representation, Representation | None):
-        kind = type(representation).__name__
-        raise ValueError(f"representation must be stage one's; features are given by features=. Received: a {kind}")
     if without_images or (representation is None and features is None):
         raise ValueError(
             f"{name} needs a representation and its images, or features to train on and stage_two=features. "
             f"Received: features={'None' if features is None else list(features)}"
         )
-    if features is None:
-        return
-    is_dict = isinstance(features, Mapping)
-    wrong = [value for value in features.values() if not isinstance(value, FeatureSet)] if is_dict else [features]
-    if wrong:
-        raise ValueError(
-            'features must be a dict such as {"train": FeatureSet(features, labels), "val": ...}. '
-            f"Received: a {type(wrong[0]).__name__}"
-        )
+    for split_features in (features or {}).values():
+        check_kind("features", split_features, FeatureSet, FEATURES)
 
 
 def check_splits(features: Mapping[str, FeatureSet], splits: Sequence[str]):

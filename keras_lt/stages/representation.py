@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_lt import backbones
+from keras_lt.arguments import checked
 from keras_lt.checkpoints import read_history, write_history
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
@@ -91,6 +92,7 @@ def read_preprocessing(folder: str | os.PathLike) -> Preprocessing | NoPreproces
     return Preprocessing(**settings)
 
 
+@checked
 @plain_settings(dtype_policy="float32")
 def learn_representation(
     data: LongTailed,
