@@ -74,7 +74,7 @@ def _origin(kind: Any) -> Any:
 def _fits(value: object, kind: Any) -> bool:
     origin, of = _origin(kind), typing.get_args(kind)
     if origin in SEQUENCES:
-        is_list = hasattr(value, "__len__") and hasattr(value, "__iter__")
+        is_list = hasattr(value, "__len__") and hasattr(value, "__iter__") and getattr(value, "shape", None) != ()
         is_list = is_list and not isinstance(value, str | bytes | Mapping | Set)
         return is_list and all(isinstance(part, PARTS[of[0]]) for part in value if of and of[0] in PARTS)
     if origin in (Any, np.ndarray) or not isinstance(origin, type):
@@ -116,8 +116,15 @@ def as_array(name: str, values: npt.ArrayLike) -> np.ndarray:
         ) from error
 
 
+def in_place(name: str, values: Any) -> Any:
+    """Arrays as they are, memory-mapped or rows of these; `as_array` of tensors, lists and tables."""
+    check_unmasked(**{name: values})
+    dtype = getattr(values, "dtype", None)
+    return values if isinstance(dtype, np.dtype) and dtype.kind != "O" else as_array(name, values)
+
+
 def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray:
-    """The same of numbers.
+    """`as_array` of numbers.
 
     Raises:
       ValueError: it holds others, too.
@@ -129,7 +136,7 @@ def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray:
 
 
 def as_operand(name: str, values: Any) -> Any:
-    """The same for `keras.ops`: what Keras computes with stays as it is, within a graph too."""
+    """`as_numbers` for `keras.ops`: what Keras computes with stays as it is, within a graph too."""
     import keras  # noqa: PLC0415 - --help does not wait for it
 
     computed = keras.ops.is_tensor(values) or isinstance(values, keras.Variable | keras.KerasTensor)

@@ -187,7 +187,7 @@ def tested_distribution(text: str, groups: ShotGroups, *, labelled: bool) -> np.
             "--test_distribution needs labels, and the training images per class, which --workdir or --dataset says. "
             f"Received: --test_distribution={text}"
         )
-    return read_prior(text, groups.class_counts)
+    return read_prior(text, groups.class_counts, flag="test_distribution")
 
 
 def mover(

@@ -14,10 +14,9 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from keras_lt.arguments import as_array, check_unmasked, checked
+from keras_lt.arguments import checked, in_place
 from keras_lt.datasets import FeatureVectors, Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
@@ -63,7 +62,7 @@ class FeatureSet:
     views: np.ndarray | ArrayRows | None = None
 
     def __post_init__(self):
-        features = _in_place("features", self.features)
+        features = in_place("features", self.features)
         if str(features.dtype) == "bfloat16":  # which NumPy does not compute with
             features = np.asarray(features, np.float32)
         if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
@@ -73,7 +72,7 @@ class FeatureSet:
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", labels_of(self.labels, len(features)))
         if self.views is not None:
-            views = _in_place("views", self.views)
+            views = in_place("views", self.views)
             if views.shape[::2] != features.shape:
                 raise ValueError(
                     f"views must be [N, V, D], with features of {features.shape}. Received: shape {views.shape}"
@@ -147,13 +146,6 @@ class FeatureSet:
             return tf.ensure_shape(features, (None, self.features.shape[1])), tf.gather(self.labels, rows)
 
         return prefetched(weights(mapped(index_batches, batch)))
-
-
-def _in_place(name: str, values: npt.ArrayLike | ArrayRows) -> np.ndarray | ArrayRows:
-    """Arrays where they are, memory-mapped or not; tensors, lists and tables become arrays."""
-    check_unmasked(**{name: values})
-    dtype = getattr(values, "dtype", None)
-    return values if isinstance(dtype, np.dtype) and dtype.kind != "O" else as_array(name, values)
 
 
 @checked

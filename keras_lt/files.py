@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 import filelock
 import numpy as np
 
+from keras_lt.arguments import check_kind
+
 SCRATCH = ".unfinished~"  # what the names of half-written files and folders begin with
 LOCK = ".lock"  # in a folder that one process has for itself; it stays when the folder is emptied
 ABANDONED_AFTER = 24 * 3600  # seconds without a change to another host's
@@ -87,6 +89,7 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     Raises:
       ValueError: it is empty, as a variable is that was not set: the current folder was not meant.
     """
+    check_kind("A path", path, str | os.PathLike)
     if not os.fspath(path):
         raise ValueError(f"A path must not be empty; the current folder is written as a dot. Received: {path!r}")
     return pathlib.Path(os.path.expanduser(path))  # as absl reads flag files; a home that is not there stays as it is

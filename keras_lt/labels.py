@@ -23,7 +23,8 @@ def labels_of(labels: npt.ArrayLike, examples: int, *, classes: int | None = Non
     labels = as_array("labels", labels)
     if labels.shape not in ((examples,), (examples, 1)):
         raise ValueError(
-            f"There must be one label per example. Received: {examples} examples and labels of shape {labels.shape}"
+            "There must be one label per example; of one-hot rows, labels.argmax(1) makes them. "
+            f"Received: {examples} examples and labels of shape {labels.shape}"
         )
     low, below = (OPEN, MOST_CLASSES) if classes is None else (0, classes)
     whole = labels.dtype.kind in "iu" or not labels.size

@@ -44,8 +44,12 @@ def test_files_that_are_no_images_are_counted_and_left_out(tmp_path):
     data = folder(str(tmp_path))
     assert data.class_names == ("owl",)
     assert (len(data.train), len(data.val), len(data.test)) == (1, 1, 1)
-    assert data.notes[0].startswith("3 files ")
-    assert "1 of 2 training images were set aside" in data.notes[1]
+    assert data.notes == (
+        f"3 files among the images are hidden or have another extension and were ignored, such as {tmp_path}/train/owl"
+        "/.a.jpg.",
+        f"Hidden folders are no classes and were ignored: {tmp_path}/train/.cache.",
+        f"{tmp_path.name} has no val: 1 of 2 training images were set aside for it.",
+    )
 
 
 def test_phone_photographs_that_are_not_read_are_named_with_what_to_do(tmp_path):
@@ -275,11 +279,11 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
             r"Expected the columns path,label,split\. Received: .*images\.csv with file,label,split",
         ),
         ("path,label\n", r"images\.csv with path,label$"),
-        ("", r"images\.csv with $"),
+        ("", r"images\.csv with nothing$"),
         ("path,label,split\na.jpg,0,train\nb.jpg,,test\n", r"in every row\. Received: .*images\.csv:3"),
         ("path,label,split\na.jpg,0\n", r"images\.csv:2"),
         ("path,label,split\na, b.jpg,0,train\n", r"images\.csv:2"),
-        ("path,label,split\na.jpg,0,training\n", r"split must be train, val or test\. Received: .*'training'"),
+        ("path,label,split\na.jpg,0,extra\n", r"split must be train, val or test\. Received: .*'extra'"),
         ("path,label,split\na.jpg,owl,train\nb.jpg,newt,test\n", r"class names of train.*Received: test with 'newt'"),
     ],
 )

@@ -275,7 +275,7 @@ def test_what_other_libraries_call_an_array_is_one():
         np.testing.assert_array_equal(taken.labels, labels)
     with pytest.raises(ValueError, match=r"floating-point numbers \[N, D\]\. Received: int64, shape \(6, 2\)"):
         FeatureSet(vectors.astype(int), labels)
-    with pytest.raises(ValueError, match=r"one label per example\. Received: 6 examples and labels of shape \(6, 3\)"):
+    with pytest.raises(ValueError, match=r"one label per example; .*Received: 6 examples and labels of shape \(6, 3\)"):
         FeatureSet(vectors, np.eye(3)[labels])
     with pytest.raises(ValueError, match=r"of names, np.unique.*Received: <U1, \['a'"):
         FeatureSet(vectors, list("abbacc"))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
+from keras_lt.arguments import checked
 from keras_lt.backbones import parts
 from keras_lt.backbones.local_weights import load_weights
 from keras_lt.backbones.normalizations import CENTRE, Normalization, Resizing
@@ -60,6 +61,7 @@ class BackboneEntry(Entry):
         """Whether it averages a feature map; of a model of one's own, as far as that is known before it is built."""
         return not callable(self.pooling) and (not self.pooling or parts.POOLINGS[self.pooling][0] == 4)
 
+    @checked
     @plain_settings()
     def __call__(self, *, image_size: int | None = None, pretrained: str = "") -> keras.Model:
         """Images [B,H,W,3] -> features float32 [B,D]; `parts` says of which layers.

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_lt.arguments import as_array
+from keras_lt.arguments import in_place
 from keras_lt.labels import labels_of
 
 
@@ -16,7 +16,7 @@ def to_adapt(layer: keras.layers.Layer, features: np.ndarray, labels: np.ndarray
     Raises:
       ValueError: shapes or ids that do not fit, or features of another width than the layer was built for.
     """
-    features = features if hasattr(features, "shape") else as_array("features", features)
+    features = in_place("features", features)
     if len(features.shape) != 2:
         raise ValueError(f"features must be [N, D]. Received: features.shape={tuple(features.shape)}")
     labels = labels_of(labels, len(features), classes=layer.units)

@@ -9,6 +9,7 @@ from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import FeatureVectors
 from keras_lt.datasets.image_lists import numbered_classes, read_class_names
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, name_of_val
+from keras_lt.datasets.pixel_arrays import arrays_in
 
 FEATURES_READ = (
     "train.npz, test.npz and optionally val.npz, each with `features` [N, D] and `labels` [N], or in place of an npz "
@@ -64,8 +65,8 @@ def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:
     try:
         if npz.exists():
             path = of_labels = npz
-            with np.load(npz) as arrays:
-                vectors, labels = arrays["features"], arrays["labels"] if labelled else None
+            vectors, *others = arrays_in(npz, "features", *(["labels"] * labelled))
+            labels = others[0] if labelled else None
         else:
             vectors = np.load(path, mmap_mode="r")
             path = of_labels  # what an error is about from here on
@@ -74,7 +75,7 @@ def _read_split(folder: pathlib.Path, split: str, *, classes: int) -> Split:
         raise FileNotFoundError(
             f"--dataset=features reads {FEATURES_READ} from --data_dir. Not found: {error.filename}"
         ) from error
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"Expected `features` and `labels` as npz or npy. Received: {path}: {error}") from error
     _check_vectors(npz if npz.exists() else of_vectors, vectors)
     labels = np.full(len(vectors), OPEN) if labels is None else labels

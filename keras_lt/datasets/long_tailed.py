@@ -298,6 +298,8 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     """
     if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**64:
         raise ValueError(f"seed must be at least 0 and of 64 bits. Received: seed={seed}")
+    if (split.labels < 0).any():
+        raise ValueError(f"Labels must be class ids from 0; {OPEN}, no class, is of an open set. Received: {OPEN}")
     keys = split.examples.key_hashes(seed)
     edges = np.cumsum([0.0, *fractions.values()])
     part = (np.searchsorted(edges, keys / 2.0**64, side="right")) % len(edges)  # 0 is what is left

@@ -82,7 +82,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     if "open" in places:
         splits["open_set"], more = _read_unlabelled(root / places["open"])
         ignored += more
-    notes += _ignored_note(ignored)
+    notes = (*_ignored_note(ignored), *notes)
     if others := sorted(set(found) - set(places.values())):
         notes += (f"Folders beside train/ and test/ that are no split were ignored: {', '.join(others)}.",)
     return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
@@ -315,7 +315,7 @@ def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> tuple[list[tupl
                 raise ValueError(
                     f"Expected {','.join(columns)} in every row. Received: {path}:{reader.line_num} with {values}"
                 )
-            rows.append(tuple(row[column] if column == "path" else row[column].strip() for column in columns))
+            rows.append(tuple(row[column] for column in columns))
     except CsvError as error:
         raise ValueError(f"Expected a csv file. Received: {path}:{reader.line_num}: {error}") from error
     return rows, [name for name in found if name and name not in columns]

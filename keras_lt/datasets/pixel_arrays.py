@@ -67,11 +67,24 @@ def _read_npz(path: pathlib.Path, *, open_set: bool = False) -> Split:
     if not path.exists():
         raise FileNotFoundError(f"--dataset=arrays reads {ARRAYS_READS} from --data_dir. Not found: {path}")
     try:
-        with np.load(path) as arrays:
-            images = arrays["images"]
-            return Split(images, np.full(len(images), OPEN) if open_set else arrays["labels"])
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        images, *labels = arrays_in(path, "images", *(["labels"] * (not open_set)))
+        return Split(images, labels[0] if labels else np.full(len(images), OPEN))
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"Expected an npz with `images` and `labels`. Received: {path}: {error}") from error
+
+
+def arrays_in(path: pathlib.Path, *names: str) -> list[np.ndarray]:
+    """The arrays of those names in an npz.
+
+    Raises:
+      ValueError: it is no npz, or has others.
+    """
+    if not zipfile.is_zipfile(path):  # of which NumPy would speak of pickled data
+        raise ValueError("no npz, or one that was cut short")
+    with np.load(path) as arrays:
+        if set(names) - set(arrays):
+            raise ValueError(f"with {', '.join(arrays) or 'nothing'} in it")
+        return [arrays[name] for name in names]
 
 
 def from_pixels(name: str, splits: dict[str, Split], class_names: Iterable, **recipe) -> LongTailed:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import keras
 
+from keras_lt.arguments import checked
 from keras_lt.labels import class_ids
 
 
 @keras.saving.register_keras_serializable("keras_lt")
+@checked
 class PerExampleLoss(keras.losses.Loss):
     """A per-example function as a Keras loss: `model.compile(loss=PerExampleLoss(cross_entropy))`.
 

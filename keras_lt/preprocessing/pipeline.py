@@ -78,6 +78,8 @@ class Preprocessing:
     def __post_init__(self):
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+            if len(getattr(self, name)) not in (1, 3):
+                raise ValueError(f"{name} must be of three channels. Received: {name}={getattr(self, name)}")
         if self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel. Received: image_size={self.image_size}")
         if not 0 < self.crop_fraction <= 1:

@@ -49,6 +49,7 @@ def rejection_resample(
     """
     _check_dataset(dataset)
     check_integers(seed=(seed, 0), shuffle_buffer=(shuffle_buffer, 1))
+    class_counts = check_counts(class_counts)
     copies = expected_copies(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     fraction = accepted_fraction(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     logging.info("rejection_resample accepts %.1f %% of the records it reads", 100 * np.mean(fraction))

@@ -31,12 +31,13 @@ PRIORS: dict[str, Entry] = {
 }
 
 
-def read_prior(target: str, class_counts: npt.ArrayLike) -> np.ndarray | None:
-    """The class distribution [C] that `--target_prior` names; None where it is empty.
+def read_prior(target: str, class_counts: npt.ArrayLike, *, flag: str = "target_prior") -> np.ndarray | None:
+    """The class distribution [C] that a flag such as `--target_prior` names; None where it is empty.
 
     Args:
       target: "", a name in `PRIORS` ("uniform", "train" as the training images, "forward:ratio=25" long-tailed as they
         are, "backward:ratio=25" the other way round), or a file of C numbers: one per line, or a JSON list.
+      flag: what messages call it.
       class_counts: training images per class, [C].
     Raises:
       ValueError: there is no such file, or it holds no distribution over C classes.
@@ -45,17 +46,20 @@ def read_prior(target: str, class_counts: npt.ArrayLike) -> np.ndarray | None:
     if not target:
         return None
     if target.partition(":")[0] in PRIORS:
-        return member(PRIORS, target, what="target_prior")(counts)
+        return member(PRIORS, target, what=flag)(counts)
     try:
         text = read_text(expanded(target))
     except OSError as error:
         raise ValueError(
-            f"target_prior must be {', '.join(PRIORS)}, or a file. Received: {target!r} ({error})"
+            f"{flag} must be {', '.join(PRIORS)}, or a file. Received: {target!r} ({error.strerror})"
         ) from error
     try:
         numbers = np.array(json.loads(text) if text.lstrip().startswith("[") else text.split(), np.float64)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{target} must hold a number per line, or a JSON list of numbers: {error}") from error
+        raise ValueError(
+            f"{target} must hold {counts.size} probabilities in the order of the classes and nothing else: one per "
+            f"line, or a JSON list of numbers. Received: {error}"
+        ) from error
     return check_prior(target, numbers, counts.size)
 
 
