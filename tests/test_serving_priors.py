@@ -201,7 +201,7 @@ def test_training_as_target_loses_nothing_on_the_training_distribution():
 
 def test_a_distribution_of_names_is_told_the_order_and_by_its_own_flag(tmp_path):
     (tmp_path / "prior").write_text("ant 0.5\nbee 0.5\n")
-    with pytest.raises(ValueError, match=r"4 probabilities in the order of the classes .*Received: .*'ant'$"):
+    with pytest.raises(ValueError, match=r"4 probabilities in the order of the classes, .*Received: .*'ant'$"):
         read_prior(str(tmp_path / "prior"), COUNTS)
     with pytest.raises(ValueError, match=r"^test_distribution must be uniform, .*'unifrom' \(No such file"):
         read_prior("unifrom", COUNTS, flag="test_distribution")

@@ -57,8 +57,8 @@ def read_prior(target: str, class_counts: npt.ArrayLike, *, flag: str = "target_
         numbers = np.array(json.loads(text) if text.lstrip().startswith("[") else text.split(), np.float64)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{target} must hold {counts.size} probabilities in the order of the classes and nothing else: one per "
-            f"line, or a JSON list of numbers. Received: {error}"
+            f"{target} must hold {counts.size} probabilities in the order of the classes, a number per line or a JSON "
+            f"list of numbers, and nothing else. Received: {error}"
         ) from error
     return check_prior(target, numbers, counts.size)
 
