@@ -75,7 +75,7 @@ def _fits(value: object, kind: Any) -> bool:
     origin, of = _origin(kind), typing.get_args(kind)
     if origin in SEQUENCES:
         is_list = hasattr(value, "__len__") and hasattr(value, "__iter__") and getattr(value, "shape", None) != ()
-        is_list = is_list and not isinstance(value, str | bytes | Mapping | Set)
+        is_list = is_list and not isinstance(value, bytes | Mapping | Set)
         return is_list and all(isinstance(part, PARTS[of[0]]) for part in value if of and of[0] in PARTS)
     if origin in (Any, np.ndarray) or not isinstance(origin, type):
         return True
@@ -110,10 +110,8 @@ def as_array(name: str, values: npt.ArrayLike) -> np.ndarray:
         array = np.asarray(values)
         return np.asarray(array.tolist()) if array.dtype == object else array
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:  # as each library says it
-        said = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{name} must be an array, of one shape. Received: a {type(values).__name__}: {said}"
-        ) from error
+        kind, said = type(values).__name__, str(error).partition("\n")[0]
+        raise ValueError(f"{name} must be an array, of one shape. Received: a {kind}: {said}") from error
 
 
 def in_place(name: str, values: Any) -> Any:

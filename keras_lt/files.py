@@ -89,7 +89,7 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     Raises:
       ValueError: it is empty, as a variable is that was not set: the current folder was not meant.
     """
-    check_kind("A path", path, str | os.PathLike)
+    check_kind("path", path, str | os.PathLike)
     if not os.fspath(path):
         raise ValueError(f"A path must not be empty; the current folder is written as a dot. Received: {path!r}")
     return pathlib.Path(os.path.expanduser(path))  # as absl reads flag files; a home that is not there stays as it is

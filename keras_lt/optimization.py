@@ -162,7 +162,7 @@ def check_optimizer(recipe: Recipe) -> OptimizerEntry:
     """The entry of the recipe's optimiser.
 
     Raises:
-      ValueError: there is none of that name, or it has no such setting.
+      ValueError: there is none of that name, it has no such setting, or one would do nothing.
     """
     entry = member(OPTIMIZERS, recipe.optimizer, what="optimizer")
     for owner, other in OPTIMIZERS.items():
@@ -172,6 +172,8 @@ def check_optimizer(recipe: Recipe) -> OptimizerEntry:
                     f"{setting} belongs to optimizer={owner}. "
                     f"Received: optimizer={recipe.optimizer}, {setting}={getattr(recipe, setting)}"
                 )
+    if recipe.nesterov and not recipe.momentum:
+        raise ValueError("nesterov steps ahead by the momentum: it needs one above 0. Received: momentum=0")
     return entry
 
 

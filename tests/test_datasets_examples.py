@@ -68,7 +68,7 @@ def test_what_is_read_has_the_shape_and_is_encoded_as_said(examples):
     assert isinstance(one, bytes) == examples.encoded
     if not examples.encoded:
         assert one.shape == examples.shape
-    assert LongTailed("toy", *(Split(examples, [0, 0, 0, 0]),) * 3, class_names=["a"]).image_size == examples.image_size
+    assert LongTailed("toy", *(Split(examples, [0, 0, 0, 0]),) * 3, class_names="a").image_size == examples.image_size
 
 
 def test_a_subset_of_a_subset_is_its_rows(examples):

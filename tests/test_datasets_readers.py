@@ -56,7 +56,7 @@ def test_lines_end_as_any_system_ends_them(tmp_path, end):
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.txt").write_bytes(end.join(rows).encode())
         (tmp_path / f"{split}.csv").write_bytes(end.join(["path,label", "a.png,0", "b.png,1"]).encode())
-    (tmp_path / "classes.txt").write_bytes(end.join(["ant ", "bee"]).encode())
+    (tmp_path / "classes.txt").write_bytes(end.join(["ant", "bee"]).encode())
     for read in (lists, csv):
         data = read(str(tmp_path))
         assert data.sizes == {"train": 2, "val": 2, "test": 2}

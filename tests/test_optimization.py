@@ -184,3 +184,5 @@ def test_settings_of_another_optimizer_are_refused():
         check_optimizer(Recipe(optimizer="adamw", nesterov=True))
     with pytest.raises(ValueError, match="optimizer must be one of sgd, adamw"):
         check_optimizer(Recipe(optimizer="adam"))
+    with pytest.raises(ValueError, match=r"nesterov steps ahead by the momentum.*Received: momentum=0"):
+        check_optimizer(Recipe(nesterov=True, momentum=0))

@@ -45,7 +45,7 @@ def _read_lines(path: pathlib.Path, expected: str, fits: Callable[[str], bool]) 
 def read_class_names(folder: pathlib.Path) -> list[str] | None:
     """The lines of `classes.txt` in the folder, where there is one."""
     path = folder / "classes.txt"
-    return [line.strip() for line in read_text(path).rstrip().split("\n")] if path.exists() else None
+    return read_text(path).rstrip().split("\n") if path.exists() else None
 
 
 def is_class_id(text: str) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import keras
@@ -146,10 +146,10 @@ class Scores:
         return np.bincount(ids, minlength=self._classes)
 
 
-@checked
+@checked(classifier="a layer or a model, features [B, D] -> logits [B, C]")
 @plain_settings(dtype_policy="float32")
 def evaluate_classifier(
-    classifier: keras.layers.Layer,
+    classifier: Callable,
     features: FeatureSet,
     groups: metrics.ShotGroups | np.ndarray,
     *,

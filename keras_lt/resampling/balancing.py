@@ -185,15 +185,16 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
     try:
         if isinstance(x, list) and not all(hasattr(part, "shape") for part in x):  # plain numbers, or paths
             x = np.asarray(x)
-        x, *weights = tf.nest.map_structure(functools.partial(as_array, "x"), [x, *weights])
-        lengths = {len(array) for array in tf.nest.flatten((x, *weights))}
+        arrays = tf.nest.map_structure(functools.partial(as_array, "x"), (x, *weights))
+        lengths = {len(array) for array in tf.nest.flatten(arrays)}
     except (TypeError, ValueError) as error:  # of what is ragged or sparse
+        kinds = ", ".join(sorted({type(part).__name__ for part in tf.nest.flatten(x)}))
         raise ValueError(
-            f"x must be dense arrays; ragged ones may come in a tf.data.Dataset. Received: {error}"
+            f"x must be dense arrays; ragged ones may come in a tf.data.Dataset. Received: {kinds}: {error}"
         ) from error
     if lengths != {len(y)}:
         raise ValueError(f"x and y must have the same length. Received: {sorted(lengths)} and {len(y)}")
-    return _Arrays((x, y, *weights), batch_size)
+    return _Arrays((arrays[0], y, *arrays[1:]), batch_size)
 
 
 def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
