@@ -52,9 +52,14 @@ def ids_and_logits(labels, logits, *, classes: int | None = None):
     if len(shape) != 2 or classes not in (None, shape[1]):
         raise ValueError(f"Logits must be [B, {classes or 'C'}]. Received: shape {tuple(logits.shape)}")
     ids = class_ids(labels, classes or shape[1])
-    if None not in (ids.shape[0], shape[0]) and ids.shape[0] != shape[0]:
-        raise ValueError(f"There must be one label per row of logits. Received: {ids.shape[0]} labels, {shape[0]} rows")
+    check_rows(ids, shape[0], "row of logits")
     return ids, keras.ops.cast(logits, "float32")
+
+
+def check_rows(ids, rows: int | None, what: str):
+    """Raises ValueError where there is another number of class ids [B] than of what they are of, as far as known."""
+    if None not in (ids.shape[0], rows) and ids.shape[0] != rows:
+        raise ValueError(f"There must be one label per {what}. Received: {ids.shape[0]} labels, {rows} of them")
 
 
 class MixedLabels(NamedTuple):

@@ -106,7 +106,12 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(door, wrong):
             lambda: keras_lt.FeatureSet(LOGITS, LABELS, np.ones((4, 2))),
             "views must be [N, V, D], with features of (4, 3)",
         ),
-        (lambda: ids_and_logits(LABELS[:3], LOGITS), "one label per row of logits. Received: 3 labels, 4 rows"),
+        (lambda: ids_and_logits(LABELS[:3], LOGITS), "one label per row of logits. Received: 3 labels, 4 of them"),
+        (
+            lambda: keras_lt.ShotAccuracy(COUNTS).update_state(LABELS, LOGITS, [1.0, 2.0]),
+            "one label per sample weight. Received: 4 labels, 2 of them",
+        ),
+        (lambda: keras_lt.ShotGroups([]), "class_counts must be [C] and >= 0. Received: class_counts=[]"),
         (lambda: losses.focal(LABELS, LABELS, 2.0), "Logits must be [B, C]. Received: shape (4,)"),
     ],
 )

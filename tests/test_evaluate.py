@@ -283,6 +283,11 @@ def test_a_model_needs_something_to_be_scored_on(workdir, photos):
         evaluate.run(asked(f"--model={workdir}/representation/model.keras", f"--images={photos}"))
 
 
+def test_images_are_of_no_split(photos):
+    with pytest.raises(ValueError, match=r"--split is of a data set.*Received: --split=val, --images="):
+        asked(f"--images={photos}", "--split=val")
+
+
 @pytest.mark.slow
 def test_experts_are_weighed_by_two_views_of_the_images(data_dir, tmp_path, capsys):
     """Of a run of SADE, beside their plain mean; by hand from each one's logits."""

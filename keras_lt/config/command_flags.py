@@ -102,7 +102,7 @@ def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOpt
     """The parsed flags of `keras_lt.evaluate`.
 
     Raises:
-      ValueError: a model without a data set, a run or images; or one whose logits are to be moved.
+      ValueError: a model without a data set, a run or images; one whose logits are to be moved; or a split of images.
     """
     names = ("model", "images", "split", "predictions", "test_distribution", "aggregate")
     own = {name: flag_values[name].value for name in names}
@@ -110,6 +110,11 @@ def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOpt
     data = from_flags(flag_values) if flag_values["dataset"].present else None
     if run is None and data is None and not own["images"]:
         raise ValueError("--model is scored on --dataset, on the data set of --workdir, or on --images. Received: none")
+    if own["images"] and flag_values["split"].present:
+        raise ValueError(
+            "--split is of a data set, and --images are scored in its place. "
+            f"Received: --split={own['split']}, --images={own['images']}"
+        )
     # As given here: the table of a run is of its logits as learned, whatever it was exported for.
     moved = {
         name: flag_values[name].value if flag_values[name].present else "" for name in ("target_prior", "calibrate")

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_lt.arguments import as_array, as_numbers, as_operand, checked
 from keras_lt.counts import number_per_class
-from keras_lt.labels import ids_and_logits
+from keras_lt.labels import check_rows, ids_and_logits
 from keras_lt.registry import check_numbers
 
 MANY_SHOT_ABOVE = 100  # training images; the paper's evaluation protocol
@@ -50,7 +50,7 @@ class ShotGroups(Mapping):
 
     def __post_init__(self):
         counts = number_per_class("class_counts", self.class_counts)
-        if (counts < 0).any():
+        if not counts.size or (counts < 0).any():
             raise ValueError(f"class_counts must be [C] and >= 0. Received: class_counts={self.class_counts}")
         check_cuts(self.many_above, self.few_below)
         counts.flags.writeable = False
@@ -236,7 +236,9 @@ class ShotAccuracy(keras.metrics.Metric):
         # Not `==`, by which TensorFlow loses the shape where only one side's batch is known.
         is_correct = keras.ops.equal(keras.ops.cast(keras.ops.argmax(y_pred, axis=-1), "int32"), labels)
         weights = keras.ops.ones_like(labels) if sample_weight is None else as_operand("sample_weight", sample_weight)
-        weights = keras.ops.cast(keras.ops.reshape(weights, (-1,)), self.dtype)
+        weights = keras.ops.reshape(weights, (-1,))
+        check_rows(labels, weights.shape[0], "sample weight")
+        weights = keras.ops.cast(weights, self.dtype)
         for sums, values in (self.total, weights), (self.correct, keras.ops.where(is_correct, weights, 0.0)):
             of_batch = keras.ops.segment_sum(values, labels, num_segments=classes)
             sums.assign_add(keras.ops.cast(of_batch, sums.dtype))
