@@ -154,6 +154,9 @@ def make_strategy(name: str = "auto", devices: Sequence[str] = ()) -> Strategy:
     if devices and name != "mirrored":
         raise ValueError(f"devices belong to strategy 'mirrored'. Received: strategy={name!r}, devices={devices}")
     check_choice(STRATEGIES, strategy=name)
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()] if devices else []
+    if missing := [device for device in devices if device.lstrip("/").removeprefix("device:").upper() not in there]:
+        raise ValueError(f"devices must be of this machine: {', '.join(there)}. Received: {missing[0]}")
     backend = keras.backend.backend()
     needed = {"mirrored": "tensorflow", "multi_host": "jax"}.get(name, backend)
     if backend != needed:
@@ -220,9 +223,10 @@ def check_replicas(
         "jit_compile": jit_compile and "true",
     }
     refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
-    if refused and replicas > 1 and hosts(strategy).one_host:
+    mirrored = replicas > 1 or isinstance(strategy, tf.distribute.MirroredStrategy)  # of one device, too
+    if refused and mirrored and hosts(strategy).one_host:
         raise ValueError(
-            f"Keras can do this on one device only (--strategy=none). Received: {refused}, {replicas} devices"
+            f"Keras can do this on one device only, by --strategy=none. Received: {refused}, {replicas} devices"
         )
 
 

@@ -65,6 +65,15 @@ def test_what_keras_cannot_do_on_several_devices_is_refused_in_a_line(asked, mes
     check_replicas(Replicas(1), batch_size=8, **asked)
     with pytest.raises(ValueError, match=message):
         check_replicas(Replicas(2), batch_size=8, **asked)
+    with pytest.raises(ValueError, match=message.replace("2 devices", "1 devices")):
+        check_replicas(make_strategy("mirrored", ["CPU:0"]), batch_size=8, **asked)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    """TensorFlow would train on the CPU."""
+    assert make_strategy("mirrored", ["/device:CPU:0"]).num_replicas_in_sync == 1
+    with pytest.raises(ValueError, match=r"devices must be of this machine: CPU:0\. Received: TPU:7$"):
+        make_strategy("mirrored", ["CPU:0", "TPU:7"])
 
 
 @pytest.mark.parametrize(
