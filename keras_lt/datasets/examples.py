@@ -340,9 +340,8 @@ def examples_of(content: Examples | np.ndarray) -> Examples:
     array = as_array("images", content)
     if array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(path, str | os.PathLike) for path in array):
         array = np.array([os.fspath(path) for path in array], dtype=str)  # a column of a table, or pathlib's
-    if array.dtype.kind == "f" and array.ndim == 2:
-        return FeatureVectors(array)
-    return ImageFiles(array) if (array.dtype.kind, array.ndim) == ("U", 1) else Pixels(array)
+    kinds = {("f", 2): FeatureVectors, ("U", 1): ImageFiles}
+    return kinds.get((array.dtype.kind, array.ndim), Pixels)(array)
 
 
 def on_host(array: np.ndarray) -> tf.Tensor:
