@@ -59,8 +59,7 @@ class DataOfRun(WorkFolder):
             begun = read_flag_file(self.flags_file, workdir=str(self.folder))
             values = {name: getattr(begun, name) for name in FITTED if name not in said}
         else:
-            sizes = self._inspections["train"].sizes if self._inspections else np.empty((0, 2))
-            values = fitted(self.config, self.listed_data, sizes[sizes.all(1)], said=said)
+            values = fitted(self.config, self.listed_data, self._image_sizes, said=said)
             if values:
                 print("Not said, so by the data set:", *(f"--{name}={value}" for name, value in values.items()))
             if "image_size" in values:
@@ -68,6 +67,11 @@ class DataOfRun(WorkFolder):
                     "Photographs are better told apart by a pretrained net, as --flagfile=flags/own_images.cfg has it."
                 )
         self.config = dataclasses.replace(self.config, **values)
+
+    def _image_sizes(self) -> np.ndarray:
+        """Height and width of the training images that can be read, [N, 2]."""
+        sizes = self._inspections["train"].sizes
+        return sizes[sizes.all(1)]
 
     def save_config(self):
         """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.

@@ -26,10 +26,12 @@ def parse(*arguments):
     return config.from_flags(flag_values), config.said(flag_values)
 
 
-def fit(examples, *arguments, image_size=32, sizes=()):
+def fit(examples, *arguments, image_size=32, sizes=None):
     run_config, said = parse(*arguments)
-    data = types.SimpleNamespace(train=range(examples), image_size=image_size)
-    return fitted(run_config, data, np.array(sizes).reshape(-1, 2), said=said)
+    encoded = types.SimpleNamespace(encoded=sizes is not None)
+    train_split = types.SimpleNamespace(examples=encoded, labels=range(examples))
+    data = types.SimpleNamespace(train=train_split, image_size=image_size)
+    return fitted(run_config, data, lambda: np.array(sizes), said=said)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_no_flag_file_but_that_of_own_images_leaves_batch_epochs_or_rate_to_the_
         ([(120, 160)], ["--image_size=64"], None),
         ([(120, 160)], ["--pretrained=imagenet", "--backbone=efficientnet_lite0"], None),
         ([(120, 160)], ["--backbone=keras_applications/ResNet50"], None),
-        ([], [], None),  # pixels
+        (None, [], None),  # pixels
     ],
 )
 def test_images_are_as_large_as_half_of_them_are(sizes, arguments, expected):

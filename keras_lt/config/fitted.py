@@ -1,6 +1,6 @@
 """Flags that nobody said follow from the data set: one recipe fits no folder of 50 images and of 50,000."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -15,7 +15,9 @@ PIXELS_PER_BATCH = 64 * 224**2  # a small net's activations for them are four gi
 IMAGES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 1_000_000, 30, 90
 
 
-def fitted(config: RunConfig, data: LongTailed, sizes: np.ndarray, *, said: Collection[str]) -> dict[str, object]:
+def fitted(
+    config: RunConfig, data: LongTailed, image_sizes: Callable[[], np.ndarray], *, said: Collection[str]
+) -> dict[str, object]:
     """The flags of `FITTED` that nobody said, with values that fit the data set; flag -> value.
 
     A batch is twice the root of the number of examples, rounded down to a power of two, as far as memory goes: 64
@@ -24,10 +26,11 @@ def fitted(config: RunConfig, data: LongTailed, sizes: np.ndarray, *, said: Coll
 
     Args:
       data: the data set.
-      sizes: height and width of its training images, [N, 2]; of none where it holds pixels or features.
+      image_sizes: gives height and width of training images, [N, 2]; it is asked only where a net takes images of any
+        size and all of them have to be looked at.
       said: the flags that have been said, which stay.
     """
-    examples, values = len(data.train), {}
+    examples, values = len(data.train.labels), {}
 
     def follows(name: str, *others: str) -> bool:
         return not {name, *others}.intersection(said)
@@ -35,7 +38,8 @@ def fitted(config: RunConfig, data: LongTailed, sizes: np.ndarray, *, said: Coll
     def value(name: str):
         return values.get(name, getattr(config, name))
 
-    if follows("image_size", "pretrained") and len(sizes) and config.backbone in backbones.BACKBONES:
+    takes_any = data.train.examples.encoded and config.backbone in backbones.BACKBONES
+    if takes_any and follows("image_size", "pretrained") and len(sizes := image_sizes()):
         side = int(np.median(sizes.min(1))) // SIDES * SIDES
         values["image_size"] = min(max(side, SMALLEST_IMAGE), data.image_size)
     if follows("batch_size"):
