@@ -5,6 +5,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_lt.classifiers import (
     ClassMeanCosine,
@@ -17,11 +18,14 @@ from keras_lt.classifiers import (
     fold,
     max_norm_radius,
     project_max_norm,
+    tau_normalize,
 )
 from keras_lt.features import FeatureSet
 from keras_lt.losses import power_weights
+from keras_lt.metrics import softmax
 from keras_lt.optimization import CoupledSGD
 from keras_lt.recipe import Recipe
+from keras_lt.serving.priors import logit_offset
 from keras_lt.stages import classifier_entry, learn_classifier
 from tests.conftest import some_of
 
@@ -30,6 +34,34 @@ GOLDEN = pathlib.Path(__file__).parent / "golden/later"
 
 def golden(name):
     return dict(np.load(GOLDEN / f"{name}.npz"))
+
+
+def key(number):
+    """A number as the names of golden values have it."""
+    return str(number).replace(".", "_")
+
+
+def check_loss_and_gradients(values, layer, recipe, prefix, names):
+    """Of the mean over the golden examples, by each trained weight; names says how the golden values call them."""
+    weights = recipe.weight_table(values["class_counts"])
+    weights = None if weights is None else weights[-1][values["labels"]]
+    with tf.GradientTape() as tape:
+        loss = recipe.loss_entry(values["class_counts"])(values["labels"], layer(values["features"]), weights)
+    np.testing.assert_allclose(loss, values[f"{prefix}_loss"], rtol=1e-5)
+    assert len(names) == len(layer.trainable_weights)
+    slopes = tape.gradient(loss, [getattr(layer, name).value for name in names])
+    for slope, name in zip(slopes, names.values(), strict=True):
+        expected = values[f"{prefix}_grad_{name}"]
+        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def losses_of_steps(model, values, steps):
+    """Of so many steps on all golden examples, before each."""
+    losses = []
+    for _ in range(steps):
+        model.reset_metrics()
+        losses.append(model.train_on_batch(values["features"], values["labels"]))
+    return losses
 
 
 def dense(kernel, bias):
@@ -43,10 +75,24 @@ def dense(kernel, bias):
 
 
 def test_adjusted_logits_are_the_authors():
+    """Theirs subtract log(pi^tau + 1e-12), of which the second term shows at tau 8."""
     values = golden("logit_adjustment")
-    for tau, expected in zip(values["taus"][:5], values["posthoc_logits"], strict=False):
-        ours = adjust_logits(values["logits"], values["class_counts"], tau=tau)
+    shares = values["class_counts"] / values["class_counts"].sum()
+    theirs = zip(values["taus"], values["posthoc_logits"], values["posthoc_predictions"], strict=True)
+    for tau, expected, predictions in theirs:
+        ours = adjust_logits(values["logits"], values["class_counts"], tau=tau) - np.log1p(1e-12 * shares**-tau)
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(ours.argmax(axis=1), predictions)
+
+
+def test_the_post_compensated_softmax_is_the_authors():
+    """For classes that are equally frequent it is the adjustment by tau 1; else an exported model's offset."""
+    values = golden("lade")
+    ours = adjust_logits(values["logits"], values["class_counts"], tau=1)
+    np.testing.assert_allclose(ours, values["pc_softmax_logits_uniform"], rtol=1e-4)
+    offset = logit_offset(values["target_prior"], values["prior"], classes=12)
+    expected = values["pc_softmax_probabilities_target"]
+    np.testing.assert_allclose(softmax(values["logits"] + offset), expected, rtol=1e-4)
 
 
 def test_the_layer_adjusts_by_the_counts_it_adapts_to():
@@ -69,16 +115,18 @@ def test_the_effective_prior_is_the_mean_posterior():
     np.testing.assert_allclose(np.exp(layer.log_prior), [5 / 8, 3 / 8], rtol=1e-5)
 
 
-def test_the_multiplicative_form_is_the_authors():
+@pytest.mark.parametrize("tau", [0.25, 1.0])
+def test_the_multiplicative_form_is_the_authors(tau):
     values = golden("logit_adjustment")
+    expected = values[f"multiplicative_logits_{key(tau)}"]
     classes = values["logits"].shape[1]
-    layer = LogitAdjustment(dense(np.eye(classes, dtype=np.float32), np.zeros(classes)), 0.25, multiplicative=True)
+    layer = LogitAdjustment(dense(np.eye(classes, dtype=np.float32), np.zeros(classes)), tau, multiplicative=True)
     layer.build((None, classes))
     labels = np.repeat(np.arange(classes), values["class_counts"])
     layer.adapt(np.zeros((len(labels), classes)), labels)
-    np.testing.assert_allclose(layer(values["logits"]), values["multiplicative_logits_0_25"], rtol=1e-4)
+    np.testing.assert_allclose(layer(values["logits"]), expected, rtol=1e-4)
     kernel, bias = fold(layer)
-    np.testing.assert_allclose(values["logits"] @ kernel + bias, values["multiplicative_logits_0_25"], rtol=1e-4)
+    np.testing.assert_allclose(values["logits"] @ kernel + bias, expected, rtol=1e-4)
 
 
 def test_a_class_without_images_is_left_alone():
@@ -96,8 +144,12 @@ def test_disalign_is_the_authors_paper_form():
     layer.scale.assign(values["logit_scale"])
     layer.offset.assign(values["logit_bias"])
     np.testing.assert_allclose(layer(values["features"]), values["paper_logits"], rtol=1e-4, atol=1e-5)
-    weights = power_weights(values["class_counts"], 1.2)
-    np.testing.assert_allclose(weights, values["class_weights_1_2"], rtol=1e-5)
+    names = {"scale": "logit_scale", "offset": "logit_bias"}
+    names |= {name: name for name in ("confidence_kernel", "confidence_bias")}
+    check_loss_and_gradients(values, layer, classifier_entry("disalign")[1], "paper", names)
+    for rho in (1.2, 1.5):
+        weights = power_weights(values["class_counts"], rho)
+        np.testing.assert_allclose(weights, values[f"class_weights_{key(rho)}"], rtol=1e-5)
 
 
 def test_at_its_start_disalign_is_stage_ones_classifier():
@@ -126,20 +178,24 @@ def test_marc_by_hand():
 # MiSLAS
 
 
+SMOOTHING = Recipe(loss="label_aware_smoothing:head=0.4:tail=0.1")
+
+
+def test_scaled_logits_and_what_their_weights_learn_by_are_the_authors():
+    values = golden("mislas")
+    layer = ScaledDense.from_dense(values["kernel"], values["bias"])
+    layer.scales.assign(values["scales"])
+    np.testing.assert_allclose(layer(values["features"]), values["scaled_logits"], rtol=1e-4, atol=1e-5)
+    check_loss_and_gradients(values, layer, SMOOTHING, "scaled", {name: name for name in ("kernel", "bias", "scales")})
+
+
 def test_five_steps_of_mislas_are_the_authors():
     values = golden("mislas")
-    layer = ScaledDense(values["kernel"].shape[1], lr_factor=0.2)
-    layer.build((None, values["kernel"].shape[0]))
-    layer.kernel.assign(values["kernel"])
-    layer.bias.assign(values["bias"])
+    layer = ScaledDense.from_dense(values["kernel"], values["bias"], lr_factor=0.2)
     model = keras.Sequential([keras.Input((values["kernel"].shape[0],)), layer])
-    loss = Recipe(loss="label_aware_smoothing:head=0.4:tail=0.1").loss_entry(values["class_counts"])
     optimizer = CoupledSGD(0.1, momentum=0.9, coupled_weight_decay=5e-4, multipliers=layer.multipliers)
-    model.compile(optimizer, loss)
-    labels = values["labels"]
-    losses = [model.train_on_batch(values["features"], labels) for _ in range(5)]
-    model.reset_metrics()
-    np.testing.assert_allclose(losses[0], values["loss_of_5_steps"][0], rtol=1e-5)
+    model.compile(optimizer, SMOOTHING.loss_entry(values["class_counts"]))
+    np.testing.assert_allclose(losses_of_steps(model, values, 5), values["loss_of_5_steps"], rtol=1e-5)
     for weight, name in ((layer.kernel, "kernel"), (layer.bias, "bias"), (layer.scales, "scales")):
         np.testing.assert_allclose(weight, values[f"{name}_after_5_steps"], rtol=1e-4, atol=1e-5)
     kernel, bias = fold(layer)
@@ -151,12 +207,18 @@ def test_five_steps_of_mislas_are_the_authors():
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 1.0])
 def test_the_radius_and_the_projection_are_the_authors(threshold):
-    values, key = golden("weight_balancing"), str(threshold).replace(".", "_")
+    values = golden("weight_balancing")
     radius = max_norm_radius(values["kernel"], threshold)
-    np.testing.assert_allclose(radius, values[f"radius_{key}"], rtol=1e-5)
-    np.testing.assert_allclose(
-        project_max_norm(values["kernel"], radius), values[f"kernel_projected_{key}"], rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(radius, values[f"radius_{key(threshold)}"], rtol=1e-5)
+    expected = values[f"kernel_projected_{key(threshold)}"]
+    np.testing.assert_allclose(project_max_norm(values["kernel"], radius), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 1.9])
+def test_weight_balancing_s_tau_normalisation_is_ours(tau):
+    values = golden("weight_balancing")
+    expected = values[f"kernel_tau_normalized_{key(tau)}"]
+    np.testing.assert_allclose(tau_normalize(values["kernel"], tau), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_epochs_of_max_norm_are_the_authors():
@@ -168,8 +230,8 @@ def test_epochs_of_max_norm_are_the_authors():
     loss = Recipe(loss="class_balanced_binary").loss_entry(values["class_counts"])
     model.compile(CoupledSGD(0.01, momentum=0.9, coupled_weight_decay=0.1), loss)
     for epoch in range(1, 4):
-        for _ in range(4):
-            model.train_on_batch(values["features"], values["labels"])
+        expected = values["loss_of_12_steps"][4 * epoch - 4 : 4 * epoch]
+        np.testing.assert_allclose(losses_of_steps(model, values, 4), expected, rtol=1e-5)
         layer.after_epoch()
         np.testing.assert_allclose(layer.kernel, values[f"kernel_after_epoch_{epoch}"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer.bias, values["bias_after_epoch_3"], rtol=1e-4, atol=1e-5)

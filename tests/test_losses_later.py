@@ -2,11 +2,14 @@
 
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_lt.labels import MixedLabels
 from keras_lt.losses import LOSSES, loss_entry, smoothing_by_class
+from keras_lt.stages import OnMixedLabels
 
 GOLDEN = pathlib.Path(__file__).parent / "golden/later"
 # Loss -> file, name of the value, name of the gradient, factor of the authors' mean over ours.
@@ -39,6 +42,7 @@ CASES = {
     "class_balanced_binary": ("weight_balancing", "cb_binary_loss_0_9999", "cb_binary_grad_0_9999", 1),
     "class_balanced_binary:beta=0.99": ("weight_balancing", "cb_binary_loss_0_99", "cb_binary_grad_0_99", 1),
     "logit_adjustment:tau=0.5": ("logit_adjustment", "loss_0_5", "grad_0_5", 1),
+    "logit_adjustment:tau=1": ("logit_adjustment", "loss_1_0", "grad_1_0", 1),
     "logit_adjustment:tau=2": ("logit_adjustment", "loss_2_0", "grad_2_0", 1),
 }
 
@@ -46,11 +50,21 @@ NAMES = ("label_aware_smoothing", "balanced_binary_cross_entropy", "lade", "clas
 
 
 def value_and_gradient(loss, class_counts, labels, logits):
+    function = loss_entry(loss)(class_counts)
+    return with_gradient(lambda watched: function(tf.constant(labels), watched), logits)
+
+
+def with_gradient(function, logits):
     logits = tf.constant(logits, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        value = loss_entry(loss)(class_counts)(tf.constant(labels), logits)
+        value = function(logits)
     return float(value), tape.gradient(value, logits).numpy()
+
+
+def check_against(ours, slope, value, gradient):
+    np.testing.assert_allclose(ours, value, rtol=1e-5)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-4, atol=1e-5 * np.abs(gradient).max())
 
 
 @pytest.mark.parametrize("loss", CASES)
@@ -58,9 +72,28 @@ def test_values_and_gradients_are_the_authors(loss):
     file, value, gradient, factor = CASES[loss]
     golden = np.load(GOLDEN / f"{file}.npz")
     ours, slope = value_and_gradient(loss, golden["class_counts"], golden["labels"], golden["logits"])
-    np.testing.assert_allclose(ours, factor * golden[value], rtol=1e-5)
-    expected = factor * golden[gradient]
-    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    check_against(ours, slope, factor * golden[value], factor * golden[gradient])
+
+
+def test_the_loss_of_mixed_images_is_the_authors():
+    """Theirs weighs the first image's label by lambda, below a half here, so that the other's is the larger part."""
+    golden = np.load(GOLDEN / "mislas.npz")
+    images = keras.Input((12,))
+    model = OnMixedLabels(keras.Model(images, keras.layers.Identity()(images)))
+    model.compile(loss=loss_entry("label_aware_smoothing:head=0.4:tail=0.1")(golden["class_counts"]))
+    share = np.full(32, 1 - golden["mixup_lambda"], np.float32)
+    labels = MixedLabels(golden["other_labels"], golden["labels"], share)
+    ours, slope = with_gradient(lambda logits: model.compute_loss(y=labels, y_pred=logits), golden["logits"])
+    check_against(ours, slope, golden["mixup_loss_concave_0_4_0_1"], golden["mixup_grad_concave_0_4_0_1"])
+
+
+def test_without_its_prior_the_balanced_binary_cross_entropy_is_the_authors_plain_one():
+    golden = np.load(GOLDEN / "smoothing_and_bce.npz")
+    shares = golden["class_counts"] / golden["class_counts"].sum()
+    logits = golden["logits"] - np.log(shares / (1 - shares))
+    loss = "balanced_binary_cross_entropy:label_smoothing=0.1"
+    ours, slope = value_and_gradient(loss, golden["class_counts"], golden["labels"], logits)
+    check_against(ours, slope, golden["bce_plain_loss"], golden["bce_plain_grad"])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from keras_lt.classifiers import CLASSIFIERS, fold
 from keras_lt.config import RunConfig
 from keras_lt.features import extract_features
 from keras_lt.methods import balpoe, experts, method_entry, ride, sade
+from keras_lt.metrics import softmax
 from keras_lt.stages import learn_classifier, learn_representation
 from tests.tiny_backbone import TINY, tiny
 
@@ -66,6 +67,16 @@ def test_values_and_gradients_are_the_authors_in_any_order_of_classes(case):
         np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+def test_the_authors_ride_without_diversity_is_ours_of_experts_that_all_are_the_mean():
+    golden = GOLDEN["ride"]
+    mean = golden["expert_logits"].mean(axis=0)
+    np.testing.assert_allclose(mean, golden["aggregated_logits"], rtol=1e-4, atol=1e-5)
+    value, slope = value_and_gradient(ride, golden["labels"], np.stack([mean] * 3), COUNTS, diversity=0)
+    expected = golden["grad_factor_zero"]
+    np.testing.assert_allclose(value, golden["loss_factor_zero"], rtol=1e-5)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("counts", [[5, 5], [9, 1], [9, 0]], ids=["equal", "single", "absent"])
 @pytest.mark.parametrize("case", [name for name in CASES if "late" not in name])
 def test_two_classes_of_any_size_are_finite(case, counts):
@@ -94,6 +105,9 @@ def test_the_experts_are_weighed_as_the_authors_do():
     golden = GOLDEN["sade"]
     weights = sade.aggregation_weights(golden["view_logits"])
     np.testing.assert_allclose(weights, golden["aggregation_weights"], rtol=1e-5)
+    for epoch, parameters in enumerate(golden["aggregation_parameters_per_epoch"], start=1):
+        after = sade.aggregation_weights(golden["view_logits"], epochs=epoch)
+        np.testing.assert_allclose(after, softmax(parameters), rtol=1e-5)
     aggregated = np.einsum("e,enc->nc", weights, golden["expert_logits"])
     np.testing.assert_allclose(aggregated, golden["aggregated_logits"], rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(weights, sade.aggregation_weights(golden["view_logits"], batch_size=16))
