@@ -299,13 +299,16 @@ def test_every_one_finds_more_of_the_rarest_class_than_joint(embeddings, joint, 
         np.testing.assert_allclose(features @ affine[0] + affine[1], learned.model(features), rtol=1e-3, atol=1e-4)
 
 
-def test_tau_is_one_unless_val_says_otherwise_by_a_standard_error(embeddings, joint):
-    learned = learn_classifier("logit_adjusted", features=embeddings, head=joint)
+@pytest.mark.parametrize(
+    ("name", "preferred", "last"), [("logit_adjusted", 1.0, 3.0), ("logit_adjusted:multiplicative=true", 0.1, 0.6)]
+)
+def test_tau_is_its_form_s_own_unless_val_says_otherwise_by_a_standard_error(embeddings, joint, name, preferred, last):
+    learned = learn_classifier(name, features=embeddings, head=joint)
     by_tau = {row["tau"]: row["class_mean"] for row in learned.candidates}
-    best, one = max(by_tau.values()), by_tau[1.0]
-    assert learned.chosen == {"tau": 1.0}
-    assert best - one <= (one * (1 - one) / 120) ** 0.5
-    assert len(by_tau) == 31
+    best, own = max(by_tau.values()), by_tau[preferred]
+    assert learned.chosen == {"tau": preferred}
+    assert best - own <= (own * (1 - own) / 120) ** 0.5
+    np.testing.assert_allclose(list(by_tau), np.linspace(0, last, 31), atol=1e-12)
 
 
 def test_parameters_reach_recipe_and_layer():

@@ -12,7 +12,7 @@ and is sent their scores. A layer that stands for several has `sweep(features [B
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from keras_lt.classifiers import adjusted, alignment, bounded, class_means, cosine, dense, lws, ncm, tau_norm
@@ -95,8 +95,8 @@ class ClassifierEntry(Entry):
       rate: factor on the learning rate of all that is trained.
       recipe: fields of stage two's recipe -> what the classifier has in their place; its own parameters may stand
         there, in braces.
-      preferred: the choice that is taken where no other is better on val by more than a standard error; None takes the
-        best.
+      preferred: (**parameters) -> the choice that is taken where no other is better on val by more than a standard
+        error; None takes the best.
       prior: the class distribution that its logits take for granted: that of the training of "stage_one", or of
         "stage_two", or "uniform" where it is made to treat classes alike.
       tau_split: whether `--tau_split` says which split its choice is made on; else it is val.
@@ -113,7 +113,7 @@ class ClassifierEntry(Entry):
     train_parts: Literal["classifier", "last_block", "all"] = "classifier"
     rate: float = 1.0
     recipe: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    preferred: Mapping[str, object] | None = None
+    preferred: Callable[..., Mapping[str, object]] | None = None
     prior: Literal["stage_one", "stage_two", "uniform"] = "stage_two"
     tau_split: bool = False
     baseline: bool = False
@@ -147,7 +147,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         adjusted.candidates,
         label="Logit-adjusted",
         starts_from="head",
-        preferred={"tau": 1.0},
+        preferred=adjusted.preferred,
         tau_split=True,
         rescales=True,
     ),

@@ -210,7 +210,8 @@ def learn_classifier(
             chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
             tried.append((chosen, layer, backbone, val, scores))
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
-    chosen, layer, backbone, val, scores = best_of(tried, entry.preferred, len(judged.labels))
+    preferred = entry.preferred and entry.preferred(**entry.parameters)
+    chosen, layer, backbone, val, scores = best_of(tried, preferred, len(judged.labels))
     layer = as_chosen(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
