@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_lt.backbones import TRAIN_PARTS
-from keras_lt.classifiers import CLASSIFIERS, fold
+from keras_lt.classifiers import CLASSIFIERS, dense_of, fold
 from keras_lt.input_pipeline import Stream, training_indices
 from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
 from keras_lt.methods import METHODS
@@ -15,7 +16,8 @@ from keras_lt.registry import Entry, member
 from keras_lt.resampling import RESAMPLING
 from keras_lt.resampling.plans import ENGINES
 from keras_lt.samplers import SAMPLERS, probability_table
-from keras_lt.stages import HEADS
+from keras_lt.stages import HEADS, classifier_entry
+from keras_lt.stages.choosing import as_chosen
 
 # Backbones and sources of data are told otherwise, and have tests of their own.
 FAMILIES = {
@@ -176,6 +178,70 @@ def test_a_head_is_a_layer_that_trains_and_survives_saving(name, classes, tmp_pa
         np.testing.assert_allclose(features @ affine[0] + affine[1], model(features), rtol=1e-5, atol=1e-6)
     for parameter, told in in_other_words(HEADS, name):
         assert getattr(told(4, classes, seed=3), parameter) == told.parameters[parameter]
+
+
+# Classifiers
+
+
+FORMS = (*CLASSIFIERS, "logit_adjusted:prior=effective", "logit_adjusted:multiplicative=true")
+WIDTH = 7
+
+
+def stage_one(classes):
+    """A classifier of so many classes on features of `WIDTH`, the first of which has no weights."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(WIDTH, classes)) * (np.arange(classes) > 0)
+    return dense_of(kernel, rng.normal(size=classes))
+
+
+def permuted(weights, order):
+    """Weights with their axis of classes, if they have one, in another order."""
+    axes = [axis for axis, length in enumerate(weights.shape) if length == len(order)]
+    return np.take(weights, order, axis=axes[0]) if axes else weights
+
+
+def settled(layer, choices, features, labels, *, recipe, batch):
+    """A candidate as stage two makes it, if it is trained after a step of SGD on a batch; its last choice."""
+    counts = np.bincount(labels)
+    if hasattr(layer, "adapt"):
+        layer.adapt(features, labels)
+    if layer.trainable_weights:
+        weights = recipe.weight_table(counts)
+        weights = None if weights is None else weights[-1][labels[batch]]
+        with tf.GradientTape() as tape:
+            loss = recipe.loss_entry(counts)(labels[batch], layer(features[batch]), weights)
+        variables = [variable.value for variable in layer.trainable_weights]
+        for variable, slope in zip(variables, tape.gradient(loss, variables), strict=True):
+            variable.assign_sub(0.1 * slope)
+    tried = choices if isinstance(choices, list) else next(choices)
+    return as_chosen(layer, tried[-1], WIDTH) if hasattr(layer, "sweep") else layer
+
+
+@pytest.mark.parametrize(
+    "counts", [[3, 9, 5], [4, 4, 4, 4], [9, 4, 1], [2, 7]], ids=["unsorted", "alike", "one of a single image", "two"]
+)
+@pytest.mark.parametrize("name", FORMS)
+def test_a_classifier_takes_classes_of_any_size_in_any_order(name, counts):
+    """One is absent from its batch. In another order of the classes its logits are the same in that order."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    features = rng.normal(size=(len(labels), WIDTH)).astype(np.float32)
+    entry, recipe = classifier_entry(name)
+    training = {"recipe": recipe, "batch": labels != 1}
+    order = np.roll(np.arange(len(counts)), 1)
+    head = stage_one(len(counts))
+    moved_head = dense_of(*(permuted(weights, order) for weights in head.get_weights()))
+    for (choices, plain), (again, other_order) in zip(entry(head, seed=0), entry(moved_head, seed=0), strict=True):
+        if not entry.starts_from:  # what is drawn, is drawn in the order of the classes
+            other_order.set_weights([permuted(weights, order) for weights in plain.get_weights()])
+        layer = settled(plain, choices, features, labels, **training)
+        moved = settled(other_order, again, features, np.argsort(order)[labels], **training)
+        logits = np.asarray(layer(features))
+        assert np.isfinite(logits).all()
+        close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(logits).max()}
+        np.testing.assert_allclose(moved(features), logits[:, order], **close)
+        if (affine := fold(layer)) is not None:
+            np.testing.assert_allclose(features @ affine[0] + affine[1], logits, **close)
 
 
 # How weights are updated

@@ -51,7 +51,8 @@ class DisAlign(OnDense):
 class MarginCalibration(OnDense):
     """Logits scale z + offset ||w|| of stage one's z and its class weights w (MARC, Wang et al., ACML 2022).
 
-    Scale and offset, [C], at first 1 and 0, are trained: DisAlign with a confidence of one.
+    Scale and offset, [C], at first 1 and 0, are trained: DisAlign with a confidence of one. Weights that are all zero
+    count as of length one, or their class could not be moved.
     """
 
     def build(self, input_shape):
@@ -69,7 +70,7 @@ class MarginCalibration(OnDense):
         scale, offset, kernel, bias = (
             keras.ops.convert_to_numpy(weight) for weight in (self.scale, self.offset, self.kernel, self.bias)
         )
-        return scale * kernel, scale * bias + offset * np.linalg.norm(kernel, axis=0)
+        return scale * kernel, scale * bias + offset * keras.ops.convert_to_numpy(safe_norms(kernel, axis=0))[0]
 
 
 def disalign(head: keras.layers.Layer, *, seed: int, rho: float = 1.2) -> Candidates:
