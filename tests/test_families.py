@@ -6,10 +6,12 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.backbones import TRAIN_PARTS
-from keras_lt.classifiers import CLASSIFIERS, dense_of, fold
+from keras_lt.classifiers import CLASSIFIERS, chunks, dense_of, fold
+from keras_lt.features import FeatureSet
 from keras_lt.input_pipeline import Stream, training_indices
 from keras_lt.losses import CLASS_WEIGHTS, FEATURE_LOSSES, LOSSES, class_weight_table
 from keras_lt.methods import METHODS
+from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import OPTIMIZERS, make_optimizer
 from keras_lt.recipe import SCHEDULES, Recipe
 from keras_lt.registry import Entry, member
@@ -17,7 +19,7 @@ from keras_lt.resampling import RESAMPLING
 from keras_lt.resampling.plans import ENGINES
 from keras_lt.samplers import SAMPLERS, probability_table
 from keras_lt.stages import HEADS, classifier_entry
-from keras_lt.stages.choosing import as_chosen
+from keras_lt.stages.choosing import as_chosen, scores_of
 
 # Backbones and sources of data are told otherwise, and have tests of their own.
 FAMILIES = {
@@ -242,6 +244,29 @@ def test_a_classifier_takes_classes_of_any_size_in_any_order(name, counts):
         np.testing.assert_allclose(moved(features), logits[:, order], **close)
         if (affine := fold(layer)) is not None:
             np.testing.assert_allclose(features @ affine[0] + affine[1], logits, **close)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMS if classifier_entry(name)[0].tau_split])
+def test_a_grid_of_tau_costs_one_product_of_features_and_kernel(name, monkeypatch):
+    """Of the features of val, in chunks; one row more tells how many classes there are."""
+    rows, matmul = [], tf.matmul
+
+    def counted(features, kernel, **options):
+        rows.append(len(features))
+        return matmul(features, kernel, **options)
+
+    monkeypatch.setattr(chunks, "MOST_ROWS", 8)
+    entry, _ = classifier_entry(name)
+    rng = np.random.default_rng(0)
+    val = FeatureSet(rng.normal(size=(20, WIDTH)), np.arange(20) % 5)
+    ((choices, layer),) = entry(stage_one(5), seed=0)
+    if hasattr(layer, "adapt"):
+        layer.adapt(val.features, val.labels)
+    monkeypatch.setattr(tf, "matmul", counted)
+    tried = choices if isinstance(choices, list) else next(choices)
+    scores_of(layer, val, ShotGroups([5] * 5), tried)
+    assert len(tried) > 20
+    assert rows == [1, 8, 8, 4]
 
 
 # How weights are updated
