@@ -14,6 +14,7 @@ from keras_lt.classifiers import (
     fold,
     tau_normalize,
 )
+from keras_lt.classifiers.chunks import parts_of
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 D, C = 5, 3
@@ -114,14 +115,20 @@ def test_candidates_stand_for_every_choice_and_put_the_paper_s_first():
     assert len({tuple(choice.values()) for choice in choices["ncm"]}) == 9
 
 
-@pytest.mark.parametrize(("name", "layers"), [("tau_norm", 1), ("ncm", 3)])
+@pytest.mark.parametrize(("name", "layers"), [("tau_norm", 1), ("logit_adjusted", 1), ("ncm", 3)])
 def test_one_layer_and_one_product_stand_for_a_whole_grid(name, layers):
     found = CLASSIFIERS[name](HEAD, seed=0)
     assert len(found) == layers
     for choices, layer in found:
-        if name == "ncm":
+        if hasattr(layer, "adapt"):
             layer.adapt(FEATURES, LABELS)
-        for choice, logits in zip(choices, layer.sweep(FEATURES, choices), strict=True):
+        for choice in choices:
+            shared = layer.shared(FEATURES)
+            logits = layer.logits_by(**choice)(shared)
+            (part,) = parts_of(shared)
+            in_numpy = layer.logits_by(keras.ops.convert_to_numpy, **choice)(part)
+            assert isinstance(in_numpy, np.ndarray)
+            np.testing.assert_allclose(in_numpy, logits, rtol=1e-5, atol=1e-6)
             alone = type(layer).from_config({**layer.get_config(), **choice})
             alone.build(FEATURES.shape)
             alone.set_weights(layer.get_weights())
@@ -206,7 +213,8 @@ def test_a_class_without_weights_stays_at_zero():
 def test_tau_normalised_accuracies_are_the_reference_ones_for_all_21_taus():
     data = golden("tau_norm")
     [(choices, layer)] = CLASSIFIERS["tau_norm"](dense(data["kernel"], data["bias"]), seed=0)
-    logits = list(layer.sweep(data["test_features"], choices))
+    shared = layer.shared(data["test_features"])
+    logits = [layer.logits_by(**choice)(shared) for choice in choices]
     np.testing.assert_allclose([four_accuracies(one, data) for one in logits], data["many_medium_few_all"])
     np.testing.assert_allclose(logits[7], data["logits_tau_0_7"], rtol=1e-4, atol=1e-4)
 

@@ -72,6 +72,25 @@ def test_top_5_counts_a_class_among_the_five_most_probable():
     assert scores.summary["top_5"] == 0.5
 
 
+def test_of_equal_classes_the_first_come_first_also_of_impossible_ones():
+    never = -np.inf
+    logits = np.array([[1, 2, 2, 0, 2, 1, 0], [never, 3, never, never, never, never, 3], [0, 0, 0, 0, 0, 0, 0.0]])
+    scores = score([logits], np.zeros(3, int), np.ones(7))
+    assert scores.top.tolist() == [[1, 2, 4, 0, 5], [1, 6, 0, 2, 3], [0, 1, 2, 3, 4]]
+    odds = 3 + 2 / np.e + 2 / np.e**2
+    np.testing.assert_allclose(scores.confidences, [1 / odds, 1 / 2, 1 / 7], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_parts_of_any_size_give_what_the_whole_gives(monkeypatch, rows):
+    monkeypatch.setattr("keras_lt.classifiers.chunks.PART_BYTES", rows * 9 * 4 + 8)
+    logits = np.random.default_rng(0).normal(size=(50, 9)).astype(np.float32)
+    scores = score([keras.ops.convert_to_tensor(logits)], np.zeros(50, int), np.ones(9))
+    np.testing.assert_array_equal(scores.top, np.argsort(-logits, axis=1)[:, :5])
+    odds = np.exp(logits.astype(np.float64))
+    np.testing.assert_allclose(scores.confidences, odds.max(1) / odds.sum(1), rtol=1e-6)
+
+
 def test_chunks_give_what_the_whole_gives(monkeypatch):
     rng = np.random.default_rng(0)
     logits, labels, counts = rng.normal(size=(50, 9)), rng.integers(0, 9, 50), rng.integers(1, 200, 9)

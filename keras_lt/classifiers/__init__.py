@@ -6,8 +6,9 @@ the same for all: `adapt` those that have it, fit those with trainable weights, 
 validate best.
 
 Choices are constructor arguments, such as {"tau": 0.7}, in a list, or a search: a generator that yields lists of them
-and is sent their scores. A layer that stands for several has `sweep(features [B, D], choices)`, which yields the logits
-[B, C] of each and shares between them what it can: the kernel in memory, and its product with the features.
+and is sent their scores. A layer that stands for several has `shared(features [B, D])`, what they have in common by
+rows, the product with the kernel first; and `logits_by(**choice)`, the function from that to the logits [B, C] of one,
+which is arithmetic alone and so takes NumPy's arrays as well.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Post-hoc logit adjustment: stage one's classifier, each logit less tau times the log of its class's prior."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -91,15 +91,17 @@ class LogitAdjustment(SavedByArguments, keras.layers.Layer):
 
     def call(self, features):
         """Features [B, D] -> logits [B, C]."""
-        (logits,) = self.sweep(features, [{"tau": self.tau}])
-        return logits
+        return self.logits_by(tau=self.tau)(self.shared(features))
 
-    def sweep(self, features, choices: Iterable[dict]) -> Iterator:
-        """Logits [B, C] of one tau after another, all from one product."""
-        logits = self.head(features)
-        for choice in choices:
-            shift = choice["tau"] * keras.ops.cast(self.log_prior, logits.dtype)
-            yield logits * keras.ops.exp(-shift) if self.multiplicative else logits - shift
+    def shared(self, features):
+        """The head's logits [B, C]."""
+        return keras.ops.cast(self.head(features), self.compute_dtype)
+
+    def logits_by(self, array: Callable = keras.ops.convert_to_tensor, *, tau: float) -> Callable:
+        """What adjusts logits [B, C] by one tau, both of the kind that `array` makes."""
+        shift = tau * keras.ops.cast(self.log_prior, self.compute_dtype)
+        by = array(keras.ops.exp(-shift) if self.multiplicative else shift)
+        return lambda logits: logits * by if self.multiplicative else logits - by
 
     def fold(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Kernel [D, C] and bias [C] of the dense layer with the same logits; None where the head has none."""

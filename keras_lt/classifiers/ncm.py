@@ -1,6 +1,6 @@
 """Nearest class mean: a class is the mean of its training features, and the nearest mean wins."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -61,30 +61,44 @@ class NearestClassMean(Head):
 
     def call(self, features):
         """Features [B, D] -> scores [B, C], the larger the nearer."""
-        (scores,) = self.sweep(features, [{"distance": self.distance}])
-        return scores
+        return self.logits_by(distance=self.distance)(self.shared(features))
 
-    def sweep(self, features, choices: Iterable[dict]) -> Iterator:
-        """Scores [B, C] by one distance after another, all from one product with the means."""
-        features = self._transformed(features)
-        products = _products(features, self.means)
-        for choice in choices:
-            if choice["distance"] == "cosine":
-                norms = safe_norms(self.means, axis=-1)[:, 0]
-                yield products / safe_norms(features, axis=-1) / norms
-            elif choice["distance"] == "reference_cosine":
-                yield products / self.means.shape[-1]
-            else:
-                yield self._distances(features, products)
+    def shared(self, features) -> tuple:
+        """By rows, what the distances have in common.
 
-    def _distances(self, features, products):
-        """Minus the squared distances to the means, [B, C]."""
-        means = self.means
-        if self.transform == "un":  # distances do not see the centre, which large numbers would lose their digits to
+        Returns: products of features and class means [B, C], both transformed and, where "un", centred: distances do
+          not see the centre, which large numbers would lose their digits to; the features' products with the centre,
+          their squared norms and, as they were before it, their norms, [B, 1].
+        """
+        features, means = self._transformed(features), self.means
+        norms, along = safe_norms(features, axis=-1), keras.ops.zeros_like(features[:, :1])
+        if self.transform == "un":
             features, means = features - self.center, means - self.center
-            products = _products(features, means)
-        squares = keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
-        return 2 * products - squares - keras.ops.sum(keras.ops.square(means), axis=-1)
+            along = keras.ops.matmul(features, self.center[:, None])
+        # Not the transposed means, which of many classes would take longer.
+        products = keras.ops.transpose(keras.ops.matmul(means, keras.ops.transpose(features)))
+        return products, along, keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True), norms
+
+    def logits_by(
+        self, array: Callable = keras.ops.convert_to_tensor, *, distance: str, transform: str = ""
+    ) -> Callable:
+        """What makes scores [B, C] by one distance of what `shared` gives, both of the kind that `array` makes."""
+        del transform  # the layer's own
+        is_centred = self.transform == "un"
+        if distance == "l2":
+            means = self.means - self.center if is_centred else self.means
+            of_means = array(keras.ops.sum(keras.ops.square(means), axis=-1))
+            return lambda shared: 2 * shared[0] - shared[2] - of_means
+        divisors = array(safe_norms(self.means, axis=-1)[:, 0]) if distance == "cosine" else self.means.shape[-1]
+        along_means = array(keras.ops.matmul(self.means, self.center)) if is_centred else None
+
+        def logits(shared):
+            products, along, _, norms = shared
+            if is_centred:  # f.mu = (f - c).(mu - c) + (f - c).c + mu.c
+                products = products + along + along_means
+            return (products / norms if distance == "cosine" else products) / divisors
+
+        return logits
 
     def _transformed(self, features):
         if self.transform == "un":
@@ -125,8 +139,3 @@ def candidates(head: keras.layers.Layer, *, seed: int) -> Candidates:
         )
         for transform in TRANSFORMS
     ]
-
-
-def _products(features, means):
-    """Of features [B, D] and means [C, D], [B, C]; of many classes the means would take longer to transpose."""
-    return keras.ops.transpose(keras.ops.matmul(means, keras.ops.transpose(features)))

@@ -1,6 +1,6 @@
 """Tau-normalised classifier: stage one's weights, each class's divided by its norm to the power tau."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import keras
 import numpy as np
@@ -82,14 +82,16 @@ class TauNormalizedDense(Head):
 
     def call(self, features):
         """Features [B, D] -> logits [B, C]."""
-        (logits,) = self.sweep(features, [{"tau": self.tau}])
-        return logits
+        return self.logits_by(tau=self.tau)(self.shared(features))
 
-    def sweep(self, features, choices: Iterable[dict]) -> Iterator:
-        """Logits [B, C] of one tau after another, all from one product: tau only divides its columns."""
-        products, norms = keras.ops.matmul(features, self.kernel), safe_norms(self.kernel, axis=0)
-        for choice in choices:
-            yield products / norms ** choice["tau"]
+    def shared(self, features):
+        """The products with the kernel [B, C], whose columns tau only divides."""
+        return keras.ops.matmul(features, self.kernel)
+
+    def logits_by(self, array: Callable = keras.ops.convert_to_tensor, *, tau: float) -> Callable:
+        """What makes logits [B, C] of the products by one tau, both of the kind that `array` makes."""
+        divisors = array(safe_norms(self.kernel, axis=0) ** tau)
+        return lambda products: products / divisors
 
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel [D, C] and bias [C], all zero, of the dense layer with the same logits."""

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 
 from keras_lt import metrics
 from keras_lt.arguments import checked
-from keras_lt.classifiers.chunks import in_chunks
+from keras_lt.classifiers.chunks import in_chunks, parts_of
 from keras_lt.features import FeatureSet
 from keras_lt.files import atomic, reading
 from keras_lt.keras_settings import plain_settings
@@ -203,13 +204,24 @@ def logits_in_chunks(classifier: keras.layers.Layer, features: np.ndarray) -> It
 
 def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.ndarray]:
     """The most probable classes [N, min(5, C)], and the probability of the first, float32 [N]."""
-    top, confidences = [np.zeros((0, min(TOP, classes)), np.int64)], [np.zeros(0, np.float32)]
-    for chunk in logits:
-        if chunk.shape[-1] != classes:
-            raise ValueError(f"There must be one logit per class, {classes}. Received: {chunk.shape[-1]} logits")
-        exact = keras.ops.cast(chunk, "float32")
-        values, indices = keras.ops.top_k(exact, min(TOP, classes))
-        largest = 1 / keras.ops.sum(keras.ops.exp(exact - values[:, :1]), axis=-1)
-        top.append(keras.ops.convert_to_numpy(indices).astype(np.int64))
-        confidences.append(keras.ops.convert_to_numpy(largest))
+    ranked = [(np.zeros((0, min(TOP, classes)), np.int64), np.zeros(0, np.float32))]
+    with ThreadPool() as pool:  # NumPy lets go of Python's lock
+        for chunk in logits:
+            if chunk.shape[-1] != classes:
+                raise ValueError(f"There must be one logit per class, {classes}. Received: {chunk.shape[-1]} logits")
+            ranked += pool.imap(_rank, parts_of(chunk))
+    top, confidences = zip(*ranked, strict=True)
     return np.concatenate(top), np.concatenate(confidences)
+
+
+def _rank(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a few rows [b, C], which stay in the cache: the largest is taken out, and again."""
+    left, rows = np.maximum(logits, np.finfo(np.float32).min), np.arange(len(logits))  # what was taken out lies below
+    top = np.empty((len(left), min(TOP, left.shape[-1])), np.int64)
+    for place in range(top.shape[-1]):
+        top[:, place] = left.argmax(-1)
+        left[rows, top[:, place]] = -np.inf
+    values = np.take_along_axis(logits, top, axis=-1)
+    np.put_along_axis(left, top, values, axis=-1)
+    left -= values[:, :1]
+    return top, 1 / np.exp(left, out=left).sum(-1)

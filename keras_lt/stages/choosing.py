@@ -1,11 +1,12 @@
 """Which of a classifier's options is taken: each is scored, in one pass where they share a layer."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from multiprocessing.pool import ThreadPool
 
 import keras
 import numpy as np
 
-from keras_lt.classifiers.chunks import classify, in_chunks, largest
+from keras_lt.classifiers.chunks import classify, in_chunks, largest, parts_of
 from keras_lt.features import FeatureSet
 from keras_lt.metrics import ShotGroups
 from keras_lt.stages.fitting import CHOSEN_BY
@@ -55,11 +56,13 @@ def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarra
     """Predicted classes [N] under each choice, in chunks: neither all features nor all logits are ever in memory."""
     if len(choices) == 1:
         return [classify(layer, features)]
-    chunks = []
-    for chunk in in_chunks(layer, features):
-        logits = layer.sweep(keras.ops.convert_to_tensor(chunk), choices)  # of one choice at a time
-        chunks.append([largest(one) for one in logits])
-    return list(np.concatenate(chunks, axis=1))
+    logits_by = [layer.logits_by(keras.ops.convert_to_numpy, **choice) for choice in choices]
+    predicted = []
+    with ThreadPool() as pool:  # of parts in a core's cache; NumPy lets go of Python's lock
+        for chunk in in_chunks(layer, features):
+            parts = parts_of(layer.shared(keras.ops.convert_to_tensor(chunk)))
+            predicted += pool.imap(lambda part: [largest(logits(part)) for logits in logits_by], parts)
+    return list(np.concatenate(predicted, axis=1))
 
 
 def as_chosen(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layers.Layer:

@@ -212,7 +212,7 @@ def learn_classifier(
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
     preferred = entry.preferred and entry.preferred(**entry.parameters)
     chosen, layer, backbone, val, scores = best_of(tried, preferred, len(judged.labels))
-    layer = as_chosen(layer, chosen, val.width) if hasattr(layer, "sweep") else layer
+    layer = as_chosen(layer, chosen, val.width) if hasattr(layer, "shared") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
     return Classifier(on_features(layer, val.width), backbone, chosen, scores, candidates)
