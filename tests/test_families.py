@@ -216,7 +216,7 @@ def settled(layer, choices, features, labels, *, recipe, batch):
         for variable, slope in zip(variables, tape.gradient(loss, variables), strict=True):
             variable.assign_sub(0.1 * slope)
     tried = choices if isinstance(choices, list) else next(choices)
-    return as_chosen(layer, tried[-1], WIDTH) if hasattr(layer, "sweep") else layer
+    return as_chosen(layer, tried[-1], WIDTH) if hasattr(layer, "shared") else layer
 
 
 @pytest.mark.parametrize(
