@@ -119,10 +119,10 @@ def main(arguments: Sequence[str] | None = None):
     table = table_of(groups)
     with matplotlib.rc_context(RC):
         figure = draw_dots({label(flags): accuracies_of([r.results for r in runs]) for flags, runs in groups.items()})
-    paths = save_figure(page.with_suffix(".png"), figure)
     folders = "\n".join(f"- {run.folder}" for runs in groups.values() for run in runs)
     parts = [TITLE, f"{table.title}:", markdown_table(table), "![By classifier](compare.png)", folders]
-    write_text(page, "\n\n".join(parts) + "\n")
+    write_text(page, "\n\n".join(parts) + "\n")  # first: by it the figures are known to be ours, after a kill too
+    paths = save_figure(page.with_suffix(".png"), figure)
     show(rich_table(table, title_justify="left"))
     print(page, *paths, sep="\n")
 

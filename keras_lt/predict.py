@@ -58,7 +58,7 @@ def open_model(path: str, classifier: str) -> ScoredModel:
     folder = expanded(path)
     if WorkFolder(folder).flags_file.exists():
         of_run = Run(folder)
-        name = classifier or of_run.config.export_classifier or of_run.results["best"]
+        name = classifier or of_run.exported_classifier
         of_run.check_finished([name])
         version = of_run.latest_export(name)
         if version is None:

@@ -202,8 +202,20 @@ class Run(DataOfRun):
         return files.read_json(self.results_file, needs=["classifiers", "best"])
 
     def save_results(self, results: dict):
-        """Makes the run a finished one."""
+        """Makes the run a finished one; with "advice" in them, its report is written, too."""
         files.write_json(self.results_file, results)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a finished run has its report and, where this backend writes one, the SavedModel that it exports."""
+        if "advice" not in self.results:
+            return False
+        return keras.backend.backend() != "tensorflow" or self.current_export(self.exported_classifier) is not None
+
+    @property
+    def exported_classifier(self) -> str:
+        """The classifier that a finished run exports: the one of its flags, or the best on val."""
+        return self.config.export_classifier or self.results["best"]
 
     def temperature(self, name: str) -> float:
         """What a classifier's scores are divided by to be log posteriors, by the examples of val."""

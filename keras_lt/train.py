@@ -92,14 +92,14 @@ def finish(run: Run) -> dict:
     """Writes results, report and SavedModel of what is in the work folder; returns the results."""
     outcomes = {name: run.outcome(name) for name in run.classifiers}
     results = assemble(run, outcomes)
-    chosen = run.config.export_classifier or results["best"]
     run.save_results(results)  # first: a folder that has them is a finished run, whatever becomes of the rest
+    chosen = run.exported_classifier
     written, failures = {}, []
     with extra("Report", "its report", "the same command", failures):
         details = report_details(run, outcomes, exported=chosen)
         results["advice"] = advise(results, details)
-        run.save_results(results)
         written = write_report(run.folder, results, details)
+        run.save_results(results)
     exported = export(run, chosen, failures)
     show(terminal_table(results))
     for text in results.get("advice", ()):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import itertools
+import os
 
 import keras
 import numpy as np
@@ -56,6 +58,18 @@ def save_squares(folder, *, val=(10,) * 3):
         images, labels = squares(counts, seed=seed)
         np.savez(folder / f"{split}.npz", images=images, labels=labels)
     return folder
+
+
+def killed_in_write(monkeypatch, number):
+    """Ends whatever writes its files atomically just before that file, from 0, takes its place."""
+    replace, written = os.replace, itertools.count()
+
+    def deadly_replace(source, target):
+        if next(written) == number:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", deadly_replace)
 
 
 @pytest.fixture(scope="session")

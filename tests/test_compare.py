@@ -8,6 +8,7 @@ from keras_lt.compare import FinishedRun, group_seeds, label, main, table_of
 from keras_lt.comparison.dots import draw_dots
 from keras_lt.config import RunConfig
 from keras_lt.files import write_json
+from tests.conftest import killed_in_write
 
 GROUPS = ("many", "medium", "few", "all")
 
@@ -102,3 +103,15 @@ def test_the_command_writes_the_table_and_the_figure(folders, tmp_path, capsys):
     assert "instance_balanced" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="Not found"):
         main([str(tmp_path / "nothing")])
+
+
+@pytest.mark.parametrize("write", range(3))
+def test_a_comparison_killed_in_any_write_is_done_again_to_the_same_bytes(folders, tmp_path, monkeypatch, write):
+    with monkeypatch.context() as patch:
+        killed_in_write(patch, write)
+        with pytest.raises(KeyboardInterrupt):
+            main([*folders, f"--output_dir={tmp_path}/out"])
+    main([*folders, f"--output_dir={tmp_path}/out"])
+    main([*folders, f"--output_dir={tmp_path}/whole"])
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()

@@ -249,7 +249,10 @@ def test_the_flags_of_both_stages_are_the_recipes_fields():
             ["--class_weights=effective_number", "--class_weights_beta=0.99"],
             {"class_weights": "effective_number:beta=0.99"},
         ),
-        (["--classifiers=ncm,lws", "--classifier_epochs_for=lws:5"], {"classifiers": ("ncm", "lws:epochs=5")}),
+        (
+            ["--classifiers=ncm,lws", "--classifier_epochs_for=lws:5", "--export_classifier=lws"],
+            {"classifiers": ("ncm", "lws:epochs=5"), "export_classifier": "lws:epochs=5"},
+        ),
         (
             ["--method=oltr_frozen"],
             {"method": "oltr:train_backbone=false:backbone_rate=0.01:centroids_rate=1"},

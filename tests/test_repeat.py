@@ -10,7 +10,7 @@ from keras_lt import config, train
 from keras_lt.comparison import runs as several_runs
 from keras_lt.comparison.runs import train_all, train_apart
 from keras_lt.config import RunConfig
-from keras_lt.files import read_json
+from keras_lt.files import read_json, write_json
 from keras_lt.metrics import ShotGroups
 from keras_lt.repeat import best_on_val, compare, runs_of, summarize
 from tests.programs import command
@@ -107,7 +107,6 @@ def test_one_seed_has_no_deviation():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.usefixtures("bare")
 def test_two_seeds_in_miniature(run_config):
     runs = runs_of(run_config, [3, 5])
     train_all(runs, train_one=train.run)
@@ -132,9 +131,32 @@ def test_two_seeds_in_miniature(run_config):
         train_all([dataclasses.replace(runs[0], epochs=4)], train_one=train.run)
 
 
+@pytest.mark.parametrize("missing", ["report", "SavedModel"])
+def test_a_run_killed_behind_its_results_goes_on_and_is_left_alone_when_it_is_complete(run_config, missing):
+    """Its own command writes report and SavedModel after them, so that is given again; the numbers are there."""
+    (run,) = runs_of(run_config, [0])
+    run.save(run.folder / "flags.cfg")
+    results = {"classifiers": {name: {} for name in run.systems}, "best": "crt"}
+    versions, report = run.folder / "export/crt/1", {"advice": []}
+    write_json(run.folder / "results.json", results | (report if missing == "SavedModel" else {}))
+    if missing == "report":
+        versions.mkdir(parents=True)
+
+    def goes_on(config):
+        write_json(config.folder / "results.json", results | report)
+        versions.mkdir(parents=True, exist_ok=True)
+
+    train_all([run], train_one=lambda config: None)  # as where the data are gone: it is finished all the same
+    done = []
+    train_all([run], train_one=lambda config: done.append(goes_on(config)))
+    assert len(done) == 1
+    train_all([run], train_one=not_again)
+
+
 def test_overwrite_does_a_finished_run_again(run_config, monkeypatch):
     done = []
-    monkeypatch.setattr(several_runs, "is_finished", lambda run: True)
+    for asked in ("is_finished", "is_complete"):
+        monkeypatch.setattr(several_runs, asked, lambda run: True)
     train_all(runs_of(run_config, [0]), train_one=not_again)
     train_all(runs_of(dataclasses.replace(run_config, overwrite=True), [0, 1]), train_one=done.append)
     assert [run.seed for run in done] == [0, 1]

@@ -12,9 +12,10 @@ from keras_lt.comparison.runs import command_of
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json, write_json
 from keras_lt.stages import Representation
+from tests.conftest import killed_in_write
 from tests.programs import command
 from tools.reproduce import base_config, in_epochs, overview, plan_runs, train_planned
-from tools.reproduction.outcome import Outcome, draw_grid
+from tools.reproduction.outcome import Outcome, check_free, draw_grid
 from tools.reproduction.plans import GROUPS, HEADS, PLANS, Plan, Row, Run
 
 STAGE_TWO_ONLY = {"method", "workdir", "classifiers", "export_classifier"}  # and what begins with "classifier_"
@@ -48,7 +49,8 @@ def finish(run, **accuracies):
     run.save(run.folder / "flags.cfg")
     tests = {name: {"test": dict(zip(GROUPS, values, strict=True))} for name, values in accuracies.items()}
     content = {"stage_one": {"epochs": 2, "train_class_mean": 0.87654}, "classifiers": tests, "best": min(tests)}
-    write_json(run.folder / "results.json", {"dataset": "squares", **content})
+    write_json(run.folder / "results.json", {"dataset": "squares", "advice": [], **content})
+    (run.folder / f"export/{min(tests)}/1").mkdir(parents=True, exist_ok=True)
 
 
 def parsed(*arguments):
@@ -269,6 +271,26 @@ def test_the_grid_of_errors_by_hand(base, tmp_path):
     png, svg = draw_grid(outcome, tmp_path / "bbn_fig2")
     assert (png.name, svg.name) == ("bbn_fig2.png", "bbn_fig2.svg")
     assert table.title.endswith("Top-1 error on test in %")  # nothing is published as a number
+
+
+@pytest.mark.parametrize("write", range(5))  # of table.json, two figures, table.md and runs.csv
+def test_a_table_is_written_again_after_a_kill_and_over_nothing_else(base, tmp_path, monkeypatch, write):
+    runs = plan_runs(PLANS["fig1"], base, seeds=[0], folder=tmp_path / "runs")
+    for run in runs.values():
+        finish(run, **dict.fromkeys(run.systems, (0.5, 0.4, 0.1, 0.3)))
+    outcome, folder = Outcome.collect(PLANS["fig1"], runs, own_data=False), tmp_path / "table"
+    with monkeypatch.context() as patch:
+        killed_in_write(patch, write)
+        with pytest.raises(KeyboardInterrupt):
+            outcome.write(folder, name="fig1")
+    check_free(folder, name="fig1")
+    again, whole = (outcome.write(place, name="fig1") for place in (folder, tmp_path / "whole"))
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in whole]
+    assert sorted(folder.iterdir()) == sorted(again)
+    again[1].unlink()
+    again[write if write != 1 else 0].write_text("mine")
+    with pytest.raises(ValueError, match="was not written by this command"):
+        check_free(folder, name="fig1")
 
 
 def test_figure_2_is_taken_from_the_run_that_drew_it(base, tmp_path):

@@ -27,7 +27,7 @@ with quietly():
     from keras_lt.files import expanded
     from keras_lt.report.cells import rich_table, show
     from keras_lt.run import Run
-    from tools.reproduction.outcome import Outcome
+    from tools.reproduction.outcome import Outcome, check_free
     from tools.reproduction.plans import PLANS, Plan
 
 TABLE = flags.DEFINE_enum("table", None, list(PLANS), "What to reproduce; without it, what there is is listed.")
@@ -199,6 +199,7 @@ def main():
                 note = f"  # with the representation of {taken[run.folder]}" if run.folder in taken else ""
                 print(shlex.join(command_of(run)) + note)
             return
+        check_free(folder, name=name)
     unfinished = ""
     try:
         train_planned(plan, runs)

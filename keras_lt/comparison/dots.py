@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_lt.files import atomic
-from keras_lt.report.figures import accuracy_rows, add_legend
+from keras_lt.report.figures import accuracy_rows, add_legend, encoded
 from keras_lt.report.style import GROUP_LINES, PALETTE, RC, SPARE_STYLES
 from keras_lt.significance import mean_and_deviation
 
@@ -50,9 +50,9 @@ def _measured(runs: Mapping[str, Accuracies], score: str) -> bool:
 
 def save_figure(path: str | os.PathLike, figure: Figure) -> list[pathlib.Path]:
     """Writes a figure as PNG and as SVG, beside each other."""
-    paths = [pathlib.Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
+    paths = {kind: pathlib.Path(path).with_suffix(f".{kind}") for kind in ("png", "svg")}
     with matplotlib.rc_context(RC):
-        for file in paths:
+        for kind, file in paths.items():
             with atomic(file) as scratch:
-                figure.savefig(scratch)
-    return paths
+                scratch.write_bytes(encoded(figure, kind))
+    return list(paths.values())

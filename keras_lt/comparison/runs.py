@@ -18,6 +18,11 @@ def is_finished(run: RunConfig) -> bool:
     return set(run.systems) <= found.results["classifiers"].keys()
 
 
+def is_complete(run: RunConfig) -> bool:
+    """Whether it is finished, and nothing of its report and SavedModel is missing, as a kill or new flags leave it."""
+    return is_finished(run) and Run.of(run).is_complete
+
+
 def command_of(run: RunConfig) -> list[str]:
     """The command that does a run; flags that have their default are left out, where they would not be made to fit."""
     defaults = RunConfig().as_flags()
@@ -38,7 +43,7 @@ def train_all(runs: Sequence[RunConfig], *, train_one: Callable[[RunConfig], obj
     """
     for run in runs:
         with part(str(run.folder)):
-            if is_finished(run) and not run.overwrite:
+            if is_complete(run) and not run.overwrite:
                 print("found")
             else:
                 train_one(run)

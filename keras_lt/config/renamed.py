@@ -43,10 +43,15 @@ def _beta(values: Values, beta: str) -> Values:
 
 
 def _epochs_for(values: Values, epochs: str) -> Values:
-    given = dict(entry.split(":") for entry in epochs.split(",") if entry.count(":") == 1)
-    return {
-        "classifiers": tuple(_with_parameter(name, "epochs", given.get(name, "")) for name in values["classifiers"])
-    }
+    names, exported = _with_epochs(epochs), values["export_classifier"]
+    classifiers = tuple(names.get(name, name) for name in values["classifiers"])
+    return {"classifiers": classifiers, "export_classifier": names.get(exported, exported)}
+
+
+def _with_epochs(epochs: str) -> dict[str, str]:
+    """The classifiers in "lws:5,crt:3" -> their names since."""
+    entries = (entry.partition(":") for entry in epochs.split(",") if ":" in entry)
+    return {name: _with_parameter(name, "epochs", number) for name, _, number in entries}
 
 
 def _with_parameter(name: str, parameter: str, value: str, *, default: str = "") -> str:
@@ -75,9 +80,7 @@ RENAMED_VALUES: dict[str, dict[str, str]] = {
 def renamed_classifiers(lines: Sequence[str]) -> dict[str, str]:
     """What version 0.1 called the classifiers with epochs of their own -> their names since, by its flags.cfg."""
     flag = "--classifier_epochs_for="
-    epochs = next((line.removeprefix(flag) for line in lines if line.startswith(flag)), "")
-    names = [entry.partition(":")[0] for entry in epochs.split(",") if ":" in entry]
-    return dict(zip(names, _epochs_for({"classifiers": tuple(names)}, epochs)["classifiers"], strict=True))
+    return _with_epochs(next((line.removeprefix(flag) for line in lines if line.startswith(flag)), ""))
 
 
 def translated(values: Values, old: dict[str, str], *, begun_with: Sequence[str] = ()) -> Values:

@@ -94,7 +94,12 @@ def add_legend(figure: Figure, ax: Axes) -> None:
 
 def render(figure: Figure, *, name: str, title: str, caption: str, alt: str) -> Plot:
     """The figure as SVG and PNG."""
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
-    figure.savefig(png, format="png")
-    return Plot(name, title, caption, alt, svg.getvalue(), png.getvalue())
+    return Plot(name, title, caption, alt, encoded(figure, "svg"), encoded(figure, "png"))
+
+
+def encoded(figure: Figure, kind: str) -> bytes:
+    """The figure as a file, "svg" or "png": the same bytes whenever it is drawn."""
+    file = io.BytesIO()
+    undated = dict.fromkeys(["Creator", "Date", "Format", "Type"]) if kind == "svg" else None
+    figure.savefig(file, format=kind, metadata=undated)
+    return file.getvalue()

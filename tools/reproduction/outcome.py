@@ -14,7 +14,7 @@ from keras_lt.checkpoints import write_history
 from keras_lt.comparison.dots import draw_dots, save_figure
 from keras_lt.comparison.runs import is_finished
 from keras_lt.config import RunConfig
-from keras_lt.files import atomic, write_json
+from keras_lt.files import atomic, check_own, write_json, write_text
 from keras_lt.report import cells
 from keras_lt.report.published import GROUPS
 from keras_lt.report.style import RC
@@ -23,6 +23,7 @@ from keras_lt.significance import average_ranks, critical_difference, mean_and_d
 from tools.reproduction.plans import Plan, Row
 
 CELL = 0.9  # inches of a grid's cell
+WRITTEN = ("table.json", "table.md", "runs.csv")  # in this order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +164,7 @@ class Outcome:
         )
 
     def write(self, folder: pathlib.Path, *, name: str) -> list[pathlib.Path]:
-        """Writes table.json, table.md, runs.csv and the figures that the table has; their paths."""
-        figures = FIGURES.get(name, lambda outcome, path: [])(self, folder / name)
+        """Writes table.json, by which the others are known to be ours, table.md, runs.csv and figures; their paths."""
         content = {
             "table": name,
             "title": self.plan.title,
@@ -178,15 +178,21 @@ class Outcome:
             ],
             "mean_ranks": {row.name: rank for row, rank in self.ranks()[0].items()},
         }
-        write_json(folder / "table.json", content)
+        write_json(folder / WRITTEN[0], content)
+        figures = FIGURES.get(name, lambda outcome, path: [])(self, folder / name)
         table = self.table()
         images = [f"![{self.plan.title}]({path.name})" for path in figures if path.suffix == ".png"]
         seeds = f"Seeds {', '.join(map(str, self.seeds))}; {len(self.scores)} of {len(self.runs)} runs are finished."
         parts = [f"# {table.title}", seeds, cells.markdown_table(table), *filter(None, [self.ranking()]), *images]
-        with atomic(folder / "table.md") as scratch:
-            scratch.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        write_history(folder / "runs.csv", self.every_classifier())
-        return [*(folder / name for name in ("table.md", "table.json", "runs.csv")), *figures]
+        write_text(folder / WRITTEN[1], "\n\n".join(parts) + "\n")
+        write_history(folder / WRITTEN[2], self.every_classifier())
+        return [*(folder / file for file in ("table.md", "table.json", "runs.csv")), *figures]
+
+
+def check_free(folder: pathlib.Path, *, name: str):
+    """Raises ValueError where the files of a table would replace what was not written as one."""
+    figures = [path.name for path in folder.glob(f"{name}*.*") if name in FIGURES and path.suffix in (".png", ".svg")]
+    check_own(folder / WRITTEN[0], '{\n "table":', beside=(*WRITTEN[1:], *figures))
 
 
 def _figure(fraction: float | None) -> str:
@@ -213,7 +219,11 @@ def collect_plots(outcome: Outcome, path: pathlib.Path) -> list[pathlib.Path]:
     for place in outcome.scores:
         plots = Run.of(outcome.runs[place]).plots_folder
         drawn = sorted([*plots.glob("weight_norms.*"), *plots.glob("tau_curve_tau_norm.*")], reverse=True)
-        return [pathlib.Path(shutil.copy(plot, path.with_name(f"{path.name}_{plot.name}"))) for plot in drawn]
+        copies = [path.with_name(f"{path.name}_{plot.name}") for plot in drawn]
+        for plot, copy in zip(drawn, copies, strict=True):
+            with atomic(copy) as scratch:
+                shutil.copy(plot, scratch)
+        return copies
     return []
 
 
