@@ -13,7 +13,7 @@ import numpy as np
 from keras_lt import files
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.fitted import fitted
-from keras_lt.config.renamed import renamed_classifiers
+from keras_lt.config.renamed import is_of_version_01, renamed_classifiers
 from keras_lt.config.run_config import FITTED
 from keras_lt.datasets import LongTailed, folder_of
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
@@ -128,6 +128,7 @@ class DataOfRun(WorkFolder):
         recorded = self.recorded_data
         if recorded is None:
             _check_classes(self, data)
+            _check_set_aside(self, data)
         elif self.has_parts and (found := recorded.differences(self.current_data)):
             raise ValueError(other_data(self.folder, found, grew=recorded.only_grew(self.current_data)))
         return data
@@ -166,8 +167,11 @@ class DataOfRun(WorkFolder):
 
     @property
     def about_data(self) -> DataRecord | LongTailed:
-        """Names and counts of the data set, for which its images need not be there."""
-        return self.recorded_data or self.data
+        """Names and counts of the data set, for which its images need not be there, nor be split as they were."""
+        if recorded := self.recorded_data:
+            return recorded
+        _check_classes(self, self._screened)
+        return self._screened
 
     def _expect(self, path: pathlib.Path, what: str):
         if not path.exists():
@@ -192,3 +196,13 @@ def _check_classes(run: DataOfRun, data: LongTailed):
         classes = len(files.read_json(run.outcome_file(name), needs=["per_class"])["per_class"])
         if classes != len(data.class_names):
             raise ValueError(other_data(run.folder, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
+
+
+def _check_set_aside(run: DataOfRun, data: LongTailed):
+    """Raises ValueError where version 0.1 set other images aside: some that it trained on are in val or test now."""
+    if data.val_is_carved and run.has_parts and is_of_version_01(run.flag_lines):
+        raise ValueError(
+            f"{run.folder} is a run of version 0.1, which set other images of {data.name} aside for val than are now: "
+            "some of these it was trained on. Give another --workdir, or --overwrite to start afresh. What it learned "
+            "stays of use: keras_lt.export, keras_lt.predict, and keras_lt.evaluate --images or --model=<its export>"
+        )

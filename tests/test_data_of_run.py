@@ -68,6 +68,26 @@ def test_a_folder_of_version_01_has_its_data_written_down(run_config, tmp_path):
     assert run.recorded_data.differences(run.current_data) == []
 
 
+def test_a_run_of_version_01_is_not_gone_on_with_where_it_set_other_images_aside(run_config, tmp_path):
+    run = keras_lt.Run(shutil.copytree(run_config.folder, tmp_path / "run"))
+    run.data_file.unlink()
+    with run.flags_file.open("a") as flags:
+        flags.write("--focal_gamma=2.0\n")
+    data = shutil.copytree(run_config.data_dir, tmp_path / "data", ignore=shutil.ignore_patterns("run"))
+    assert len(keras_lt.Run(run.folder, data_dir=str(data)).data.val) == 30  # its own val is what it was
+    (data / "val.npz").unlink()
+    before = contents(run.folder)
+    with pytest.raises(
+        SystemExit, match=r"version 0\.1, which set other images .* aside .*--overwrite.*keras_lt\.export"
+    ):
+        train.run(dataclasses.replace(run_config, workdir=str(run.folder), data_dir=str(data)))
+    assert contents(run.folder) == before
+    opened = keras_lt.Run(run.folder, data_dir=str(data))
+    with pytest.raises(ValueError, match="aside"):
+        opened.features("test")
+    assert opened.export("joint").name == "2"
+
+
 def test_an_export_needs_no_image_and_is_written_anew_where_flags_came_later(run_config, tmp_path):
     folder = shutil.copytree(run_config.folder, tmp_path / "run")
     run = keras_lt.Run(folder, data_dir="/gone")

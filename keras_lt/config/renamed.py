@@ -77,6 +77,11 @@ RENAMED_VALUES: dict[str, dict[str, str]] = {
 }
 
 
+def is_of_version_01(lines: Sequence[str]) -> bool:
+    """Whether a flags.cfg was written by version 0.1, which wrote every flag."""
+    return any(line.startswith(tuple(f"--{flag}=" for flag in RENAMED)) for line in lines)
+
+
 def renamed_classifiers(lines: Sequence[str]) -> dict[str, str]:
     """What version 0.1 called the classifiers with epochs of their own -> their names since, by its flags.cfg."""
     flag = "--classifier_epochs_for="
