@@ -35,7 +35,7 @@ def main():
     """Runs the command."""
     with plain_errors():
         run = Run(**config.of_a_run())
-        name = choose(run, run.config.export_classifier)
+        name = choose(run, run.config.export_classifier and run.exported_classifier)
     with part(f"SavedModel of {name}"), plain_errors():
         print(run.export(name))
 

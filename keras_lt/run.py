@@ -12,7 +12,7 @@ import numpy as np
 from keras_lt import files, serving, stages
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.config import RunConfig
-from keras_lt.config.renamed import RENAMED_VALUES
+from keras_lt.config.renamed import RENAMED_VALUES, renamed_classifiers
 from keras_lt.data_of_run import OPTIONS, DataOfRun
 from keras_lt.datasets import Split
 from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
@@ -214,8 +214,10 @@ class Run(DataOfRun):
 
     @property
     def exported_classifier(self) -> str:
-        """The classifier that a finished run exports: the one of its flags, or the best on val."""
-        return self.config.export_classifier or self.results["best"]
+        """The classifier that a run exports: the one of its flags, as it is called there, or the best on val."""
+        name = self.config.export_classifier or self.results["best"]
+        of_01 = {new: old for old, new in renamed_classifiers(self.flag_lines).items()}  # until it is gone on with
+        return name if name in self.finished_classifiers else of_01.get(name, name)
 
     def temperature(self, name: str) -> float:
         """What a classifier's scores are divided by to be log posteriors, by the examples of val."""

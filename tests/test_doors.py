@@ -285,11 +285,14 @@ def test_what_goes_wrong_in_the_report_leaves_a_finished_run(run, tmp_path):
 def test_flags_of_version_01_that_did_nothing_do_not_close_its_runs_and_lws_keeps_its_epochs(run, tmp_path):
     shutil.copytree(run.folder, tmp_path / "run")
     old = ["--focal_gamma=1.0", "--label_smoothing=0.0", "--classifier_epochs_for=lws:1,crt:3"]
+    old.append("--export_classifier=lws")
     with (tmp_path / "run/flags.cfg").open("a") as file:
         file.write("\n".join(old))
     with pytest.warns(UserWarning, match="classifier_epochs_for"):
         assert keras_lt.Run(tmp_path / "run").config.classifiers == ("joint", "lws:epochs=1")
     opened = keras_lt.Run(tmp_path / "run")
+    with pytest.warns(UserWarning, match="classifier_epochs_for"):
+        assert opened.exported_classifier == "lws"  # as long as it is called so there
     learned = opened.outcome_file("lws").stat().st_mtime_ns
     flag_values = flags.FlagValues()
     config.define_flags(flag_values)
@@ -298,6 +301,7 @@ def test_flags_of_version_01_that_did_nothing_do_not_close_its_runs_and_lws_keep
     with pytest.warns(UserWarning, match="classifier_epochs_for"):
         train.run(config.from_flags(flag_values))
     assert keras_lt.Run(tmp_path / "run").classifiers == ["joint", "lws:epochs=1"]
+    assert keras_lt.Run(tmp_path / "run").exported_classifier == "lws:epochs=1"
     assert opened.outcome_file("lws:epochs=1").stat().st_mtime_ns == learned
 
 
