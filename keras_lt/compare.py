@@ -57,7 +57,7 @@ class FinishedRun:
         results = run.results
         own = {field.name for field in dataclasses.fields(RunConfig) if field.metadata["of_the_run"]} - {"seed"}
         flags = {name: value for name, value in run.config.as_flags().items() if name in own}
-        digest = run.recorded_data.digest if run.recorded_data else ""
+        digest = run.recorded_data.digest if run.recorded_data else "unknown"  # of version 0.1, not gone on with
         flags |= {"dataset": results["dataset"], "images": digest[:8]}  # arrays have many names, and a name many images
         return cls(run.folder, flags, run.config.seed, results)
 
