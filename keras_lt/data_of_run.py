@@ -200,9 +200,10 @@ def _check_classes(run: DataOfRun, data: LongTailed):
 
 def _check_set_aside(run: DataOfRun, data: LongTailed):
     """Raises ValueError where version 0.1 set other images aside: some that it trained on are in val or test now."""
-    if data.val_is_carved and run.has_parts and is_of_version_01(run.flag_lines):
+    if (data.val_is_carved or data.test_is_drawn) and run.has_parts and is_of_version_01(run.flag_lines):
         raise ValueError(
-            f"{run.folder} is a run of version 0.1, which set other images of {data.name} aside for val than are now: "
-            "some of these it was trained on. Give another --workdir, or --overwrite to start afresh. What it learned "
-            "stays of use: keras_lt.export, keras_lt.predict, and keras_lt.evaluate --images or --model=<its export>"
+            f"{run.folder} is a run of version 0.1, which set other images of {data.name} aside for val or test than "
+            "are now: some of these it was trained on. Give another --workdir, or --overwrite to start afresh. What it "
+            "learned stays of use: keras_lt.export, keras_lt.predict, and keras_lt.evaluate --images or "
+            "--model=<its export>"
         )

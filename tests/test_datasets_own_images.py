@@ -126,6 +126,7 @@ def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):
 
 def test_images_that_are_added_move_no_other(unsplit, tmp_path_factory):
     first, again, other = (folder(str(unsplit), seed=seed) for seed in (3, np.int64(3), 4))
+    assert first.test_is_drawn
     assert relative(unsplit, first.test) == relative(unsplit, again.test)
     assert relative(unsplit, first.test) != relative(unsplit, other.test)
     for seed in (-1, 2**64):
@@ -146,7 +147,7 @@ def test_a_val_split_has_its_usual_names_and_other_folders_are_named(tmp_path, n
     touch(tmp_path, "train/owl/1.jpg", "train/owl/2.jpg", "test/owl/1.jpg", f"{name}/owl/1.jpg", "extra/owl/1.jpg")
     data = folder(str(tmp_path))
     assert relative(tmp_path, data.val) == [(f"{name}/owl/1.jpg", 0)]
-    assert (len(data.train), data.val_is_carved) == (2, False)
+    assert (len(data.train), data.val_is_carved, data.test_is_drawn) == (2, False, False)
     assert data.notes == ("Folders beside train/ and test/ that are no split were ignored: extra.",)
     touch(tmp_path, *(f"{other}/owl/1.jpg" for other in {"val", "valid"} - {name}))
     with pytest.raises(ValueError, match="val must be one folder"):

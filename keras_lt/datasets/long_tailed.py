@@ -83,6 +83,7 @@ class LongTailed:
         images, and stays where there are no images.
       crop_fraction: side of the central crop in evaluation, as a fraction of the resized shorter side.
       val_is_carved: whether val was split off the training list.
+      test_is_drawn: whether there were no splits, so that val and test were drawn from all images.
       source: where the image files come from; said when one is missing.
       notes: what a reader of the results has to know, such as a validation split carved from train.
       open_set: images of none of the classes, all labelled `OPEN`, that a classifier should be unsure of; or None.
@@ -102,6 +103,7 @@ class LongTailed:
     image_size: int = 0
     crop_fraction: float = 224 / 256
     val_is_carved: bool = False
+    test_is_drawn: bool = False
     source: str = ""
     notes: tuple[str, ...] = ()
     open_set: Split | None = None

@@ -65,7 +65,8 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         split, ignored = _read_folders(root, found)
         _check_read(split, [root / name for name in found], ignored)
         splits, more = train_val_test(split, name=name, seed=seed)
-        return LongTailed(name, **splits, class_names=found, notes=(*more, *_ignored_note(ignored), *notes))
+        notes = (*more, *_ignored_note(ignored), *notes)
+        return LongTailed(name, **splits, class_names=found, test_is_drawn=True, notes=notes)
     missing = [str(root / split) for split in ("train", "test") if split not in places]
     if missing:
         raise FileNotFoundError(f"--dataset=folder reads {FOLDER_READS} from --data_dir. Not found: {missing[0]}")
