@@ -142,6 +142,7 @@ class Run(DataOfRun):
 
     def _examples(self, split: str) -> Split:
         check_choice(self.data.all_splits, split=split)
+        self.check_splits(split)
         return self.data.all_splits[split]
 
     def extract(self, backbone: keras.Model, examples: Split, **options) -> FeatureSet:

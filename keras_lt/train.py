@@ -58,6 +58,8 @@ def run(run_config: RunConfig, *, said: Collection[str] = FITTED) -> dict:
             check_with_data(this_run.config, this_run.listed_data, strategy)  # before every image is looked at
             if this_run.data is not this_run.listed_data:  # but for images that are left out
                 check_with_data(this_run.config, this_run.data, strategy)
+            if not run_config.overwrite:
+                this_run.check_splits(*this_run.data.splits)
             with first_ahead(strategy) as first:
                 if first:
                     open_folder(this_run, held)

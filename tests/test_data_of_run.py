@@ -84,7 +84,8 @@ def test_a_run_of_version_01_is_not_gone_on_with_where_it_set_other_images_aside
     assert contents(run.folder) == before
     opened = keras_lt.Run(run.folder, data_dir=str(data))
     with pytest.raises(ValueError, match="aside"):
-        opened.features("test")
+        opened.features("val")
+    assert len(opened.features("test").labels) == len(opened.data.test)  # nobody has drawn it
     assert opened.export("joint").name == "2"
 
 
