@@ -27,6 +27,28 @@ def test_a_flag_file_is_a_run_shows_its_command_and_says_its_evidence(path):
     assert run_config.stage_one_recipe.epochs == run_config.epochs
 
 
+def test_every_file_that_the_docs_name_by_data_and_system_is_there():
+    names = {path.stem for path in FLAG_FILES}
+    large = ("cifar100_lt", "imagenet_lt", "places_lt", "inaturalist18")
+    grid = {(data, system) for data in large for system in ("balpoe", "sade", "ride", "mislas")}
+    grid |= {("cifar10_lt", "mislas"), ("cifar100_lt", "weight_balancing")}
+    assert not {"_".join(pair) for pair in grid} - names
+    for data, system in grid:
+        first, own = (read_flag_file(FLAG_FILES[0].parent / f"{name}.cfg") for name in (data, f"{data}_{system}"))
+        assert own.dataset == first.dataset
+        method = system if system in ("balpoe", "sade", "ride") else "decoupling"
+        assert own.method.partition(":")[0] == method
+        assert (own.mixup > 0) == (system == "mislas")
+
+
+def test_weight_balancing_is_as_its_authors_released_it():
+    run = read_flag_file(FLAG_FILES[0].parent / "cifar100_lt_weight_balancing.cfg")
+    recipe = run.stage_two_recipe(run.systems[1])
+    assert (run.weight_decay, run.epochs, run.batch_size, run.learning_rate) == (5e-3, 320, 64, 0.01)
+    assert (recipe.loss, recipe.class_weights) == ("class_balanced_binary", "none")
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.epochs) == (0.01, 0.1, 10)
+
+
 WIDTHS = {"resnet8": 128, "resnet10": 512, "resnet32": 64}
 
 
@@ -110,7 +132,11 @@ def test_own_images_run_also_on_views_of_their_features_and_the_card_says_their_
 @pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
 @pytest.mark.parametrize(
-    "name", ["cifar10_lt_ldam_drw", "imagenet_lt_resnet10_lifted", "imagenet_lt_fslwf", "places_lt_oltr"]
+    "name",
+    [
+        *("cifar10_lt_ldam_drw", "imagenet_lt_resnet10_lifted", "imagenet_lt_fslwf", "places_lt_oltr"),
+        *("cifar100_lt_weight_balancing", "cifar100_lt_mislas"),
+    ],
 )
 def test_other_systems_run_by_their_flag_files(tmp_path, name):
     path = FLAG_FILES[0].parent / f"{name}.cfg"

@@ -21,13 +21,14 @@ from keras_lt.command import find_flag_file, launch, plain_errors, quietly
 
 with quietly():
     from keras_lt import config, registry
+    from keras_lt.checkpoints import write_history
     from keras_lt.classifiers import CLASSIFIERS
     from keras_lt.comparison.runs import command_of, train_all, train_apart
     from keras_lt.config import RunConfig
-    from keras_lt.files import expanded
+    from keras_lt.files import check_own, expanded
     from keras_lt.report.cells import rich_table, show
     from keras_lt.run import Run
-    from tools.reproduction.outcome import Outcome, check_free
+    from tools.reproduction.outcome import RUN_FIELDS, Outcome, check_free
     from tools.reproduction.plans import PLANS, Plan
 
 TABLE = flags.DEFINE_enum("table", None, list(PLANS), "What to reproduce; without it, what there is is listed.")
@@ -37,6 +38,9 @@ DATA = flags.DEFINE_string(
 COLUMNS = flags.DEFINE_list("columns", [], "Columns of the table, comma-separated; empty is all.")
 SPLITS_BY_SEED = flags.DEFINE_bool(
     "splits_by_seed", False, "Each seed draws the data set's splits, too, as --dataset=elpv:seed=1 does."
+)
+RESULTS_DIR = flags.DEFINE_string(
+    "results_dir", "", "Folder that gets runs.csv too, as <table>_<data>.csv, such as docs/results; empty is none."
 )
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the commands of the runs.")
 
@@ -191,6 +195,7 @@ def main():
         name = f"table{TABLE.value}" if TABLE.value.isdecimal() else TABLE.value
         workdir = flags.FLAGS["workdir"].value or f"runs/reproduce/{name}_{DATA.value or base.dataset}"
         folder = expanded(workdir)
+        kept = RESULTS_DIR.value and expanded(RESULTS_DIR.value) / f"{name}_{DATA.value or base.dataset}.csv"
         options = {"columns": COLUMNS.value, "splits_by_seed": SPLITS_BY_SEED.value}
         runs = plan_runs(plan, base, seeds=config.seeds(), folder=folder, **options)
         if DRY_RUN.value:
@@ -200,6 +205,8 @@ def main():
                 print(shlex.join(command_of(run)) + note)
             return
         check_free(folder, name=name)
+        if kept:
+            check_own(kept, ",".join(RUN_FIELDS))
     unfinished = ""
     try:
         train_planned(plan, runs)
@@ -207,6 +214,9 @@ def main():
         unfinished = f"Error: {error}"
     outcome = Outcome.collect(plan, runs, own_data=on_own_data(plan, base))
     paths = outcome.write(folder, name=name)
+    if kept and outcome.scores:
+        write_history(kept, outcome.every_classifier())
+        paths.append(kept)
     table = outcome.table()
     print(f"\n{table.title}")  # which within it would be no wider than it
     show(rich_table(table._replace(title="")))

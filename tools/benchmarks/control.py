@@ -1,9 +1,11 @@
 """Kang et al.'s study in plain PyTorch, as a control of ours: four samplers, five classifiers, on npz data."""
 
 import argparse
+import collections
+import csv
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -22,7 +24,13 @@ PADDING = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command line."""
-    parser.add_argument("--data_dir", required=True, help="folder with train.npz, val.npz and test.npz, grey images")
+    parser.add_argument("--data_dir", default="", help="folder with train.npz, val.npz and test.npz, grey images")
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        help="no study: files of this command's rows, and runs.csv of tools.reproduce --table=fig1, as one table",
+    )
     parser.add_argument("--epochs", type=int, nargs="+", default=[12], help="of stage one; each is a study of its own")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS, choices=SAMPLERS)
@@ -34,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Every study, one after the other, as a row per sampler."""
+    """Every study, one after the other, as a row per sampler; or the rows of finished ones."""
+    if arguments.beside:
+        print(beside(map(pathlib.Path, arguments.beside)))
+        return
     data = _read(pathlib.Path(arguments.data_dir), arguments.device)
     choices = (arguments.rates, arguments.augmentations, arguments.draws, arguments.epochs, range(arguments.seeds))
     rows = []
@@ -51,6 +62,33 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.output:
                 said = [{name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
                 write_history(arguments.output, said)
+
+
+def beside(paths: Iterable[pathlib.Path]) -> str:
+    """The control's studies and ours as one Markdown table: all (few), in percent, means over seeds.
+
+    Args:
+      paths: CSV files, of `run` or of `tools.reproduce --table=fig1`; a row of either says which it is of.
+    """
+    cells = collections.defaultdict(lambda: collections.defaultdict(list))
+    for path in paths:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                ours = "run" in row
+                setting = f"ours, {path}" if ours else f"control, {row['rate']}, {row['augmentation']}, {row['draws']}"
+                sampler, train = (row["run"], "train_class_mean") if ours else (row["sampler"], "train")
+                line = cells[sampler, int(row["epochs"]), setting]
+                line[row["classifier"]].append([float(row[name] or "nan") for name in (train, "all", "few")])
+    heads = "| sampler | epochs | by | seeds | train | " + " | ".join(CLASSIFIERS) + " |"
+    lines = [heads, "|---|---:|---|" + "---:|" * (2 + len(CLASSIFIERS))]
+    for (sampler, epochs, setting), of in sorted(cells.items()):
+        means = {name: 100 * np.mean(numbers, axis=0) for name, numbers in of.items()}
+        shown = [f"{means[name][1]:.1f} ({means[name][2]:.1f})" if name in means else "—" for name in CLASSIFIERS]
+        first = next(iter(of))
+        lines.append(
+            f"| {sampler} | {epochs} | {setting} | {len(of[first])} | {means[first][0]:.1f} | {' | '.join(shown)} |"
+        )
+    return "\n".join(lines)
 
 
 def _read(folder: pathlib.Path, device: str) -> dict:

@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
     ]
     found = f"{' and '.join(names) or 'no GPU'}, {os.cpu_count()} CPU cores, TensorFlow {tf.__version__}"
     sizes = f"--image_size {arguments.image_size} --batch_size {arguments.batch_size} --seconds {arguments.seconds}"
-    nets = f"backbones --backbones {' '.join(arguments.backbones)} --threads {os.cpu_count()} {sizes}"
+    sizes += f" --backbones {' '.join(arguments.backbones)}"
     report = [f"# {found}", _main_jobs(arguments.epochs, several=len(names) > 1)]
     for title, command in {
-        "Nets: ms per image": nets,
+        "Nets: ms per image": f"backbones --threads {os.cpu_count()} {sizes}",
         "Input pipeline": f"input --images {arguments.images} --rounds 1 {sizes}",
     }.items():
         print(f"== {title}", flush=True)

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of each stream and round")
     parser.add_argument("--rounds", type=int, default=3, help="in which all streams take turns; the best counts")
     parser.add_argument("--determinism", action=argparse.BooleanOptionalAction, default=True, help="as in training")
-    parser.add_argument("--backbone", default="resnet8", help="the net whose training may wait")
+    parser.add_argument("--backbones", nargs="+", default=["resnet8"], help="the nets whose training may wait")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rate:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Images per second per core of ours and of Pillow's, and how long a small net's training waits for images."""
+    """Images per second per core of ours and of Pillow's, and how long each net's training waits for images."""
     if arguments.determinism:
         tf.config.experimental.enable_op_determinism()
     for size, quality in SIZES.items():
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{'':36}{'per core':>10}{'/ Pillow':>10}{'wall':>10}")
             for augmentation in AUGMENTATIONS:
                 _compare(_rivals(paths, augmentation, arguments), augmentation, arguments)
-            _wait(_batches(_files(paths), "imagenet", arguments), arguments)
+            for backbone in arguments.backbones:
+                _wait(backbone, _batches(_files(paths), "imagenet", arguments), arguments)
 
 
 def _compare(rivals: dict[str, Callable[[], Iterator]], augmentation: str, arguments: argparse.Namespace) -> None:
@@ -113,9 +114,9 @@ def _batches(split, augmentation: str, arguments: argparse.Namespace):
     return training_batches(split, preprocessing, Stream(recipe, np.bincount(split.labels)))
 
 
-def _wait(batches, arguments: argparse.Namespace) -> None:
-    """Prints which part of a small net's training goes by until the next batch is there."""
-    backbone = build(arguments.backbone, image_size=arguments.image_size)
+def _wait(name: str, batches, arguments: argparse.Namespace) -> None:
+    """Prints which part of a net's training goes by until the next batch is there."""
+    backbone = build(name, image_size=arguments.image_size)
     model = keras.Model(backbone.input, keras.layers.Dense(2)(backbone.output))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
     elements = iter(batches)
@@ -129,7 +130,7 @@ def _wait(batches, arguments: argparse.Namespace) -> None:
         steps += 1
     elapsed = time.perf_counter() - begin
     speed = steps * arguments.batch_size / elapsed
-    print(f"{arguments.backbone} trains on {speed:.0f} images per second and waits {waited / elapsed:.0%} of the time")
+    print(f"{name} trains on {speed:.0f} images per second and waits {waited / elapsed:.0%} of the time")
 
 
 def _pillow_batches(paths: list[str], augmentation: str, arguments: argparse.Namespace) -> Iterator[tuple[np.ndarray]]:

@@ -22,6 +22,7 @@ from keras_lt.run import Run
 from keras_lt.significance import average_ranks, critical_difference, mean_and_deviation
 from tools.reproduction.plans import Plan, Row
 
+RUN_FIELDS = ("column", "run", "seed")  # that every row of runs.csv begins with
 CELL = 0.9  # inches of a grid's cell
 WRITTEN = ("table.json", "table.md", "runs.csv")  # in this order
 
@@ -74,7 +75,7 @@ class Outcome:
         """Of every finished run each classifier's test scores, as fractions, and how well stage one was learned."""
         return [
             {
-                **dict(zip(("column", "run", "seed"), place, strict=True)),
+                **dict(zip(RUN_FIELDS, place, strict=True)),
                 "epochs": self.stages[place]["epochs"],
                 "train_class_mean": _figure(self.stages[place].get("train_class_mean")),
                 "classifier": name,
