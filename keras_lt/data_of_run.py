@@ -12,9 +12,8 @@ import numpy as np
 
 from keras_lt import files
 from keras_lt.config import RunConfig, read_flag_file
-from keras_lt.config.fitted import fitted
+from keras_lt.config.fitted import FITTED, fitted
 from keras_lt.config.renamed import is_of_version_01, renamed_classifiers
-from keras_lt.config.run_config import FITTED
 from keras_lt.datasets import LongTailed, folder_of
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
 from keras_lt.inspection import Inspection, inspect, screen

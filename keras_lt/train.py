@@ -24,7 +24,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.compat import deterministic_ops
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
-    from keras_lt.config.run_config import FITTED
+    from keras_lt.config.fitted import FITTED
     from keras_lt.datasets import LongTailed
     from keras_lt.datasets.data_record import DataRecord
     from keras_lt.distribution import Strategy, first_ahead, is_first, make_strategy

@@ -12,8 +12,7 @@ import keras_lt
 from keras_lt import config, train
 from keras_lt.comparison.runs import command_of
 from keras_lt.config import RunConfig
-from keras_lt.config.fitted import fitted
-from keras_lt.config.run_config import FITTED
+from keras_lt.config.fitted import FITTED, fitted
 from tests.conftest import save_squares
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags"

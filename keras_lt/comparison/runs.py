@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from keras_lt.command import part
 from keras_lt.config import RunConfig
-from keras_lt.config.run_config import FITTED
+from keras_lt.config.fitted import FITTED
 from keras_lt.run import Run
 
 

@@ -8,6 +8,7 @@ from keras_lt import backbones
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
 
+FITTED = ("image_size", "batch_size", "epochs", "learning_rate", "classifier_epochs")
 COUNTED_IN_EPOCHS = ("decay_epochs", "warmup_epochs", "class_weights_from")
 SMALLEST_IMAGE, SIDES = 32, 16  # pixels; sides of images are multiples of the second
 SMALLEST_BATCH, LARGEST_BATCH = 8, 512

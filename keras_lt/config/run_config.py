@@ -16,7 +16,6 @@ from keras_lt.registry import names_in
 DATA, RUN, NETWORK, AUGMENTATION = "Data", "The run", "Network", "Augmentation"
 STAGE_TWO, EXPORT = "Stage two", "Export"
 TOPICS = (DATA, RUN, NETWORK, AUGMENTATION, SYSTEM, SAMPLING, LOSSES, STEPS, STAGE_TWO, MACHINE, EXPORT)
-FITTED = ("image_size", "batch_size", "epochs", "learning_rate", "classifier_epochs")  # to the data set, where not said
 STAGE_TWO_PREFIX = "classifier_"  # of stage two's own flags of the recipe
 
 
