@@ -84,6 +84,18 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(door, wrong):
             lambda: keras_lt.LongTailed("x", SPLIT, None, SPLIT, ["a"]),
             "val must be a Split; LongTailed.from_splits can carve one. Received: val=None",
         ),
+        (
+            lambda: keras_lt.LongTailed.from_splits("x", {"train": (IMAGES, LABELS), "test": SPLIT}, class_names="ab"),
+            "train must be a Split. Received: a tuple",
+        ),
+        (
+            lambda: keras_lt.LongTailed.from_splits("x", {"val": SPLIT}, class_names="ab"),
+            "splits must have train and test. Received: val, no test",
+        ),
+        (
+            lambda: keras_lt.LongTailed.from_splits("x", [SPLIT, SPLIT], class_names="ab"),
+            'splits must be a dict such as {"train": Split(images, labels), "test": ...}. Received: a list',
+        ),
         (lambda: keras_lt.learn_representation((IMAGES, LABELS)), "data must be a LongTailed. Received: a tuple"),
         (
             lambda: keras_lt.learn_representation(DATA, recipe={"epochs": 1}),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from keras_lt.arguments import checked
+from keras_lt.arguments import check_kind, checked
 from keras_lt.counts import number_per_class
 from keras_lt.datasets.examples import Examples, examples_of
 from keras_lt.labels import OPEN, labels_of
@@ -149,10 +149,15 @@ class LongTailed:
         _ = self.groups  # refuses cuts that overlap
 
     @classmethod
+    @checked(splits='a dict such as {"train": Split(images, labels), "test": ...}')
     def from_splits(
-        cls, name: str, splits: dict[str, Split], *, seed: int = 0, notes: tuple[str, ...] = (), **attributes
+        cls, name: str, splits: Mapping[str, Split], *, seed: int = 0, notes: tuple[str, ...] = (), **attributes
     ) -> "LongTailed":
         """A data set of these splits; without a "val", it is carved from train by `seed`, which the notes then say."""
+        if missing := {"train", "test"} - splits.keys():
+            raise ValueError(f"splits must have train and test. Received: {', '.join(splits)}, no {min(missing)}")
+        for split, examples in splits.items():
+            check_kind(split, examples, Split)
         if "val" in splits:
             return cls(name, **splits, notes=notes, **attributes)
         train, val = carve_validation(splits["train"], seed=seed)
