@@ -282,6 +282,14 @@ def test_a_net_of_layers_that_could_not_be_loaded_again_is_not_cut():
         entry(image_size=64)
 
 
+@pytest.mark.parametrize("name", backbones.APPLICATIONS)
+def test_images_that_a_net_of_keras_is_too_deep_for_are_refused_before_it_is_built(name):
+    """32 pixels is what keras.applications has for all of these."""
+    with pytest.raises(ValueError, match=r"image_size must be at least 32 for .* Received: image_size=31"):
+        backbones.find(name).check_image_size(31)
+    backbones.find(name).check_image_size(32)
+
+
 def test_a_net_that_wants_rescaled_images_is_refused(tmp_path):
     cv_folder(cv_resnet(include_rescaling=False), tmp_path / "preset")
     with pytest.raises(ValueError, match="include_rescaling=False"):

@@ -24,7 +24,7 @@ def _nets(
       **labels: name in `keras.applications` -> as papers write it.
     """
     options, pooling = ({"pooling": keras_pooling}, {"pooling": "none"}) if keras_pooling else ({}, {})
-    facts = {"normalization": normalization, "last_block": last_block, "imagenet": "Keras", **pooling}
+    facts = {"normalization": normalization, "last_block": last_block, "imagenet": "Keras", "smallest": 32, **pooling}
     return {
         f"keras_applications/{net}": BackboneEntry(
             functools.partial(_without_top, net, **options), label=label, **facts

@@ -29,6 +29,7 @@ class BackboneEntry(Entry):
       normalization: how its images must be normalised; None is by the data set's own statistics.
       resizing: how images come to its size.
       image_size: side of the only images that it takes, pixels; 0 takes others too.
+      smallest: side of the smallest images that it takes, pixels.
       size_multiple: what the side of its images must be a multiple of.
       pooling: how what it gives becomes one vector: a name in `parts.POOLINGS`, or (net) -> the layer; empty goes by
         the shape.
@@ -47,6 +48,7 @@ class BackboneEntry(Entry):
     resizing: Resizing = CENTRE
     image_size: int = 0
     size_multiple: int = 1
+    smallest: int = 1
     pooling: str | Callable[[keras.Model], parts.PoolingLayer] = "average"
     last_block: str | Callable[[keras.Model], keras.KerasTensor] = ""
     imagenet: str = ""
@@ -107,6 +109,10 @@ class BackboneEntry(Entry):
             raise ValueError(
                 f"image_size must be {self.image_size}, or 0 for that, as {self.label} has it. "
                 f"Received: image_size={image_size}"
+            )
+        if image_size and image_size < self.smallest:
+            raise ValueError(
+                f"image_size must be at least {self.smallest} for {self.label}. Received: image_size={image_size}"
             )
         if image_size and image_size % self.size_multiple:
             raise ValueError(
