@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import re
 
 import nbclient
 import nbformat
 import pytest
 
-NOTEBOOK = pathlib.Path(__file__).parent.parent / "tools/keras_lt_colab.ipynb"
+ROOT = pathlib.Path(__file__).parent.parent
+NOTEBOOK, README = ROOT / "tools/keras_lt_colab.ipynb", ROOT / "README.md"
 RESULTS = """
 import json
 print(json.dumps([{name: one.accuracies for name, one in each.items()} for each in (scores, own_scores)]))
@@ -63,3 +65,9 @@ def test_it_runs_in_full(notebook, tmp_path):
         assert scores[name]["few"] > scores["joint"]["few"] + 0.1
         assert scores[name]["class_mean"] > scores["joint"]["class_mean"]
     assert own_scores["crt"]["few"] > own_scores["joint"]["few"]
+
+
+def test_it_installs_from_the_repository_that_the_badge_opens_it_from():
+    badge = re.search(r"colab\.research\.google\.com/github/([\w-]+/[\w-]+)/blob", README.read_text()).group(1)
+    source = re.search(r'SOURCE = \\"(.*?)\\"', NOTEBOOK.read_text()).group(1)
+    assert source == f"git+https://github.com/{badge}"
