@@ -10,14 +10,14 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_lt.arguments import checked, in_place
-from keras_lt.datasets import FeatureVectors, Split
+from keras_lt.datasets import FeatureVectors, LongTailed, Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
 from keras_lt.files import check_replaceable, expanded, new_memory_map, read_json, remove, write_json
@@ -220,6 +220,17 @@ def extract_features(
         folder and folder.with_name(f"{folder.name}-views"),
     )
     return FeatureSet(features, split.labels, augmented)
+
+
+def extract_splits(
+    backbone: keras.Model,
+    preprocessing: Preprocessing | NoPreprocessing,
+    *,
+    data: LongTailed,
+    splits: Iterable[str],
+) -> dict[str, FeatureSet]:
+    """`extract_features` of several splits of a data set, into memory."""
+    return {split: extract_features(backbone, data.splits[split], preprocessing) for split in splits}
 
 
 def verbosity() -> int:

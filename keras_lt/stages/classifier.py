@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from keras_lt.classifiers import ClassifierEntry, fresh_dense
 from keras_lt.classifiers.chunks import classify
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import FeatureSet, extract_features
+from keras_lt.features import FeatureSet, extract_features, extract_splits
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
@@ -164,10 +164,8 @@ def learn_classifier(
     if features is None:
         if entry.trained:
             check_epoch(recipe, data.class_counts)
-        features = {
-            split: extract_features(representation.backbone, data.splits[split], representation.preprocessing)
-            for split in dict.fromkeys(("train", "val", tau_split))
-        }
+        splits = dict.fromkeys(("train", "val", tau_split))
+        features = extract_splits(representation.backbone, representation.preprocessing, data=data, splits=splits)
     strategy = strategy or make_strategy()
     alone = "train" in features and "val" not in features and tau_split == "val" and not on_images
     alone = alone and trains_in_memory(features["train"], recipe, strategy=strategy, folder=folder)
@@ -187,31 +185,15 @@ def learn_classifier(
         options = entry(head, seed=seed)
     if alone and chooses(options):
         raise ValueError(f"{name} is chosen on val: features must be of train, val. Received: train alone")
-    tried = []
-    for number, (choices, layer) in enumerate(options):
-        backbone, val = _fitted(
-            layer,
-            representation,
-            data,
-            features=features,
-            start=features[begins],
-            groups=groups,
-            train_parts=entry.train_parts if on_images else "",
-            batch_norm=batch_norm,
-            recipe=dataclasses.replace(recipe, learning_rate=entry.rate * recipe.learning_rate),
-            seed=seed,
-            strategy=strategy,
-            folder=pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder,  # of each its own
-            one_pass=one_pass,
-        )
-        learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
-        judged = features[tau_split] if entry.tau_split else val
-        for choice, scores in each_judged(choices, functools.partial(scores_of, layer, judged, groups)):
-            chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
-            tried.append((chosen, layer, backbone, val, scores))
+    fitting = {"representation": representation, "data": data, "features": features, "start": features[begins]}
+    fitting |= {"train_parts": entry.train_parts if on_images else "", "batch_norm": batch_norm, "one_pass": one_pass}
+    fitting |= {"recipe": dataclasses.replace(recipe, learning_rate=entry.rate * recipe.learning_rate), "seed": seed}
+    fitted = functools.partial(_fitted, groups=groups, strategy=strategy, **fitting)
+    judged = features[tau_split] if entry.tau_split else None
+    tried = _tried(options, fitted, judged=judged, groups=groups, folder=folder)
     candidates = [{**chosen, **scores} for chosen, *_, scores in tried]
     preferred = entry.preferred and entry.preferred(**entry.parameters)
-    chosen, layer, backbone, val, scores = best_of(tried, preferred, len(judged.labels))
+    chosen, layer, backbone, val, scores = best_of(tried, preferred, len((judged or features["val"]).labels))
     layer = as_chosen(layer, chosen, val.width) if hasattr(layer, "shared") else layer
     if entry.tau_split and tau_split != "val":  # val scores are of val, whatever tau was chosen on
         scores = groups.of_predictions(classify(layer, val.features), val.labels)
@@ -248,11 +230,38 @@ def _start(
     return head or fresh_dense(train.width, len(groups.class_counts), seed=0), groups
 
 
+def _tried(
+    options: Sequence[tuple],
+    fitted: Callable,
+    *,
+    judged: FeatureSet | None,
+    groups: ShotGroups,
+    folder: str | os.PathLike | None,
+) -> list[tuple]:
+    """Every choice of every option: (choice, layer, its backbone, that one's features of val, the choice's scores).
+
+    Args:
+      fitted: `_fitted` of a layer and a folder.
+      judged: what choices are scored on; None is the features of val.
+      folder: None, or where the options keep their checkpoints, each in one of its own where there are several.
+    """
+    tried = []
+    for number, (choices, layer) in enumerate(options):
+        own = pathlib.Path(folder, str(number)) if folder and len(options) > 1 else folder
+        backbone, val = fitted(layer, folder=own)
+        learned = layer.get_config() if layer.trainable_weights else {}  # such as tau, where it is trained
+        scored = functools.partial(scores_of, layer, judged or val, groups)
+        for choice, scores in each_judged(choices, scored):
+            chosen = {argument: learned.get(argument, value) for argument, value in choice.items()}
+            tried.append((chosen, layer, backbone, val, scores))
+    return tried
+
+
 def _fitted(
     layer,
+    *,
     representation: Representation | None,
     data: LongTailed | None,
-    *,
     features: Mapping[str, FeatureSet],
     start: FeatureSet,
     groups: ShotGroups,
@@ -289,9 +298,7 @@ def _fitted(
     if layer.trainable_weights and trains_in_memory(features["train"], training["recipe"], **where):
         fit_in_memory(layer, features, groups=groups, **training)
     elif layer.trainable_weights:
-        with strategy.scope():
-            model = on_features(layer, features["train"].width)
-        fit_on_features(model, features, groups=groups, **options)
+        fit_on_features(layer, features, groups=groups, **options)
     return backbone, features["val"]
 
 

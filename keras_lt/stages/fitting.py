@@ -65,14 +65,14 @@ def fit(
       callbacks: of the model's own, such as one that moves a weight of its loss.
     Returns: the history, a row of logs per epoch.
     """
-    recipe, first = stream.recipe, is_first(strategy)
+    recipe, writes = stream.recipe, is_first(strategy)
     check_devices(strategy, recipe)
     steps = recipe.steps(int(stream.class_counts.sum()))
     passes = steps * recipe.accumulate_steps
     val_batch_size = evaluation_batch_size(strategy, recipe.micro_batch, val_examples)
     made_of = {} if folder is None else {**_made_of(stream, trained_on), **(made_of or {})}
     checkpoints = EpochCheckpoints(
-        folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=first, made_of=made_of
+        folder, monitor=f"val_{CHOSEN_BY}", keep=recipe.kept_epoch, writes=writes, made_of=made_of
     )
 
     def batches(start_step):
@@ -90,14 +90,10 @@ def fit(
         if done < recipe.epochs:
             shared = [
                 LearningRateLog(recipe, steps),
-                FiniteLoss(batches, recipe, passes, folder if first else None),
-                AfterEpoch(),
+                FiniteLoss(batches, recipe, passes, folder if writes else None),
+                *_after_epoch(recipe, statistics),
+                *(_event_log(stream, groups, folder) if folder is not None and writes else ()),
             ]
-            if recipe.ema_momentum:  # then it is done to the average, too
-                shared += [keras.callbacks.SwapEMAWeights(), AfterEpoch(), StatisticsOfAverage(statistics)]
-            if folder is not None and first:
-                table = probability_table(recipe.sampler, stream.class_counts, recipe.epochs)
-                shared.append(EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups))
             with unwatched(frozen_variables(placed)):
                 placed.fit(
                     batches(done * steps),
@@ -113,6 +109,18 @@ def fit(
         if recipe.ema_momentum:
             statistics(checkpoints.kept_epoch)
     return checkpoints.history
+
+
+def _after_epoch(recipe: Recipe, statistics: Callable[[int], Callable]) -> list[keras.callbacks.Callback]:
+    """What is done to the weights before they are validated, and where an average of them is, to that too."""
+    if not recipe.ema_momentum:
+        return [AfterEpoch()]
+    return [AfterEpoch(), keras.callbacks.SwapEMAWeights(), AfterEpoch(), StatisticsOfAverage(statistics)]
+
+
+def _event_log(stream: Stream, groups: ShotGroups, folder: str | os.PathLike) -> list[EventLog]:
+    table = probability_table(stream.recipe.sampler, stream.class_counts, stream.recipe.epochs)
+    return [EventLog(pathlib.Path(folder, "events"), probabilities=table, groups=groups)]
 
 
 def _made_of(stream: Stream, trained_on: Split) -> dict[str, object]:
@@ -179,7 +187,7 @@ def fit_on_images(
 
 
 def fit_on_features(
-    model: keras.Model,
+    layer: keras.layers.Layer,
     features: Mapping[str, FeatureSet],
     *,
     groups: ShotGroups,
@@ -188,8 +196,10 @@ def fit_on_features(
     strategy: Strategy,
     **options,
 ) -> list[dict[str, float]]:
-    """`fit` of a model, features -> logits, on the features of "train" and "val"; groups and options as there."""
+    """`fit` of a built classifier on the features of "train" and "val"; groups and options as there."""
     train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
+    with strategy.scope():
+        model = on_features(layer, train.width)
     class_counts = np.bincount(train.labels, minlength=model.output_shape[-1])
     share = hosts(strategy).evaluation_share
     return fit(

@@ -16,7 +16,7 @@ from keras_lt.arguments import checked
 from keras_lt.checkpoints import read_history, write_history
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy, make_strategy
-from keras_lt.features import FeatureSet, extract_features
+from keras_lt.features import FeatureSet, extract_features, extract_splits
 from keras_lt.files import read_json, reading, write_json
 from keras_lt.inspection import screen
 from keras_lt.keras_settings import plain_settings
@@ -33,7 +33,7 @@ from keras_lt.stages.checks import (
     head_entry,
 )
 from keras_lt.stages.feature_losses import WithFeatureLoss
-from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, on_features, save_model
+from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 STAGE_ONE = Recipe()
@@ -179,39 +179,48 @@ def learn_representation(
     if check_images:
         screen(data)
     with building(strategy, seed=seed, precision=precision):
-        if data.of_features:
-            network = backbones.of_features(*data.train.examples.shape)
-        else:
-            network = entry(image_size=preprocessing.image_size, pretrained=pretrained)
-            network = hooks.network(network, pretrained=bool(pretrained))
-        network = parts(network, classes=len(learned.class_names))
+        network = parts(_network(data, entry, preprocessing, pretrained, hooks), classes=len(learned.class_names))
         classifier = make_head(network.output_shape[-1], len(learned.class_names), seed=seed)
         model = _joined(network, classifier, first_bias=recipe.loss_entry.first_bias)
     fitting = {"recipe": recipe, "seed": seed, "strategy": strategy, "folder": folder}
     fitting |= {"callbacks": hooks.callbacks(recipe), "made_of": {"head": head, **asked}}
-    in_memory = functools.partial(_in_memory, learned)
-    features = (extract or in_memory)(network, preprocessing) if stage_one == "features" else {}
+    extract = extract or functools.partial(extract_splits, data=learned, splits=("train", "val"))
+    features = extract(network, preprocessing) if stage_one == "features" else {}
     if hasattr(classifier, "adapt"):
         start = start or features.get("train") or extract_features(network, learned.train, preprocessing)
         classifier.adapt(start.features, start.labels)
-    if stage_one == "features":
-        with strategy.scope():
-            trained = on_features(classifier, network.output_shape[-1])
-        history = fit_on_features(trained, features, groups=learned.groups, **fitting)
+    if features:
+        history = fit_on_features(classifier, features, groups=learned.groups, **fitting)
     else:
-        with strategy.scope():
-            trained = hooks.training_model(model, learned.class_counts)
-            if added := recipe.feature_loss_entry:
-                trained = WithFeatureLoss(trained, added, weight=recipe.feature_loss_weight)
-        history = fit_on_images(
-            trained,
-            learned,
-            preprocessing,
-            batches=hooks.batches,
-            multipliers={variable.path: backbone_lr_multiplier for variable in network.trainable_variables},
-            **fitting,
-        )
+        multipliers = {variable.path: backbone_lr_multiplier for variable in network.trainable_variables}
+        history = _fit_on_images(model, learned, preprocessing, hooks, multipliers=multipliers, **fitting)
     return Representation(hooks.finished(model, data), preprocessing, history)
+
+
+def _network(
+    data: LongTailed,
+    entry: backbones.BackboneEntry,
+    preprocessing: Preprocessing | NoPreprocessing,
+    pretrained: str,
+    hooks: Hooks,
+) -> keras.Model:
+    """The method's backbone of images, or none of data that are features."""
+    if data.of_features:
+        return backbones.of_features(*data.train.examples.shape)
+    network = entry(image_size=preprocessing.image_size, pretrained=pretrained)
+    return hooks.network(network, pretrained=bool(pretrained))
+
+
+def _fit_on_images(
+    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, hooks: Hooks, **fitting
+) -> list[dict[str, float]]:
+    """`fit_on_images` of what a method trains of a model, with the recipe's loss on features; options as there."""
+    recipe = fitting["recipe"]
+    with fitting["strategy"].scope():
+        trained = hooks.training_model(model, data.class_counts)
+        if added := recipe.feature_loss_entry:
+            trained = WithFeatureLoss(trained, added, weight=recipe.feature_loss_weight)
+    return fit_on_images(trained, data, preprocessing, batches=hooks.batches, **fitting)
 
 
 def _joined(
@@ -235,10 +244,6 @@ def text_features(backbone: backbones.Backbone, class_names: Sequence[str], *, p
     entry = backbones.find(backbone).available()
     entry.check_text_start(class_names, pretrained)
     return FeatureSet(entry.text_tower(class_names), np.arange(len(class_names)))
-
-
-def _in_memory(data: LongTailed, backbone: keras.Model, preprocessing: Preprocessing) -> dict[str, FeatureSet]:
-    return {split: extract_features(backbone, data.splits[split], preprocessing) for split in ("train", "val")}
 
 
 def make_preprocessing(
