@@ -1,7 +1,7 @@
 """How weights are updated: the recipe's optimiser, with its learning rate over the steps inside."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -138,8 +138,11 @@ class OptimizerEntry(Entry):
     """An optimiser: (learning_rate, *, weight_decay, multipliers, ...) -> keras.optimizers.Optimizer.
 
     Attributes:
+      rate: examples per step -> peak learning rate where nobody says one.
       settings: the recipe's fields that it takes beside these.
     """
+
+    rate: Callable[[int], float] = lambda batch_size: 1e-3
 
     settings: tuple[str, ...] = ()
 
@@ -153,7 +156,12 @@ def _adamw(learning_rate, *, weight_decay, beta_1: float = 0.9, beta_2: float = 
 
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
-    "sgd": OptimizerEntry(_sgd, label="SGD", settings=("momentum", "nesterov")),
+    "sgd": OptimizerEntry(
+        _sgd,
+        label="SGD",
+        rate=lambda batch_size: 0.2 if batch_size >= 512 else 0.1 * min(1.0, batch_size / 64),
+        settings=("momentum", "nesterov"),
+    ),
     "adamw": OptimizerEntry(_adamw, label="AdamW"),
 }
 

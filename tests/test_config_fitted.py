@@ -62,6 +62,10 @@ def test_there_is_a_batch_of_any_number_of_images(examples, image_size, batch_si
     assert found["learning_rate"] == pytest.approx(learning_rate)
 
 
+def test_adamw_has_a_rate_of_its_own():
+    assert [fit(examples, "--optimizer=adamw")["learning_rate"] for examples in (50, 115_846)] == [1e-3, 1e-3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "stay"),
     [
@@ -69,7 +73,6 @@ def test_there_is_a_batch_of_any_number_of_images(examples, image_size, batch_si
         (["--epochs=7"], {"epochs"}),
         (["--warmup_epochs=5"], {"epochs"}),
         (["--schedule=multistep", "--decay_epochs=60,80"], {"epochs"}),
-        (["--optimizer=adamw"], {"learning_rate"}),
         (["--base_batch_size=256"], {"learning_rate"}),
         (["--classifier_epochs=10"], {"classifier_epochs"}),
         ([f"--flagfile={FLAGS}/fashion_lt.cfg"], {*FITTED} - {"image_size"}),

@@ -7,6 +7,7 @@ import numpy as np
 from keras_lt import backbones
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
+from keras_lt.optimization import OPTIMIZERS
 
 FITTED = ("image_size", "batch_size", "epochs", "learning_rate", "classifier_epochs")
 COUNTED_IN_EPOCHS = ("decay_epochs", "warmup_epochs", "class_weights_from")
@@ -49,9 +50,8 @@ def fitted(
         values["batch_size"] = 2 ** int(np.log2(min(max(2 * examples**0.5, SMALLEST_BATCH), most)))
     if follows("epochs", *COUNTED_IN_EPOCHS):
         values["epochs"] = min(max(IMAGES_SEEN // examples // 10 * 10, FEWEST_EPOCHS), MOST_EPOCHS)
-    if follows("learning_rate", "base_batch_size", "optimizer"):
-        batch_size = value("batch_size")
-        values["learning_rate"] = 0.2 if batch_size >= LARGEST_BATCH else 0.1 * min(1.0, batch_size / 64)
+    if follows("learning_rate", "base_batch_size"):
+        values["learning_rate"] = OPTIMIZERS[config.optimizer].rate(value("batch_size"))
     if follows("classifier_epochs", *(f"classifier_{name}" for name in COUNTED_IN_EPOCHS)):
         values["classifier_epochs"] = max(value("epochs") // 3, 1)
     return values
