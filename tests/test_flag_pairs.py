@@ -6,6 +6,7 @@ All pairs go through `check`. Those that pass are packed into as few runs as wil
 import dataclasses
 import functools
 import itertools
+import pathlib
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from keras_lt.config.checks import check_with_data
 from keras_lt.distribution import make_strategy
 from keras_lt.run import Run
 from tests.conftest import save_squares
+from tests.miniatures import LAYOUTS
 
 # Of every flag a value, or several, that is not its default; the test's own defaults are `tiny_run`'s.
 OTHER_VALUES = {
@@ -99,6 +101,15 @@ OTHER_VALUES = {
     "on_bad_request": ["nan"],
     "export_onnx": [True],
 }
+# Flags that mean something only beside others, which they then bring along.
+WITH_OTHERS = {
+    "imbalance_ratio": {"dataset": "cifar10_lt"},
+    "profile": {"dataset": "cifar10_lt"},
+    "allow_modified_lists": {"dataset": "places_lt"},
+    "pretrained": {"backbone": "efficientnet_lite0", "image_size": 32},
+    "decay_factor": {"schedule": "multistep", "decay_epochs": (1,)},
+    "devices": {"strategy": "mirrored"},
+}
 NOT_OF_A_STEP = {"dataset", "data_dir", "workdir", "overwrite"}  # which data and which folder
 CHOICES = [(name, value) for name, values in OTHER_VALUES.items() for value in values]
 
@@ -110,13 +121,19 @@ def test_every_flag_takes_part():
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory, tiny_backbone):
     """Flags -> a `RunConfig` of two short epochs in each stage on the squares, or None where it is refused."""
-    folder = tmp_path_factory.mktemp("pairs")
-    data_dir = str(save_squares(folder))
+    folder, data_dirs = (
+        tmp_path_factory.mktemp("pairs"),
+        {"arrays": str(save_squares(tmp_path_factory.mktemp("squares")))},
+    )
+    for dataset in ("cifar10_lt", "places_lt"):
+        data_dirs[dataset] = str(tmp_path_factory.mktemp(dataset))
+        LAYOUTS[dataset](pathlib.Path(data_dirs[dataset]))
 
     def make(**changes):
+        brought = {name: value for flag in changes for name, value in WITH_OTHERS.get(flag, {}).items()}
+        changes = {"dataset": "arrays", **brought, **changes}
         base = {
-            "dataset": "arrays",
-            "data_dir": data_dir,
+            "data_dir": data_dirs[changes["dataset"]],
             "workdir": str(folder / "run"),
             "backbone": tiny_backbone,
             "epochs": 2,
@@ -159,26 +176,16 @@ def refusals(tiny_run):
 
 @pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:loss=.*corrects for the class sizes already")
+@pytest.mark.filterwarnings("ignore:The lists of places_lt are not those published")
 def test_a_refusal_is_one_line_that_says_what_was_given(refusals):
     said = {reason for reason in refusals.values() if reason}
     assert all("Received: " in reason and "\n" not in reason for reason in said)
     accepted = [pair for pair, reason in refusals.items() if not reason]
     assert len(accepted) > len(refusals) / 2
     taken = {choice for pair in accepted for choice in pair}
-    # What nothing takes here: another data set's options, weights that do not fit, texts without a tower that reads
-    # them, devices without --strategy=mirrored, and what asks for a third flag, a decay's factor for its epochs, LDAM
-    # for stage two's head.
-    never = {
-        "imbalance_ratio",
-        "allow_modified_lists",
-        "profile",
-        "pretrained",
-        "head_start",
-        "devices",
-        "decay_factor",
-    }
-    some = {("resampling", "smote"), ("method", "fslwf"), ("classifier_loss", "ldam:scale=30")}
-    assert {choice for choice in set(CHOICES) - taken if choice[0] not in never} == some
+    # What nothing takes here: texts without a tower that reads them, and LDAM, which asks for a head of stage two's.
+    some = {("head_start", "text"), ("resampling", "smote"), ("method", "fslwf"), ("classifier_loss", "ldam:scale=30")}
+    assert set(CHOICES) - taken == some
 
 
 def packed(tiny_run, refusals):
@@ -217,6 +224,7 @@ def take_steps(config, folder):
     ids=["some", "all"],
 )
 @pytest.mark.filterwarnings("ignore:loss=.*corrects for the class sizes already")
+@pytest.mark.filterwarnings("ignore:The lists of places_lt are not those published")
 def test_what_is_not_refused_builds_and_takes_a_step(tiny_run, refusals, tmp_path, runs):
     for number, chosen in enumerate(itertools.islice(packed(tiny_run, refusals), runs)):
         try:
