@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 with quietly(__name__, lambda: parser().parse_args()):
     import numpy as np
+    import tensorflow as tf
 
     from keras_lt.datasets import Split
     from keras_lt.datasets.own_images import unlabelled_images
@@ -78,10 +79,9 @@ def predict(model: ScoredModel, split: Split, *, top_k: int) -> tuple[np.ndarray
     """The most probable classes of every image, the first the surest: ids and probabilities, both [N, top_k]."""
     classes, probabilities = [], []
     for batch in model.logits(split):
-        posteriors = softmax(np.asarray(batch, np.float64))
-        order = np.argsort(-posteriors, axis=-1, kind="stable")[:, :top_k]
-        classes.append(order)
-        probabilities.append(np.take_along_axis(posteriors, order, axis=-1))
+        surest = tf.math.top_k(softmax(np.asarray(batch, np.float64)), top_k)  # of equals the first
+        classes.append(surest.indices)
+        probabilities.append(surest.values)
     return np.concatenate(classes), np.concatenate(probabilities)
 
 
