@@ -152,6 +152,13 @@ def test_a_batch_larger_than_the_training_set_is_refused_before_a_folder_is_made
     assert not config.folder.exists()
 
 
+def test_views_that_would_all_be_the_same_are_refused_before_a_folder_is_made(run_config):
+    config = run_config(feature_views=2, augmentation="none")
+    with pytest.raises(SystemExit, match=r"Error: --feature_views would all be the same.*--augmentation=none"):
+        train.run(config)
+    assert not config.folder.exists()
+
+
 def test_places_lt_without_data_fails_at_once_and_says_what_it_needs(tmp_path):
     done = command(
         "keras_lt.train", "--flagfile=flags/places_lt.cfg", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run"
