@@ -47,9 +47,20 @@ def numbers(version):
     return tuple(int(part) for part in re.sub(r"(\.0)+$", "", version).split("."))
 
 
+def lower_bounds():
+    """Name -> version, of what setup.py asks for, for itself and for its extras."""
+    return dict(re.findall(r'"([\w-]+)>=([\d.]+)"', (ROOT / "setup.py").read_text().lower()))
+
+
+def test_what_colab_ships_is_new_enough_for_the_package_and_its_extras():
+    bounds, colab = lower_bounds(), versions("colab")
+    asked = bounds.keys() & colab.keys()
+    assert {"keras", "datasets", "tensorflow-datasets", "keras-hub"} <= asked
+    assert {name for name in asked if numbers(colab[name]) < numbers(bounds[name])} == set()
+
+
 def test_the_oldest_versions_that_are_tried_are_the_lower_bounds_of_the_package():
-    setup, oldest = (ROOT / "setup.py").read_text().lower(), versions("oldest")
-    bounds = dict(re.findall(r'"([\w-]+)>=([\d.]+)"', setup))
+    setup, oldest, bounds = (ROOT / "setup.py").read_text().lower(), versions("oldest"), lower_bounds()
     required = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL).group(1)
     assert set(re.findall(r'"([\w-]+)', required)) <= oldest.keys()
     assert {name: numbers(bounds[name]) for name in oldest} == {name: numbers(oldest[name]) for name in oldest}
