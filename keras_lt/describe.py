@@ -269,13 +269,7 @@ def main():
         run_config, data = run.config, run.listed_data
         check_outside(folder, "output_dir", run_config.dataset, run_config.data_dir, **run_config.data_options)
         check_own(folder / WRITTEN[0], '{\n "dataset":', beside=WRITTEN[1:])
-        preprocessing = make_preprocessing(
-            data,
-            backbone=run_config.backbone,
-            image_size=run_config.image_size,
-            augmentation=run_config.augmentation,
-            **run_config.augmentations,
-        )
+        preprocessing = make_preprocessing(data, backbone=run_config.backbone, **run_config.preprocessing_options)
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
     print_summary(summary)

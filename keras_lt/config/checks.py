@@ -74,8 +74,7 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
     backbone = backbones.find(config.backbone).available()
     for parts in (config.train_parts, *(checks.classifier_entry(name)[0].train_parts for name in config.classifiers)):
         member(backbones.TRAIN_PARTS, parts, what="train_parts").check(backbone)
-    asked = {"image_size": config.image_size, "augmentation": config.augmentation, **config.augmentations}
-    preprocessing = make_preprocessing(data, backbone=backbone, **asked)
+    preprocessing = make_preprocessing(data, backbone=backbone, **config.preprocessing_options)
     if config.feature_views > 1 and not preprocessing.augments and not _begun_with(config, "feature_views"):
         raise ValueError(
             "--feature_views would all be the same: no image is augmented. "

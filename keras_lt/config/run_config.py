@@ -266,6 +266,11 @@ class RunConfig(_RecipeFlags):
         return {name: getattr(self, name) for name in names}
 
     @property
+    def preprocessing_options(self) -> dict:
+        """What `stages.make_preprocessing` is told beside data and backbone."""
+        return {"image_size": self.image_size, "augmentation": self.augmentation, **self.augmentations}
+
+    @property
     def stage_one_options(self) -> dict:
         """What stage one is told beside data, backbone and recipe, as `learn_representation` takes it."""
         names = ("head", "pretrained", "train_parts", "backbone_lr_multiplier", "precision", "stage_one")
