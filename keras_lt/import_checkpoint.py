@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from keras_lt.command import launch, part, plain_errors, quietly
+from keras_lt.extras import library
 from keras_lt.files import expanded
 from keras_lt.registry import names_in
 
@@ -85,10 +86,7 @@ def read_checkpoint(path: pathlib.Path) -> tuple[Parameters, Parameters]:
 
 
 def _load(path: pathlib.Path):
-    try:
-        import torch  # noqa: PLC0415 - an extra that nothing else here needs
-    except ImportError as error:
-        raise ImportError("PyTorch checkpoints are read by PyTorch: pip install 'keras_lt[torch]'") from error
+    torch = library("torch", extra="torch", needed_by="A PyTorch checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(keras_lt.__file__).parent
 # A module imports only from rows above its own; a package may import within itself.
 ROWS = [
     {"arguments"},
-    {"registry", "files", "compat", "keras_settings", "saving"},
+    {"registry", "files", "extras", "compat", "keras_settings", "saving"},
     {"counts", "labels"},
     {
         *("samplers", "backbones", "classifiers", "losses", "metrics", "significance"),

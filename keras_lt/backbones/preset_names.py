@@ -1,7 +1,6 @@
 """What the presets of any library have in common: names, folders, levels, and how wrong ones are answered."""
 
 import difflib
-import importlib
 import json
 import pathlib
 import types
@@ -9,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+
+from keras_lt import extras
 
 
 def folder_config(preset: str) -> dict[str, Any]:
@@ -50,12 +51,6 @@ def import_library(library: str) -> types.ModuleType:
     """A library that is an extra of this package.
 
     Raises:
-      ModuleNotFoundError: it is not installed.
+      ImportError: it is not installed, or cannot be imported.
     """
-    try:
-        return importlib.import_module(library)
-    except ModuleNotFoundError as error:
-        extra = library.replace("_", "-")
-        raise ModuleNotFoundError(
-            f"--backbone={library}/... needs {library}: pip install 'keras_lt[{extra}]'. Received: {error}"
-        ) from error
+    return extras.library(library, extra=library.replace("_", "-"), needed_by=f"--backbone={library}/...")

@@ -16,6 +16,7 @@ from keras_lt.datasets.image_folders import SPLITS, split_of
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.own_images import train_val_test
 from keras_lt.datasets.profiles import impose
+from keras_lt.extras import library
 from keras_lt.files import expanded, read_json
 
 OF_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")  # name, or owner/name
@@ -53,7 +54,7 @@ def hugging_face(
       profile: of that tail, a name in `profiles.PROFILES`.
       seed: of the images that are kept, and of the carving.
     Raises:
-      ModuleNotFoundError: the library is not installed.
+      ImportError: the library is not installed, or cannot be imported.
       FileNotFoundError: there is no such folder.
       ValueError: there is no such set, column or train split, or a label is missing or of no class of train.
     """
@@ -154,12 +155,7 @@ def _folder(name: str) -> str:
 
 def _loaded(name: str, root: str, *, cache: str, config: str, columns: tuple[str, str]) -> Mapping:
     """The set's splits by name; its columns are looked at before anything is fetched, where they are known."""
-    try:
-        import datasets  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"--dataset=hf:{name} needs the `datasets` library: pip install 'keras_lt[hf]'. Received: {error}"
-        ) from error
+    datasets = library("datasets", extra="hf", needed_by=f"--dataset=hf:{name}")
     try:
         if root and any(os.path.exists(os.path.join(root, file)) for file in SAVED):
             return _saved(root)

@@ -15,6 +15,7 @@ from keras_lt.datasets.examples import Records
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.profiles import impose
 from keras_lt.datasets.records import RECORD_HEAD, RECORD_TAIL, ShardedRecords
+from keras_lt.extras import library
 
 SMALL = 96  # pixels; STL-10 has the largest of the customary small pictures
 
@@ -34,7 +35,7 @@ def tfds_dataset(
       profile: of that tail, a name in `profiles.PROFILES`.
       seed: of the images that are kept, and of the carving.
     Raises:
-      ModuleNotFoundError: TensorFlow Datasets is not installed.
+      ImportError: TensorFlow Datasets is not installed, or cannot be imported.
       ValueError: it has no such set, or the set is not one of labelled images with train and test.
     """
     builder = _prepared_builder(name, data_dir)
@@ -69,12 +70,9 @@ def _recipe(shape: tuple[int | None, ...]) -> dict:
 
 def _prepared_builder(name: str, data_dir: str):
     """TensorFlow Datasets' builder of the set, which is on disk."""
-    try:
-        import tensorflow_datasets  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"--dataset=tfds:{name} needs TensorFlow Datasets: pip install 'keras_lt[tfds]'. Received: {error}"
-        ) from error
+    tensorflow_datasets = library(
+        "tensorflow_datasets", extra="tfds", needed_by=f"--dataset=tfds:{name}", has="builder"
+    )
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir or None)
     except (ValueError, AssertionError) as error:  # for a name, config or version that it does not know

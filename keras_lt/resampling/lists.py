@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from keras_lt.extras import library
 from keras_lt.registry import Entry, member
 
 
@@ -66,11 +67,8 @@ def smote(features: np.ndarray, labels: np.ndarray, *, seed: int, neighbors: int
     """
     counts = np.bincount(labels)
     check_resampling("smote", counts)
-    try:
-        from imblearn.over_sampling import SMOTE  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise ImportError("SMOTE needs imbalanced-learn: pip install 'keras_lt[imblearn]'") from error
-    sampler = SMOTE(random_state=seed, k_neighbors=min(neighbors, int(counts[counts > 0].min()) - 1))
+    over_sampling = library("imblearn.over_sampling", extra="imblearn", needed_by="SMOTE")
+    sampler = over_sampling.SMOTE(random_state=seed, k_neighbors=min(neighbors, int(counts[counts > 0].min()) - 1))
     features, labels = sampler.fit_resample(np.asarray(features, np.float32), labels)
     return features.astype(np.float32), labels.astype(np.int64)
 

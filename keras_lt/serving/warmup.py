@@ -1,11 +1,13 @@
 """Requests that a server answers before it calls a version ready: else the first user waits for its set-up."""
 
-import importlib.util
 import pathlib
+import types
 from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
+
+from keras_lt.extras import library
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for it
 
@@ -17,10 +19,10 @@ def write_warmup(folder: pathlib.Path, signatures: Mapping[str, tf.TensorSpec], 
       signatures: name -> the one input that it takes, of which a request has a grey image, or a vector of zeros.
       image_size: side of that image, pixels; 0 of a model of vectors.
     """
-    if not importlib.util.find_spec("tensorflow_serving"):
+    try:
+        model_pb2, predict_pb2, prediction_log_pb2 = map(_protocol, ("model_pb2", "predict_pb2", "prediction_log_pb2"))
+    except ImportError:
         return False
-    from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2  # noqa: PLC0415 - optional
-
     with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
         for signature, spec in signatures.items():
             request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(signature_name=signature))
@@ -28,6 +30,10 @@ def write_warmup(folder: pathlib.Path, signatures: Mapping[str, tf.TensorSpec], 
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
     return True
+
+
+def _protocol(name: str) -> types.ModuleType:
+    return library(f"tensorflow_serving.apis.{name}", extra="serving", needed_by="A warm-up request")
 
 
 def _input(spec: tf.TensorSpec, *, image_size: int) -> np.ndarray | list[bytes]:
