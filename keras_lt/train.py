@@ -211,8 +211,6 @@ def stage_one(run: Run, strategy: Strategy):
         run.data,
         backbone=config.backbone,
         recipe=recipe,
-        image_size=config.image_size,
-        augmentation=config.augmentation,
         hooks=config.method_entry(),
         extract=run.features_of,
         text=text,

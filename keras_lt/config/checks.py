@@ -10,7 +10,7 @@ from keras_lt.distribution import Strategy
 from keras_lt.files import check_loadable
 from keras_lt.methods import METHODS
 from keras_lt.metrics import check_cuts
-from keras_lt.preprocessing import MOST_PIXELS, Preprocessing
+from keras_lt.preprocessing import MOST_PIXELS, NO_AUGMENTATION, Preprocessing
 from keras_lt.registry import check_choice, member, split
 from keras_lt.serving import read_prior
 from keras_lt.serving.onnx_model import import_onnx
@@ -110,7 +110,8 @@ def _check_names(config: RunConfig):
 def _check_stage_one(config: RunConfig):
     hooks, backbone = config.method_entry(), backbones.find(config.backbone)
     checks.check_stage_one(config.stage_one_recipe, hooks, backbone=backbone, **config.stage_one_options)
-    Preprocessing(image_size=config.image_size or 1, mean=(0.0,) * 3, std=(1.0,) * 3, **config.augmentations)
+    of_some_data = {"image_size": config.image_size or 1, "augmentation": NO_AUGMENTATION}
+    Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, **{**config.preprocessing_options, **of_some_data})
     head = stage_one_head(config)
     for name in config.classifiers:
         entry = checks.classifier_entry(name)[0]

@@ -260,21 +260,16 @@ class RunConfig(_RecipeFlags):
         return dataclasses.replace(datasets.load(self.dataset, self.data_dir, **self.data_options), **self.cuts)
 
     @property
-    def augmentations(self) -> dict[str, float]:
-        """What is done to training images beyond `augmentation`, as `learn_representation` takes it."""
-        names = ("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix")
-        return {name: getattr(self, name) for name in names}
-
-    @property
     def preprocessing_options(self) -> dict:
         """What `stages.make_preprocessing` is told beside data and backbone."""
-        return {"image_size": self.image_size, "augmentation": self.augmentation, **self.augmentations}
+        names = (field.name for field in dataclasses.fields(self) if field.metadata["topic"] == AUGMENTATION)
+        return {"image_size": self.image_size, **{name: getattr(self, name) for name in names}}
 
     @property
     def stage_one_options(self) -> dict:
         """What stage one is told beside data, backbone and recipe, as `learn_representation` takes it."""
         names = ("head", "pretrained", "train_parts", "backbone_lr_multiplier", "precision", "stage_one")
-        return {**{name: getattr(self, name) for name in names}, **self.augmentations}
+        return {**{name: getattr(self, name) for name in names}, **self.preprocessing_options}
 
     @functools.cached_property
     def stage_one_recipe(self) -> Recipe:
