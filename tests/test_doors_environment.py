@@ -108,7 +108,7 @@ def test_json_of_something_else_is_damage_too(tmp_path, content):
         (lambda: run.results, "results"),
         (lambda: run.outcome("crt"), "scores"),
         (lambda: run.recorded_data, "data"),
-        (lambda: run._recorded_weights, "data"),
+        (lambda: run.begun_by, "data"),
     ):
         with pytest.raises(DamagedError, match=rf"{name}\.json is damaged: "):
             read()
