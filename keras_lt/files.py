@@ -285,6 +285,11 @@ def new_memory_map(path: pathlib.Path, *, dtype: np.dtype, shape: Sequence[int])
     return array
 
 
+def printable(text: str) -> str:
+    """Text with escapes for the bytes of a file's name that are no UTF-8, which no stream takes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def write_text(path: str | os.PathLike, text: str):
     """Writes UTF-8, atomically; of a file's name that is none the bytes stand as escapes, so that all can be read."""
     with atomic(path) as scratch:
