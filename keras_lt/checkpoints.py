@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_lt.compat import frozen_variables
+from keras_lt.compat import frozen_variables, versions, warn_of_versions
 from keras_lt.files import atomic, reading, without_nan
 
 LATEST = 2  # checkpoints on disk, beside the kept epoch's
@@ -24,7 +24,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
 
     State is every variable of model and optimizer that can change, random state included, and this callback's own
     history, which Keras's `BackupAndRestore` leaves out. What is frozen is there before the fit; a checkpoint has a
-    checksum of it, and what the training was made of. The last two checkpoints and the kept epoch's stay on disk.
+    checksum of it, what the training was made of, and by which versions. The last two and the kept epoch's stay.
 
     Args:
       folder: where checkpoints and `history.csv` go; None keeps the history and the kept weights in memory only.
@@ -80,6 +80,7 @@ class EpochCheckpoints(keras.callbacks.Callback):
                 warnings.warn(f"Checkpoint {path} cannot be read ({error}); the one before it is used.", stacklevel=2)
                 continue
             self._check_made_of(json.loads(str(values.get("made_of", "{}"))), path)
+            warn_of_versions(json.loads(str(values.get("versions", "{}"))))
             _restore(model, values, of=path)
             self._frozen = _checksum(model)
             if int(values.get("frozen", self._frozen)) != self._frozen:
@@ -140,8 +141,9 @@ class EpochCheckpoints(keras.callbacks.Callback):
             return
         size = sum(value.nbytes for value in state.values())
         with atomic(self._path(epoch), size=size) as scratch, scratch.open("wb") as file:
-            about = {"history": json.dumps(self.history), "made_of": json.dumps(self.made_of), "frozen": self._frozen}
-            np.savez(file, **about, **state)
+            about = {"history": self.history, "made_of": self.made_of, "versions": versions()}
+            about = {name: json.dumps(value) for name, value in about.items()}
+            np.savez(file, **about, frozen=self._frozen, **state)
         self._tidy()
 
     def _tidy(self):

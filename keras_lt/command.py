@@ -56,7 +56,7 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
                 stop()
             if module == "__main__" and isinstance(error, ImportError | ValueError):
                 # Keras's, of a backend that there is not
-                sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND too: {error}")
+                sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND and keras.json too: {error}")
             if not isinstance(error, SystemExit | KeyboardInterrupt | ImportError | ValueError):
                 aside.seek(0)
                 os.write(terminal, aside.read())

@@ -6,9 +6,31 @@ Each says in which versions it was seen; `.ci/run` tries those of `environments/
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
+
+from keras_lt import __version__
+
+
+def versions() -> dict[str, str]:
+    """Of the package and what it computes with, by name: whatever is written says by which it was."""
+    import tensorflow as tf  # noqa: PLC0415 - not every module that needs no TensorFlow is to load it
+
+    return {"keras_lt": __version__, "keras": keras.__version__, "tensorflow": tf.__version__}
+
+
+def warn_of_versions(there: Mapping[str, str]):
+    """Warns, once in a process, where what is gone on with was written by other versions; 0.1 did not say by which."""
+    now = versions()
+    if other := [name for name in now if there.get(name, now[name]) != now[name]]:
+        theirs, ours = (", ".join(f"{name} {of[name]}" for name in other) for of in (there, now))
+        warnings.warn(
+            f"What is found finished was made by {theirs}, and is gone on with as it is by {ours}; another folder "
+            "makes all of it anew.",
+            stacklevel=2,
+        )
 
 
 def layers_within(model: keras.Model) -> list[keras.layers.Layer]:

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from keras_lt import files
+from keras_lt.compat import versions
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.fitted import FITTED, fitted
 from keras_lt.config.renamed import is_of_version_01, renamed_classifiers
@@ -75,17 +76,18 @@ class DataOfRun(WorkFolder):
     def save_config(self):
         """Writes the flags as a file that replays the run, and does not empty its folder; removes what a kill left.
 
-        Beside them what its data set is, by which another one is told from it later. Classifiers of version 0.1 get
-        the names that they have since.
+        Beside them what its data set is, by which another one is told from it later, and by which versions it was
+        begun. Classifiers of version 0.1 get the names that they have since.
         """
         for old, new in renamed_classifiers(self.flag_lines).items():
             if self.classifier_folder(old).exists() and not self.classifier_folder(new).exists():
                 os.replace(self.classifier_folder(old), self.classifier_folder(new))
-        weights = _digest(self.config.pretrained) or self._recorded_weights
+        weights = _digest(self.config.pretrained) or self._recorded.get("pretrained", "")
+        made_by = self.begun_by if self.has_parts else versions()
         data_dir = self.config.data_dir and os.path.abspath(files.expanded(self.config.data_dir))  # from anywhere
         # The flags first: by them the folder is a run's, and what else is in it ours.
         dataclasses.replace(self.config, overwrite=False, data_dir=data_dir).save(self.flags_file)
-        self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights)
+        self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights, versions=made_by)
         files.sweep(self.folder)
 
     def check_emptiable(self, *data_dirs: str | os.PathLike):
@@ -102,12 +104,17 @@ class DataOfRun(WorkFolder):
 
     def other_weights(self, config: RunConfig) -> list[str]:
         """Says so where the file that a config begins with is another than the one that the run began with."""
-        now, there = _digest(config.pretrained), self._recorded_weights
+        now, there = _digest(config.pretrained), self._recorded.get("pretrained", "")
         return [f"--pretrained={config.pretrained} is another file now"] * bool(now and there and now != there)
 
     @property
-    def _recorded_weights(self) -> str:
-        return files.read_json(self.data_file, needs=["name"]).get("pretrained", "") if self.data_file.exists() else ""
+    def begun_by(self) -> dict[str, str]:
+        """The versions, as `compat.versions`, that the run was begun by; none where it does not say."""
+        return self._recorded.get("versions", {})
+
+    @property
+    def _recorded(self) -> dict:
+        return files.read_json(self.data_file, needs=["name"]) if self.data_file.exists() else {}
 
     @functools.cached_property
     def listed_data(self) -> LongTailed:

@@ -26,7 +26,6 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     import keras
     import numpy as np
     import rich.table
-    import tensorflow as tf
 
     from keras_lt.classifiers import dense_of, fold
     from keras_lt.config import EvaluateOptions
@@ -35,7 +34,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.datasets.own_images import labelled_images
     from keras_lt.evaluation import ScoredModel, Scores, load_model, logits_in_chunks, score
     from keras_lt.files import atomic, check_own
-    from keras_lt.inspection import screen
+    from keras_lt.inspection import readable, screen
     from keras_lt.metrics import ShotGroups, accuracy_under
     from keras_lt.report.cells import Table, rich_table, show
     from keras_lt.report.measures import ERRORS, OF_CLASSES, OPEN_SET, measure_table
@@ -57,7 +56,11 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
         data = open_data(options, of_run)
         models = open_models(options, of_run, on_features=not options.images and data is not None and data.of_features)
         class_names = agreed_names(models, data)
-        split = labelled_images(options.images, class_names) if options.images else data.splits[options.split]
+        if options.images:
+            split = labelled_images(options.images, class_names)
+            split = readable(split, of=options.images, on_bad_image=options.on_bad_image)
+        else:
+            split = data.splits[options.split]
         open_set = None if options.images or options.split != "test" else data.open_set
         labelled = split.labels.min() >= 0
         if not labelled and not options.predictions:
@@ -73,7 +76,9 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
     scores = {}
     for model in models:
         with part(display_name(model.name)), plain_errors():
-            scores[model.name] = score_model(moved(model), split, groups, open_set=open_set)
+            logits = moved(model).logits
+            open_logits = () if open_set is None else logits(open_set)
+            scores[model.name] = score(logits(split), split.labels, groups, open_logits=open_logits)
     if labelled:
         of = options.images or f"{data.name}, {options.split}"
         summaries = {name: s.summary for name, s in scores.items()}
@@ -235,25 +240,6 @@ def say_estimate(estimate: PriorEstimate, groups: ShotGroups):
         for name, (share, low, high) in shares.items()
     )
     print(f"Class distribution by expectation-maximisation: {', '.join(said)}")
-
-
-def score_model(model: ScoredModel, split: Split, groups: ShotGroups, *, open_set: Split | None) -> Scores:
-    """The scores of a model on every image of a split.
-
-    Raises:
-      ValueError: an image does not decode; the first such is named.
-    """
-    try:
-        open_logits = () if open_set is None else model.logits(open_set)
-        return score(model.logits(split), split.labels, groups, open_logits=open_logits)
-    except tf.errors.InvalidArgumentError:
-        for row in range(len(split)):
-            try:
-                split.examples.examine(row)
-            except ValueError as error:
-                message = f"Images must be JPEG, PNG, BMP or GIF. Received: {split.names[row]}: {error}"
-                raise ValueError(message) from error
-        raise
 
 
 def tables(

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.arguments import checked, in_place
+from keras_lt.compat import versions, warn_of_versions
 from keras_lt.datasets import FeatureVectors, LongTailed, Split
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import ArrayRows
@@ -275,7 +276,7 @@ def _extract(
 
         def save(done):
             array.flush()  # first, as the manifest vouches for the rows
-            write_json(partial / "manifest.json", {**manifest, "rows": done})
+            write_json(partial / "manifest.json", {**manifest, "rows": done, "versions": versions()})
 
         _fill(array, compiled(), batches, start=start, save=save)
         os.replace(partial, folder)
@@ -308,11 +309,14 @@ def _rows_done(folder: pathlib.Path, manifest: dict, older: Callable[[], str]) -
     """Rows of the array in the folder, 0 where it is not the manifest's."""
     try:
         found = read_json(folder / "manifest.json", needs=["rows"])
-        rows = found.pop("rows")
+        rows, made_by = found.pop("rows"), found.pop("versions", {})
         np.load(folder / "features.npy", mmap_mode="r")  # refuses a file that was cut short
     except (OSError, ValueError, KeyError, EOFError):  # never written, or of a machine that lost its power
         return 0
-    return rows if found == manifest or found == {**manifest, "examples": older()} else 0
+    if found != manifest and found != {**manifest, "examples": older()}:
+        return 0
+    warn_of_versions(made_by)
+    return rows
 
 
 def _check_space(folder: pathlib.Path, needed: int):

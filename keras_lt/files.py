@@ -172,8 +172,8 @@ def unknown_in(folder: pathlib.Path, known: Sequence[str]) -> list[pathlib.Path]
 
 
 def holds_anything(folder: pathlib.Path) -> bool:
-    """Whether there is such a folder with anything but a lock in it."""
-    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    """Whether there is such a folder with anything in it but a lock and what a kill left."""
+    return folder.is_dir() and not all(path.name == LOCK or path.name.startswith(SCRATCH) for path in folder.iterdir())
 
 
 def check_replaceable(path: pathlib.Path, known: Sequence[str]):
@@ -283,6 +283,11 @@ def new_memory_map(path: pathlib.Path, *, dtype: np.dtype, shape: Sequence[int])
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that promises no room
             raise
     return array
+
+
+def printable(text: str) -> str:
+    """Text with escapes for the bytes of a file's name that are no UTF-8, which no stream takes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def write_text(path: str | os.PathLike, text: str):

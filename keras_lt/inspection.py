@@ -14,10 +14,10 @@ import numpy as np
 import PIL.Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keras_lt.datasets import Examples, LongTailed
+from keras_lt.datasets import Examples, LongTailed, Split
 from keras_lt.datasets.examining import Examined, hash_of
 from keras_lt.datasets.long_tailed import plain
-from keras_lt.files import atomic, expanded, write_text
+from keras_lt.files import atomic, expanded, printable, write_text
 from keras_lt.registry import check_choice
 
 ON_BAD_IMAGE = ("error", "skip")
@@ -109,6 +109,24 @@ def screen(
     return dataclasses.replace(data, **good, notes=(*data.notes, note))
 
 
+def readable(split: Split, *, of: str, on_bad_image: str = "error") -> Split:
+    """The images of a split that is of no data set, without the bad ones; arguments and errors as of `screen`.
+
+    Args:
+      of: where the images lie.
+    """
+    problems = inspect_examples(split.examples, title=f"{of}: examining").problems
+    shown = _first([f"{split.names[row]}: {problem}" for row, problem in problems.items()], SHOWN_IN_ERROR, None)
+    if problems and (on_bad_image == "error" or len(problems) == len(split)):
+        raise ValueError(
+            f"Every image must be readable. Received: {of} with bad images, {len(problems)} of {len(split)}:\n{shown}\n"
+            "Repair or convert them (`python -m keras_lt.prepare`), or leave them out with --on_bad_image=skip."
+        )
+    if problems:
+        print(f"Left out, {len(problems)} of {len(split)}:\n{shown}")
+    return split.subset(np.setdiff1d(np.arange(len(split)), list(problems)))
+
+
 def bad_images(data: LongTailed, inspections: Mapping[str, Inspection]) -> list[str]:
     """What is wrong with each bad image, after its name."""
     return [
@@ -121,7 +139,7 @@ def bad_images(data: LongTailed, inspections: Mapping[str, Inspection]) -> list[
 def _first(lines: list[str], shown: int, report: str | os.PathLike | None) -> str:
     more = f"and {len(lines) - shown} more" if len(lines) > shown else ""
     where = f"{more}; all stand in {report}" if more and report else f"(also in {report})" if report else more
-    return "\n".join(f"  {line}" for line in (*lines[:shown], where) if line)
+    return printable("\n".join(f"  {line}" for line in (*lines[:shown], where) if line))
 
 
 def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
@@ -133,7 +151,7 @@ def _warn_of_rotated(data: LongTailed, inspections: dict[str, Inspection]):
     if rotated:
         print(
             f"{len(rotated)} images are to be turned when shown (EXIF orientation), but training takes them as they "
-            f"are stored; `python -m keras_lt.prepare` turns them. The first: {rotated[0]}"
+            f"are stored; `python -m keras_lt.prepare` turns them. The first: {printable(rotated[0])}"
         )
 
 

@@ -62,9 +62,11 @@ def open_model(path: str, classifier: str) -> ScoredModel:
         name = classifier or of_run.exported_classifier
         of_run.check_finished([name])
         version = of_run.latest_export(name)
+        command = f"python -m keras_lt.export --workdir={folder} --export_classifier={name}"
         if version is None:
-            command = f"python -m keras_lt.export --workdir={folder} --export_classifier={name}"
             raise FileNotFoundError(f"{folder} has no SavedModel of {name}: {command} writes it")
+        if others := of_run.other_in_export(version, name):
+            print(f"{version} was exported with other {' and '.join(others)} than the run has now: {command}")
         return load_model(version)
     if classifier:
         raise ValueError(f"--classifier names one of a run. Received: --classifier={classifier}, --model={path}")

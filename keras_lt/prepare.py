@@ -64,7 +64,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
-    from keras_lt.files import expanded, read_json, sweep, write_json, write_text
+    from keras_lt.files import expanded, holds_anything, read_json, sweep, write_json, write_text
     from keras_lt.preparing.conversion import convert
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
@@ -188,7 +188,7 @@ def _begin(folder: pathlib.Path, settings: Mapping):
                 f"{folder} was begun with other settings: empty it, or give another --output_dir. "
                 f"Received: {', '.join(f'{key}: {before.get(key)} there, {settings[key]} now' for key in other)}"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif holds_anything(folder):
         raise ValueError(f"--output_dir must be a new or empty folder. Received: {folder}, which holds other files")
     write_json(folder / SETTINGS, settings)
     sweep(folder)

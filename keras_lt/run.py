@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_lt import files, serving, stages
 from keras_lt.classifiers import CLASSIFIERS
+from keras_lt.compat import versions
 from keras_lt.config import RunConfig
 from keras_lt.config.renamed import RENAMED_VALUES, renamed_classifiers
 from keras_lt.data_of_run import OPTIONS, DataOfRun
@@ -180,7 +181,7 @@ class Run(DataOfRun):
     def save_scores(self, name: str, scores: Scores, outcome: dict):
         """Makes a classifier a finished one: its scores on test, and its numbers as `scores.json`."""
         scores.save(self.predictions_file(name))
-        files.write_json(self.outcome_file(name), outcome)
+        files.write_json(self.outcome_file(name), {**outcome, "versions": versions()})
         self._classifiers.pop(name, None)  # training goes on: many backbones of their own would fill the device
 
     def check_finished(self, names: Sequence[str]):
@@ -280,18 +281,20 @@ class Run(DataOfRun):
             print("Without warm-up requests: pip install 'keras_lt[serving]' for them")
         return written
 
+    def _learned(self, name: str) -> dict:
+        """What tells a classifier from that of another training."""
+        data = self.recorded_data
+        return {"classifier": name, "scores": self.outcome(name)["test"], "data": data.digest if data else None}
+
     def _made_by(self, name: str, config: RunConfig) -> dict:
         """All that an export depends on."""
-        counts = self.about_data.class_counts
         return {
-            "classifier": name,
-            "scores": self.outcome(name)["test"],
+            **self._learned(name),
             "flags": {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS},
-            "target_prior": serving.read_prior(config.target_prior, counts),
+            "target_prior": serving.read_prior(config.target_prior, self.about_data.class_counts),
             "calibrate": config.calibrate,
             "on_bad_request": config.on_bad_request,
             "export_onnx": config.export_onnx,
-            "data": self.recorded_data.digest if self.recorded_data else None,
         }
 
     def current_export(self, name: str) -> pathlib.Path | None:
@@ -299,9 +302,17 @@ class Run(DataOfRun):
         latest = self.latest_export(name)
         if latest is None or not (latest / serving.MADE_BY).exists():
             return latest  # none, or one of version 0.1
-        made_by = files.without_nan(self._made_by(name, self.config))
-        found = files.read_json(latest / serving.MADE_BY, needs=["versions"])
-        return latest if {key: found.get(key) for key in made_by} == made_by else None
+        return None if _other_than(latest, self._made_by(name, self.config)) else latest
+
+    def other_in_export(self, version: pathlib.Path, name: str) -> list[str]:
+        """By which of data and scores a SavedModel in the folder is of another training; none where it does not say."""
+        return _other_than(version, self._learned(name)) if (version / serving.MADE_BY).exists() else []
+
+
+def _other_than(version: pathlib.Path, made_by: dict) -> list[str]:
+    """What of it a SavedModel was made otherwise by."""
+    found = files.read_json(version / serving.MADE_BY, needs=["versions"])
+    return [key for key, value in files.without_nan(made_by).items() if found.get(key) != value]
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:

@@ -21,7 +21,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
 
     from keras_lt import distribution
     from keras_lt.classifiers import fold
-    from keras_lt.compat import deterministic_ops
+    from keras_lt.compat import deterministic_ops, warn_of_versions
     from keras_lt.config import RunConfig
     from keras_lt.config.checks import check_with_data
     from keras_lt.config.fitted import FITTED
@@ -73,6 +73,7 @@ def do_parts(run: Run, strategy: Strategy) -> dict:
     """Does what is missing of a run in its work folder, and returns its results."""
     describe(run.data)
     describe_repeats(run.current_data)
+    warn_of_versions(run.begun_by)
     print(f"On {distribution.describe(strategy, run.config.batch_size)}")
 
     with part("Stage one: the representation"):

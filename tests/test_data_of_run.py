@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import keras_lt
-from keras_lt import train
+from keras_lt import compat, train
 from keras_lt.config import RunConfig
-from keras_lt.files import locked
+from keras_lt.files import locked, read_json, write_json
 from tests.conftest import COUNTS, save_squares, squares
 from tests.test_doors import SMALL
 
@@ -87,6 +87,33 @@ def test_a_run_of_version_01_is_not_gone_on_with_where_it_set_other_images_aside
         opened.features("val")
     assert len(opened.features("test").labels) == len(opened.data.test)  # nobody has drawn it
     assert opened.export("joint").name == "2"
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_another_version_made_is_gone_on_with_and_said_once(run_config, tmp_path, monkeypatch):
+    folder, now = shutil.copytree(run_config.folder, tmp_path / "run"), compat.versions()
+    written = [folder / "data.json", folder / "classifiers/joint/scores.json", folder / "features/train/manifest.json"]
+    assert [read_json(path)["versions"] for path in written] == [now] * 3
+    monkeypatch.setattr(compat, "__version__", "9.9")
+    with pytest.warns(UserWarning, match=f"made by keras_lt {now['keras_lt']}, and .* by keras_lt 9.9;") as said:
+        results = train.run(dataclasses.replace(run_config, workdir=str(folder), classifiers=("joint", "ncm")))
+    texts = [str(warning.message) for warning in said if "found finished" in str(warning.message)]
+    assert len(texts) > 1  # the run, and the features of three splits
+    assert len(set(texts)) == 1
+    assert results["classifiers"].keys() == {"joint", "ncm"}
+    assert keras_lt.Run(folder).begun_by == now  # the representation is still of that version
+    assert read_json(folder / "classifiers/ncm/scores.json")["versions"] == {**now, "keras_lt": "9.9"}
+
+
+def test_an_export_of_another_training_is_named(run_config, tmp_path):
+    run = keras_lt.Run(shutil.copytree(run_config.folder, tmp_path / "run"))
+    latest = run.latest_export("joint")
+    assert run.other_in_export(latest, "joint") == []
+    made_by = latest / "made_by.json"
+    write_json(made_by, {**read_json(made_by), "data": "of others", "calibrate": "temperature"})
+    assert run.other_in_export(latest, "joint") == ["data"]  # calibrated or not, it is of the run
+    made_by.unlink()  # as version 0.1 left it
+    assert run.other_in_export(latest, "joint") == []
 
 
 def test_an_export_needs_no_image_and_is_written_anew_where_flags_came_later(run_config, tmp_path):

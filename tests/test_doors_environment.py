@@ -108,7 +108,7 @@ def test_json_of_something_else_is_damage_too(tmp_path, content):
         (lambda: run.results, "results"),
         (lambda: run.outcome("crt"), "scores"),
         (lambda: run.recorded_data, "data"),
-        (lambda: run._recorded_weights, "data"),
+        (lambda: run.begun_by, "data"),
     ):
         with pytest.raises(DamagedError, match=rf"{name}\.json is damaged: "):
             read()
@@ -272,7 +272,7 @@ def test_a_command_whose_output_has_no_room_ends_in_one_line(monkeypatch, buffer
 
 
 def test_a_backend_that_there_is_not_is_refused_in_one_line():
-    said = r"see KERAS_BACKEND too: Unable to import backend : theano$"
+    said = r"see KERAS_BACKEND and keras.json too: Unable to import backend : theano$"
     with pytest.raises(SystemExit, match=said), quietly("__main__"):
         raise ValueError("Unable to import backend : theano")  # as Keras does
 

@@ -1,6 +1,7 @@
 """`python -m keras_lt.evaluate` on a tiny run, on models by themselves, and on folders of images."""
 
 import csv
+import os
 import re
 
 import keras
@@ -219,13 +220,30 @@ def test_a_flat_folder_gets_predictions_and_no_scores(workdir, photos, tmp_path,
         evaluate.run(asked(f"--model={model}", f"--images={flat}"))
 
 
-def test_an_image_that_does_not_decode_is_named(workdir, photos, tmp_path):
+def test_bad_images_are_named_before_any_is_scored_or_left_out(workdir, photos, tmp_path, monkeypatch, capsys):
     (tmp_path / "a.png").write_bytes((next(iter(photos.glob("dark/*")))).read_bytes())
-    (tmp_path / "b.png").write_bytes(b"not an image")
-    with pytest.raises(SystemExit, match=rf"JPEG, PNG, BMP or GIF. Received: {tmp_path}/b.png"):
-        evaluate.run(
-            asked(f"--model={workdir}/export/crt/1", f"--images={tmp_path}", f"--predictions={tmp_path}/p.csv")
-        )
+    of_the_model = [f"--model={workdir}/export/crt/1", f"--images={tmp_path}", f"--predictions={tmp_path}/p.csv"]
+    of_the_run = [f"--workdir={workdir}", "--classifiers=crt", *of_the_model[1:]]
+    for name in (b"b.png", b"caf\xe9.png"):  # the second is of an old zip
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(b"not an image")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "score", None)
+        with pytest.raises(SystemExit, match=r"2 of 3:\n  .*/b.png: not a .*\n  .*/caf\\udce9\.png: (.|\n)*=skip\.$"):
+            evaluate.run(asked(*of_the_model))
+    for words in (of_the_model, of_the_run):
+        evaluate.run(asked(*words, "--on_bad_image=skip"))
+        assert [row["image"] for row in read_csv(tmp_path / "p.csv")] == [f"{tmp_path}/a.png"]
+        assert "Left out, 2 of 3:" in capsys.readouterr().out
+
+
+def test_a_flag_of_the_run_with_another_value_is_refused(workdir, data_dir):
+    asked(f"--workdir={workdir}", "--epochs=2", f"--data_dir={data_dir}", "--dataset=arrays")  # as it was trained
+    with pytest.raises(ValueError, match=r"as it was trained.*--epochs=2 there, --epochs=3 now$"):
+        asked(f"--workdir={workdir}", "--epochs=3")
+    with pytest.raises(ValueError, match=r"--on_bad_image=error there, --on_bad_image=skip now$"):
+        asked(f"--workdir={workdir}", "--on_bad_image=skip")  # which tells what it was trained on
+    assert asked(f"--workdir={workdir}", "--dataset=elpv", "--on_bad_image=skip").data.dataset == "elpv"
 
 
 def test_a_saved_model_of_somebody_else_is_told_what_was_expected(tmp_path, data_dir):

@@ -280,6 +280,16 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_shards(source, tmp_path):
     assert hashes(killed) == hashes(whole)
 
 
+def test_killed_in_its_first_write_it_begins_again(source, output):
+    output.mkdir(exist_ok=True)
+    (output / f"{SCRATCH}{platform.node()}~{os.getpid()}~prepare.json").write_bytes(b"{")
+    assert prepare(toy(source), output, settings=AS_IT_IS) == 17
+    assert not list(output.glob(f"{SCRATCH}*"))
+    (output / "prepare.json").unlink()
+    with pytest.raises(ValueError, match="must be a new or empty folder"):
+        prepare(toy(source), output, settings=AS_IT_IS)
+
+
 def test_a_shard_cut_short_is_written_again(source, output):
     prepare(toy(source), output, settings=AS_IT_IS, images_per_shard=4)
     before = hashes(output)

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import itertools
 import struct
 
@@ -7,6 +8,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from keras_lt.datasets.examining import examine_encoded
 from keras_lt.files import write_json
 from keras_lt.preprocessing import AUGMENTATIONS, Preprocessing, decode
 from keras_lt.preprocessing.augmentations import CROP_AREA, CROP_RATIO, adjust_colours, random_window
@@ -259,6 +261,26 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(kind):
     assert bounded(header(kind, 10_000, 10_000)) == header(kind, 10_000, 10_000)
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than 100,000,000 pixels"):
         bounded(header(kind, 10_000, 10_001))
+
+
+def test_a_bmp_with_a_palette_of_colours_is_refused_as_it_is_in_training():
+    preprocessing = Preprocessing(image_size=4, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def bmp(*palette):
+        image, file = PIL.Image.frombytes("P", (4, 4), bytes(range(8)) * 2), io.BytesIO()
+        image.putpalette(sum(palette, ()))
+        image.save(file, "BMP")
+        return file.getvalue()
+
+    grey = [(shade,) * 3 for shade in range(8)]
+    found = preprocessing.evaluate(tf.constant(bmp(*grey)))
+    np.testing.assert_allclose(found[0, :, 0], np.arange(4) / 255, atol=1e-6)
+    examine_encoded(bmp(*grey))
+    for odd in (bmp(*grey[:7], (7, 7, 8)), bmp(*reversed(grey))):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="palette of colours"):
+            preprocessing.evaluate(tf.constant(odd))
+        with pytest.raises(ValueError, match="BMP with a palette"):
+            examine_encoded(odd)
 
 
 @pytest.mark.parametrize("shape", [(1, 6000), (40_000, 1), (3, 25)])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from absl import flags
 
 from keras_lt.config.flags import define_flags, from_flags, of_a_run
-from keras_lt.config.run_config import RunConfig
+from keras_lt.config.run_config import DATA, RunConfig
 
 
 def _define_own(flag_values: flags.FlagValues, *names: str):
@@ -56,6 +56,7 @@ class EvaluateOptions:
 
     Attributes:
       model, images, split, predictions, test_distribution, aggregate: the command's own flags.
+      on_bad_image: what a bad one of `images` does.
       classifiers: those of the run, where some are named.
       target_prior: the class distribution that logits are moved to, or "em"; empty leaves them.
       calibrate: whether logits are divided by the temperature of val.
@@ -66,6 +67,7 @@ class EvaluateOptions:
     model: str
     classifiers: tuple[str, ...]
     images: str
+    on_bad_image: str
     split: str
     predictions: str
     test_distribution: str
@@ -104,9 +106,10 @@ def evaluate_options(flag_values: flags.FlagValues = flags.FLAGS) -> EvaluateOpt
     Raises:
       ValueError: a model without a data set, a run or images; one whose logits are to be moved; or a split of images.
     """
-    names = ("model", "images", "split", "predictions", "test_distribution", "aggregate")
+    names = ("model", "images", "on_bad_image", "split", "predictions", "test_distribution", "aggregate")
     own = {name: flag_values[name].value for name in names}
-    run = of_a_run(flag_values) if flag_values["workdir"].present or not own["model"] else None
+    of_others = DATA if own["images"] or flag_values["dataset"].present else ""
+    run = of_a_run(flag_values, but=of_others) if flag_values["workdir"].present or not own["model"] else None
     data = from_flags(flag_values) if flag_values["dataset"].present else None
     if run is None and data is None and not own["images"]:
         raise ValueError("--model is scored on --dataset, on the data set of --workdir, or on --images. Received: none")

@@ -131,12 +131,24 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
         raise ValueError(f"In {path}: {error}") from error
 
 
-def of_a_run(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, object]:
-    """The arguments of `Run` that the command line gives: its folder, and what it says that is not of the run."""
-    given = from_flags(flag_values)
-    changes = {
-        field.name: getattr(given, field.name)
-        for field in dataclasses.fields(RunConfig)
-        if not field.metadata["of_the_run"] and flag_values[field.name].present
-    }
+def of_a_run(flag_values: flags.FlagValues = flags.FLAGS, *, but: str = "") -> dict[str, object]:
+    """The arguments of `Run` that the command line gives: its folder, and what it says that is not of the run.
+
+    Args:
+      but: a topic, flags of which say something else here.
+    Raises:
+      ValueError: a flag of the run has another value than there, and would do nothing.
+    """
+    given, changes, other = from_flags(flag_values), {}, []
+    flags_file = WorkFolder(given.folder).flags_file
+    begun = read_flag_file(flags_file, workdir=given.workdir) if flags_file.exists() else given
+    for field in dataclasses.fields(RunConfig):
+        name = field.name
+        if flag_values[name].present and not field.metadata["of_the_run"]:
+            changes[name] = getattr(given, name)
+        elif flag_values[name].present and field.metadata["topic"] != but:
+            there, now = (config.as_flags()[name] for config in (begun, given))
+            other += [f"--{name}={there} there, --{name}={now} now"] * (there != now)
+    if other:
+        raise ValueError(f"A finished run is as it was trained: {given.folder} has other flags: {'; '.join(other)}")
     return {**changes, "folder": given.folder}

@@ -49,7 +49,7 @@ class DataRecord:
             digest.update(split.encode() + np.ascontiguousarray(images).tobytes())
         return digest.hexdigest()
 
-    def save(self, *, facts: pathlib.Path, images: pathlib.Path, **beside: str):
+    def save(self, *, facts: pathlib.Path, images: pathlib.Path, **beside: object):
         """Writes names and counts as JSON, with what is to be kept beside them, and the images as npz."""
         with files.atomic(images) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, **self.images)

@@ -11,9 +11,10 @@ LONGEST = 8  # of a side over the other: what evaluation looks at of an image is
 def bounded(encoded: tf.Tensor) -> tf.Tensor:
     """An encoded image as it is; an InvalidArgumentError before it is decoded where it has too many pixels.
 
-    JPEG, PNG, BMP, GIF and WebP say in their first bytes how large they are; a few kB can stand for gigabytes.
+    Or where it is a BMP with a palette of colours. JPEG, PNG, BMP, GIF and WebP say in their first bytes how large they
+    are; a few kB can stand for gigabytes.
     """
-    start = tf.strings.substr(tf.strings.join([tf.strings.substr(encoded, 0, 32), b"\0" * 32]), 0, 32)
+    start = tf.strings.substr(tf.strings.join([tf.strings.substr(encoded, 0, 64), b"\0" * 64]), 0, 64)
     head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
 
     def number(first, count):
@@ -42,9 +43,23 @@ def bounded(encoded: tf.Tensor) -> tf.Tensor:
         lambda: tf.reduce_max([tf.where(is_it, area, zero) for is_it, area in areas]),
     )
     most = tf.constant(MOST_PIXELS, tf.int64)
-    check = tf.debugging.assert_less_equal(pixels, most, f"An image has more than {MOST_PIXELS:,} pixels")
-    with tf.control_dependencies([check] if check is not None else []):
+    has_palette = reads(0, b"BM") & tf.equal(number(28, 2), 8)
+    is_grey = tf.cond(has_palette, lambda: _is_grey(encoded, number(14, 4), number(46, 4)), lambda: True)
+    checks = (
+        tf.debugging.assert_less_equal(pixels, most, f"An image has more than {MOST_PIXELS:,} pixels"),
+        tf.debugging.assert_equal(is_grey, True, "A BMP has a palette of colours, whose indices are no brightness"),
+    )
+    with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(encoded)
+
+
+def _is_grey(encoded: tf.Tensor, header: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
+    """Whether the palette behind the header of a BMP of 8 bits has every index stand for itself."""
+    place = tf.minimum(14 + header, tf.cast(tf.strings.length(encoded), tf.int64))
+    palette = tf.strings.substr(tf.strings.join([encoded, b"\0" * 1024]), place, tf.constant(1024, tf.int64))
+    shades = tf.reshape(tf.io.decode_raw(palette, tf.uint8), (256, 4))[:, :3]
+    used = tf.range(256, dtype=tf.int64) < tf.where(colours > 0, colours, 256)
+    return tf.reduce_all((shades == tf.cast(tf.range(256), tf.uint8)[:, tf.newaxis]) | ~used[:, tf.newaxis])
 
 
 def cut_to_ratio(image: tf.Tensor) -> tf.Tensor:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keras_lt import __version__
 from keras_lt.arguments import checked
 from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import dense_of, fold
+from keras_lt.compat import versions
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
 from keras_lt.files import atomic, check_loadable, expanded, write_json, write_text
 from keras_lt.forward import traced
@@ -130,8 +130,7 @@ def export_saved_model(
             (scratch / LABELS).parent.mkdir()
             (scratch / LABELS).write_text("".join(f"{name}\n" for name in class_names), "utf-8")
             if made_by is not None:
-                versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "keras_lt": __version__}
-                write_json(scratch / MADE_BY, {**made_by, "versions": versions})
+                write_json(scratch / MADE_BY, {**made_by, "versions": versions()})
             if model_card:
                 write_text(scratch / MODEL_CARD, model_card)
             if onnx:
