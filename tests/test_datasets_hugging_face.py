@@ -106,6 +106,25 @@ def test_a_folder_of_image_files_is_read_where_they_lie(tmp_path, cache):
         data.train.read(0)
 
 
+@pytest.mark.parametrize("splits", [("train", "test"), ("",)])
+def test_files_that_the_library_passes_over_are_named_and_no_class_is_dropped(tmp_path, cache, splits):
+    """It takes images by their extensions: of newts whose names have none it would say nothing."""
+    for number in range(30):
+        for split in splits:
+            path = tmp_path / split / ("newt", "owl", "ox")[number % 3] / f"{number}{'.png' if number % 2 else ''}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(number))
+    data = hugging_face(str(tmp_path), cache)
+    assert data.class_names == ("newt", "owl", "ox")
+    assert any(f"{15 * len(splits)} files among the images are hidden or have another ext" in n for n in data.notes)
+    for path in (tmp_path / splits[0] / "newt").glob("*.png"):
+        path.rename(path.with_suffix(""))
+    with pytest.raises(
+        ValueError, match=r"Images must end in \.jpg.*: rename what is one\. .*newt, and 10 other files"
+    ):
+        hugging_face(str(tmp_path), cache)
+
+
 def test_what_save_to_disk_wrote_is_read_as_it_is(tmp_path):
     splits = {"train": rows([0, 0, 1]).select([2, 0, 1]), "test": rows([1, 0], first=5)}
     datasets.DatasetDict(splits).save_to_disk(tmp_path)

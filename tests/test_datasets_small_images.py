@@ -235,7 +235,7 @@ def test_a_download_that_broke_off_is_named(tmp_path, grey, damage):
         mnist_lt(str(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.exists(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_the_whole_of_fashion_mnist():
     data = fashion_mnist_lt(str(DEBIAN_FASHION_MNIST))

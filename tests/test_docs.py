@@ -12,6 +12,7 @@ import keras_lt
 from keras_lt import classifiers, datasets, losses, samplers
 from keras_lt.config import RunConfig
 from keras_lt.registry import names_in
+from tests.miniatures import write_jpeg
 from tests.test_imports import ROW_OF
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -129,6 +130,22 @@ def test_the_example_on_groups_runs(capsys):
     (example,) = (block for block in examples("docs/data.md") if "ShotGroups" in block)
     exec(example)
     assert "{'many': 1, 'medium': 1, 'few': 1}" in capsys.readouterr().out
+
+
+@pytest.mark.exhaustive
+def test_the_example_on_photographs_runs(capsys, tmp_path, monkeypatch):
+    """As it is but for the size of the images, whose brightness says their class."""
+    (example,) = (block for block in examples("docs/data.md") if '"folder", "photos"' in block)
+    for label, count in enumerate((70, 14, 7)):
+        for i in range(count):
+            write_jpeg(tmp_path / f"photos/kind {label}/{i}.jpg", label, seed=100 * label + i)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example.replace("224", "64"), names)
+    assert "all" in capsys.readouterr().out
+    assert names["model"].output_shape == (None, 3)
+    predicted = names["model"].predict(names["representation"].preprocessing.evaluate(names["data"].test.read(0))[None])
+    assert predicted.argmax() == names["data"].test.labels[0]
 
 
 @pytest.mark.exhaustive

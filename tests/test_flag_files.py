@@ -16,6 +16,7 @@ from tests.miniatures import LAYOUTS
 FLAG_FILES = sorted((pathlib.Path(__file__).parents[1] / "flags").glob("*.cfg"))
 BACKBONES = {read_flag_file(path).backbone for path in FLAG_FILES}
 every_flag_file = pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.stem)
+LIFT = [path for path in FLAG_FILES if path.stem.endswith("_lift")]  # with a tiny net, as theirs is a preset
 
 
 @every_flag_file
@@ -144,9 +145,14 @@ def test_other_systems_run_by_their_flag_files(tmp_path, name):
     assert list(results["classifiers"]) == read_flag_file(path).systems
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The lists of:UserWarning")
-@every_flag_file
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.exhaustive if path in LIFT else pytest.mark.slow)
+        for path in FLAG_FILES
+    ],
+)
 def test_every_flag_file_runs_with_its_own_backbone(tmp_path, path):
     results = run_miniature(path, tmp_path)
     assert set(results["classifiers"]) == set(read_flag_file(path).systems)

@@ -47,9 +47,7 @@ def test_a_text_is_the_projected_sentence_brought_back_through_the_projection_of
     np.testing.assert_allclose(found, texts @ net.vision_projection.kernel.numpy().T, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "family", [*some_of(["clip", "siglip"], "clip"), pytest.param("metaclip2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("family", some_of(["clip", "siglip", "metaclip2"], "clip"))
 def test_zero_shot_cosines_are_the_net_s_own(family, tmp_path):
     """With a projection that turns and no more; then it leaves lengths alone, and image and text compare as there."""
     net = getattr(tiny_presets, family)()
@@ -89,7 +87,7 @@ def test_what_the_tower_said_lies_in_the_run(clip, arrays_dir, monkeypatch):
     assert not files.unknown_in(config.folder, RUN_FILES)  # so that --overwrite removes them too
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_with_a_text_start(clip, arrays_dir, monkeypatch):
     """At learning rate 0 heads stay where they begin; the tower is asked once, what it said is in the run."""
     name, _ = clip
@@ -121,7 +119,7 @@ def test_a_run_with_a_text_start(clip, arrays_dir, monkeypatch):
     assert np.abs(kernels["class_mean_cosine"] - directions).max() > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_adapters_begin_under_a_text_start(clip, data):
     name, _ = clip
     recipe = Recipe(epochs=1, steps_per_epoch=1, batch_size=8, learning_rate=0.0, head_start="text")

@@ -48,7 +48,7 @@ def test_it_is_kept_without_outputs_and_with_what_colab_reads(notebook):
 @pytest.mark.exhaustive
 @pytest.mark.versions
 def test_it_runs_and_balancing_brings_the_tail_back(notebook, tmp_path):
-    scores, own_scores = run(notebook, tmp_path, "EPOCHS, CLASSIFIER_EPOCHS = 3, 2")
+    scores, own_scores = run(notebook, tmp_path, "EPOCHS, CLASSIFIER_EPOCHS, IMAGE_SIZE = 3, 2, 64")
     assert scores["crt"]["few"] > scores["joint"]["few"] + 0.3
     assert scores["crt"]["class_mean"] > scores["joint"]["class_mean"]
     assert scores.keys() == own_scores.keys()

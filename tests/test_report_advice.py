@@ -54,17 +54,29 @@ def test_what_rescales_keeps_the_order_of_joint_within_a_class():
     assert not any(CLASSIFIERS[name].rescales for name in ("joint", "ncm", "crt", "lift", "max_norm"))
 
 
+# Wilson's interval, with z = 1.96: its ends are (p + z^2 / 2N +- z sqrt(p (1 - p) / N + (z / 2N)^2)) / (1 + z^2 / N).
 @pytest.mark.parametrize(("examples", "appears"), [(80, True), (2000, False), (0, False)])
 def test_a_val_split_that_cannot_choose_tau(examples, appears):
-    """1.96 sqrt(0.5 * 0.5 / 80) = 11.0 points to either side, 22 in all; the grid spreads 12. Of 2,000: 4.4."""
+    """Half of 80 are 39.3 to 60.7, 21.4 points; the grid spreads 12. Of 2,000 they are 4.4."""
     curve = [{"tau": tau, "all": of} for tau, of in ((0.0, 0.38), (0.5, 0.5), (1.0, 0.45))]
     text = advice.on_small_val(
         results_of(tau_norm=(0.1, 0.5)), details_of(curves={"tau_norm": curve}, val_examples=examples)
     )
     assert bool(text) == appears
     if appears:
-        assert "val has 80 examples: an accuracy on it is known to ±11.0 points" in text
+        assert "val has 80 examples: 50.0% on it may be 39.3 to 60.7. τ-normalized's" in text
         assert "differs by 12.0 points from the worst τ that was tried to the best, so τ = 0.5 may be chance" in text
+
+
+def test_a_val_split_that_is_all_right_is_not_known_without_error():
+    """N / (N + z^2): 80 of 80 may be 95.4%, 20 of 20 83.9%; 9 points of the grid are more than the first alone."""
+    curve = {"tau_norm": [{"tau": 0.0, "all": 0.91}, {"tau": 0.5, "all": 1.0}]}
+    results = results_of(tau_norm=(0.1, 0.5))
+    assert not advice.on_small_val(results, details_of(curves=curve, val_examples=80))
+    text = advice.on_small_val(results, details_of(curves=curve, val_examples=20))
+    assert "100.0% on it may be 83.9 to 100.0" in text
+    means_too = results_of(joint=(1.0, 1.0), ncm=(1.0, 1.0))
+    assert not advice.on_good_features(means_too, details_of(val_examples=20))
 
 
 def test_tau_that_was_chosen_on_test_says_nothing_of_val():
@@ -127,7 +139,7 @@ def test_examples_in_two_splits():
 @pytest.mark.parametrize(
     ("val", "appears"),
     [
-        ({"joint": (0.1, 0.50), "ncm": (0.1, 0.54)}, True),  # 1.96 sqrt(0.25 / 1000) = 3.1 points
+        ({"joint": (0.1, 0.50), "ncm": (0.1, 0.54)}, True),  # half of 1,000 are 46.9 to 53.1
         ({"joint": (0.1, 0.50), "ncm": (0.1, 0.52)}, False),
         ({"joint": (0.1, 0.50), "crt": (0.1, 0.60)}, False),
         ({"joint": (0.1, 0.50), "tau_norm": (0.1, 0.60)}, False),

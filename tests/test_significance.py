@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_lt.significance import average_ranks, critical_difference, interval, mcnemar, stratified_bootstrap
+from keras_lt.significance import (
+    average_ranks,
+    critical_difference,
+    interval,
+    mcnemar,
+    proportion_interval,
+    stratified_bootstrap,
+)
 from tests.conftest import some_of
 
 
@@ -98,3 +105,15 @@ def test_critical_differences_as_demsar_has_them(systems, q):
     assert critical_difference(systems, 14) == pytest.approx(expected, abs=1.5e-3)
     with pytest.raises(ValueError, match=r"two systems or more.*Received: systems=1, runs=14"):
         critical_difference(1, 14)
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 1), (1, 1), (80, 80), (40, 80), (3, 1000)])
+def test_the_interval_of_a_share_is_wilsons(right, examples):
+    expected = scipy.stats.binomtest(right, examples).proportion_ci(0.95, method="wilson")
+    assert proportion_interval(right / examples, examples) == pytest.approx((expected.low, expected.high), abs=1e-5)
+
+
+@pytest.mark.parametrize(("share", "examples"), [(1.1, 10), (-0.1, 10), (float("nan"), 10), (0.5, 0)])
+def test_a_share_that_is_none_is_refused(share, examples):
+    with pytest.raises(ValueError, match=rf"share must lie in \[0, 1\].*Received: share={share}, examples={examples}"):
+        proportion_interval(share, examples)

@@ -35,7 +35,7 @@ def test_stage_one_on_features_is_stage_one_on_images_that_nothing_changes(data,
         assert row["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("stage_one", ["images", pytest.param("features", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage_one", some_of(["images", "features"], "images"))
 def test_a_head_begins_at_the_class_means_of_the_training_features(data, tiny_backbone, stage_one):
     recipe = Recipe(epochs=1, steps_per_epoch=1, batch_size=16, learning_rate=0.0, jit_compile="false")
     arguments = {"recipe": recipe, "train_parts": "classifier", "head": "class_mean_cosine", "stage_one": stage_one}

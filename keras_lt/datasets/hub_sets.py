@@ -6,15 +6,16 @@ The library keeps a set as Arrow files, which are memory-mapped; what is read is
 import copy
 import hashlib
 import os
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from keras_lt.datasets.examples import Records
-from keras_lt.datasets.image_folders import SPLITS, split_of
+from keras_lt.datasets.image_folders import SPLITS, files_in, folders_in, split_of
 from keras_lt.datasets.long_tailed import LongTailed, Split
-from keras_lt.datasets.own_images import train_val_test
+from keras_lt.datasets.own_images import check_read, ignored_note, train_val_test
 from keras_lt.datasets.profiles import impose
 from keras_lt.extras import library
 from keras_lt.files import expanded, read_json
@@ -56,14 +57,15 @@ def hugging_face(
     Raises:
       ImportError: the library is not installed, or cannot be imported.
       FileNotFoundError: there is no such folder.
-      ValueError: there is no such set, column or train split, or a label is missing or of no class of train.
+      ValueError: there is no such set, column or train split, a label is missing or of no class of train, or a folder
+        beside those of classes has no image.
     """
     root = _folder(name)
     splits = _loaded(name, root, cache=data_dir, config=config, columns=(image, label))
     read, notes = _known_splits(splits, name)
     image, label = _columns(read["train"].features, name, image=image, label=label)
     labelled, class_names, more = _labelled(read, name, root, image=image, label=label)
-    notes += more
+    notes += (*more, *_left_out(labelled, root, class_names))
     if "test" not in labelled and "val" in labelled:
         labelled["test"] = labelled.pop("val")
         notes += (f"hf:{name} has no labelled test split: its validation split is reported as test.",)
@@ -246,6 +248,26 @@ def _labelled(
     }
     labelled = {split: Split(ImageRows(read[split], image, root=root, split=split), ids[split]) for split in ids}
     return labelled, list(classes.values()), notes
+
+
+def _left_out(labelled: Mapping[str, Split], root: str, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Notes of files that the library passed over, where classes are folders.
+
+    Raises:
+      ValueError: a folder beside those of the classes of train has no image that was read.
+    """
+    ignored = []
+    for split, images in labelled.items():
+        read = {os.path.join(root, name) for name in images.names}
+        folders = {folder for folder in map(os.path.dirname, read) if root and folder != root}
+        parents = {os.path.dirname(folder) for folder in folders if os.path.basename(folder) in class_names}
+        beside = [pathlib.Path(parent, name) for parent in sorted(parents) for name in folders_in(parent)]
+        files = [set(files_in(folder)) for folder in beside]
+        left = sorted(set().union(*files) - read)
+        if split == "train":
+            check_read(np.repeat(np.arange(len(files)), [len(inside & read) for inside in files]), beside, left)
+        ignored += left
+    return ignored_note(ignored)
 
 
 def _known_splits(splits: Mapping, name: str) -> tuple[dict, tuple[str, ...]]:

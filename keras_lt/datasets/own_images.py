@@ -63,9 +63,9 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
                 + f", but with {files[0]}" * bool(files)
             )
         split, ignored = _read_folders(root, found)
-        _check_read(split, [root / name for name in found], ignored)
+        check_read(split.labels, [root / name for name in found], ignored)
         splits, more = train_val_test(split, name=name, seed=seed)
-        notes = (*more, *_ignored_note(ignored), *notes)
+        notes = (*more, *ignored_note(ignored), *notes)
         return LongTailed(name, **splits, class_names=found, test_is_drawn=True, notes=notes)
     missing = [str(root / split) for split in ("train", "test") if split not in places]
     if missing:
@@ -79,11 +79,11 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         splits[split], more = _read_folders(root / places[split], class_names)
         ignored += more
         folders = [root / places[split] / name for name in class_names] if split == "train" else [root / places[split]]
-        _check_read(splits[split], folders, more)
+        check_read(splits[split].labels, folders, more)
     if "open" in places:
         splits["open_set"], more = _read_unlabelled(root / places["open"])
         ignored += more
-    notes = (*_ignored_note(ignored), *notes)
+    notes = (*ignored_note(ignored), *notes)
     if others := sorted(set(found) - set(places.values())):
         notes += (f"Folders beside train/ and test/ that are no split were ignored: {', '.join(others)}.",)
     return LongTailed.from_splits(name, splits, class_names=class_names, seed=seed, notes=notes)
@@ -180,7 +180,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
             f"Received: {root} with {unknown}"
         )
     split, ignored = _read_folders(root, class_names) if found else _read_unlabelled(root)
-    for note in (*_ignored_note(ignored), *_beside_note(root) * bool(found)):
+    for note in (*ignored_note(ignored), *_beside_note(root) * bool(found)):
         print(note)
     if not len(split):
         raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {root} without any")
@@ -200,7 +200,7 @@ def unlabelled_images(images: str) -> Split:
     if not path.is_dir():
         raise FileNotFoundError(f"--images must be a folder of images, or one image. Not found: {path}")
     split, ignored = _read_unlabelled(path)
-    for note in _ignored_note(ignored):
+    for note in ignored_note(ignored):
         print(note)
     if not len(split):
         raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {path} without any")
@@ -239,14 +239,13 @@ def _beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
     return notes + (f"Hidden folders are no classes and were ignored: {', '.join(hidden)}.",) * bool(hidden)
 
 
-def _check_read(split: Split, folders: Sequence[pathlib.Path], ignored: Sequence[str]):
-    """Raises ValueError where a folder has no image, which says what lies there instead.
+def check_read(labels: np.ndarray, folders: Sequence[pathlib.Path], ignored: Sequence[str]):
+    """Raises ValueError where a folder has no image, which says what of the ignored files lies there instead.
 
     Args:
-      folders: one for all of the split, or one for each class.
-      ignored: the files in them that are no images.
+      labels: of the images that were read, [N]; which of the folders each is from, unless there is one.
     """
-    found = np.bincount(split.labels, minlength=len(folders)) if len(folders) > 1 else [len(split)]
+    found = [len(labels)] if len(folders) == 1 else np.bincount(labels, minlength=len(folders))
     for folder in (folder for folder, images in zip(folders, found, strict=True) if not images):
         others = [path for path in ignored if pathlib.Path(path).is_relative_to(folder)]
         unread = [path for path in others if has_extension(path, UNREAD_EXTENSIONS)]
@@ -257,7 +256,8 @@ def _check_read(split: Split, folders: Sequence[pathlib.Path], ignored: Sequence
         )
 
 
-def _ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
+def ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
+    """Says which files were passed over among images."""
     unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
     others, notes = [path for path in ignored if not has_extension(path, UNREAD_EXTENSIONS)], ()
     if others:

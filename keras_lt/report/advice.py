@@ -11,13 +11,13 @@ from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.report.details import RunDetails
 from keras_lt.report.systems import BASELINE, classifier_facts
 from keras_lt.report.tables import as_number, best_classifier, display_name, on_val, percent
+from keras_lt.significance import proportion_interval
 
 NEAR_ZERO = 0.05  # accuracy on few-shot classes
 LEARNED_BY_HEART = 0.97  # accuracy in training, mean over classes
 FAR_BELOW = 0.25  # of it lies that on val
 CONFUSED, FEWEST = 0.25, 3  # share of a class's test images, and how many these are at least
 SHOWN = 3  # pairs of classes
-CONFIDENCE = 1.96  # standard errors to either side are a 95% interval
 
 
 def advise(results: Mapping, details: RunDetails) -> list[str]:
@@ -54,14 +54,14 @@ def on_small_val(results: Mapping, details: RunDetails) -> str:
     for name, curve in details.curves.items() if chosen_on_val else ():
         accuracies = [as_number(point.get("all")) for point in curve]
         best, spread = max(accuracies), max(accuracies) - min(accuracies)
-        error = CONFIDENCE * (best * (1 - best) / details.val_examples) ** 0.5
-        if 2 * error >= spread:
+        low, high = proportion_interval(best, details.val_examples)
+        if high - low >= spread:
             tau = results["classifiers"][name]["chosen"]["tau"]
             return (
-                f"val has {details.val_examples:,} examples: an accuracy on it is known to ±{percent(error)} points. "
-                f"{display_name(name)}'s differs by {percent(spread)} points from the worst τ that was tried to the "
-                f"best, so τ = {tau:.4g} may be chance. Take a larger val split, or a head that chooses nothing: "
-                f"{_learned_heads(results)}."
+                f"val has {details.val_examples:,} examples: {percent(best)}% on it may be {percent(low)} to "
+                f"{percent(high)}. {display_name(name)}'s differs by {percent(spread)} points from the worst τ that "
+                f"was tried to the best, so τ = {tau:.4g} may be chance. Take a larger val split, or a head that "
+                f"chooses nothing: {_learned_heads(results)}."
             )
     return ""
 
@@ -123,7 +123,7 @@ def on_good_features(results: Mapping, details: RunDetails) -> str:
         return ""
     best = max(of_means, key=of_means.get)
     joint = accuracies[BASELINE]
-    if not of_means[best] - joint > CONFIDENCE * (joint * (1 - joint) / details.val_examples) ** 0.5:
+    if of_means[best] <= proportion_interval(joint, details.val_examples)[1]:
         return ""
     return (
         f"{display_name(best)}, which is nothing but the classes' means, reaches {percent(of_means[best])}% on val and "
