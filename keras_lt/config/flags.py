@@ -134,10 +134,10 @@ def read_flag_file(path: pathlib.Path, **changes) -> RunConfig:
 def of_a_run(flag_values: flags.FlagValues = flags.FLAGS, *, but: str = "") -> dict[str, object]:
     """The arguments of `Run` that the command line gives: its folder, and what it says that is not of the run.
 
+    It says which flags of the run have other values there, and so do nothing; a flag file may have them.
+
     Args:
       but: a topic, flags of which say something else here.
-    Raises:
-      ValueError: a flag of the run has another value than there, and would do nothing.
     """
     given, changes, other = from_flags(flag_values), {}, []
     flags_file = WorkFolder(given.folder).flags_file
@@ -150,5 +150,5 @@ def of_a_run(flag_values: flags.FlagValues = flags.FLAGS, *, but: str = "") -> d
             there, now = (config.as_flags()[name] for config in (begun, given))
             other += [f"--{name}={there} there, --{name}={now} now"] * (there != now)
     if other:
-        raise ValueError(f"A finished run is as it was trained: {given.folder} has other flags: {'; '.join(other)}")
+        print(f"{given.folder} is taken as it was trained, not as is said now: {'; '.join(other)}")
     return {**changes, "folder": given.folder}
