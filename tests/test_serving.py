@@ -227,3 +227,11 @@ def test_an_onnx_model_of_other_numbers_is_not_kept(backbone, tmp_path, monkeypa
     with pytest.raises(RuntimeError, match="differ from TensorFlow's"):
         export_saved_model(backbone, tmp_path / "1", class_names="abcd", image_size=8, onnx=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_net_that_onnx_cannot_have_is_refused_in_a_line(tmp_path):
+    layers = [keras.layers.Conv2D(4, 3, groups=2), keras.layers.GlobalAveragePooling2D()]
+    net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 1), *layers])
+    with pytest.raises(ValueError, match=r"an operation that no ONNX model can have\. Received: .{9,200}$"):
+        export_saved_model(net, tmp_path / "1", class_names="abcd", image_size=8, onnx=True)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The network as an ONNX model, for engines other than TensorFlow."""
 
 import pathlib
+import textwrap
 import warnings
 
 import keras
@@ -46,6 +47,7 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ..
     Decoding and resizing stay outside: ONNX has neither TensorFlow's decoders nor its antialiased resize.
 
     Raises:
+      ValueError: ONNX has no such operation, as of Keras's own grouped convolution, which XLA has to compile.
       RuntimeError: ONNX Runtime gives other numbers than TensorFlow.
     """
     onnxruntime = import_onnx()
@@ -57,7 +59,11 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ..
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy 2 for a name of NumPy 1
         named.export(path, format="onnx", verbose=False, input_signature=[spec])
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own errors have no other class in common
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise ValueError(f"This net has an operation that no ONNX model can have. Received: {reason}") from error
     for batch_size in (1, 3):
         examples = np.random.default_rng(batch_size).normal(size=(batch_size, *shape)).astype(np.float32)
         (logits,) = session.run(["logits"], {"preprocessed": examples})
