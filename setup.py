@@ -56,7 +56,7 @@ setup(
         "pillow>=10",
         "rich>=13",
         "tensorflow>=2.18",
-        "wrapt>=1.14.1",
+        "wrapt>=1.14.1",  # which TensorFlow requires as well: it tells keras_lt when somebody imports Keras
     ],
     extras_require={
         **EXTRAS,

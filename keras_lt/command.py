@@ -1,5 +1,6 @@
 """How a command starts and ends: quiet libraries, plain answers to mistakes, a line per part of the work."""
 
+import argparse
 import contextlib
 import os
 import pathlib
@@ -131,6 +132,14 @@ def part(title: str) -> Iterator[None]:
     print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
 
 
+class Arguments(argparse.ArgumentParser):
+    """Of a command without the flags of a run: a mistake ends it in one line, as `config.answer` ends the others."""
+
+    def error(self, message: str):
+        """Argparse's hook, for what it would precede by its usage."""
+        sys.exit(f"Error: {message}. --help lists all flags.")
+
+
 def find_flag_file(path: str) -> pathlib.Path | None:
     """A flag file; one below `flags/` is the package's where there is none below the current folder. Or None."""
     here, package = pathlib.Path(os.path.expanduser(path)), pathlib.Path(__file__).parent
@@ -154,11 +163,11 @@ def with_flag_files(arguments: Sequence[str], inside: Sequence[pathlib.Path] = (
             continue
         name = name if equals else next(rest, "")
         path = find_flag_file(name.strip())
-        if not name.strip():  # a variable of the shell that is not set: absl would train by the defaults
-            raise ValueError(f"--flagfile must name a file. Received: {argument}")
-        if path is None:
-            read.append(f"{flag}={name}")  # absl says that it is not there
-        elif path not in inside:
+        if path is None:  # nor has a variable of the shell that is not set a name: absl would train by the defaults
+            raise ValueError(
+                f"--flagfile must name a file; one below flags/ may be the package's. Received: {flag}={name}"
+            )
+        if path not in inside:
             lines = [line.strip() for line in read_text(path).splitlines()]
             flags = [line for line in lines if line and not line.startswith(COMMENT)]
             read += with_flag_files(flags, (*inside, path))

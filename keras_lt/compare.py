@@ -5,17 +5,16 @@
 Runs that differ by their seed alone are one line: mean and deviation.
 """
 
-import argparse
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_lt.command import launch, plain_errors, quietly
+from keras_lt.command import Arguments, launch, plain_errors, quietly
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command's own flags."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    own = Arguments(description=__doc__.splitlines()[0])
     own.add_argument("workdirs", nargs="+", help="Work folders of finished runs.")
     own.add_argument("--output_dir", default="runs/compare", help="Folder to write to.")
     return own

@@ -12,7 +12,7 @@ import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from keras_lt.command import launch, part, plain_errors, quietly
+from keras_lt.command import Arguments, launch, part, plain_errors, quietly
 from keras_lt.extras import library
 from keras_lt.files import expanded
 from keras_lt.registry import names_in
@@ -20,11 +20,9 @@ from keras_lt.registry import names_in
 WEIGHTS = ".weights.h5"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command's own flags."""
-    own = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    own = Arguments(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     nets, augmentations = (
         names_in("backbones/__init__.py", "BACKBONES"),
         names_in("preprocessing/augmentations.py", "AUGMENTATIONS"),

@@ -6,17 +6,16 @@ A line per image, the surest of its classes first; an image that cannot be read 
 images that the model is least certain of, and of every class the least likely one.
 """
 
-import argparse
 import csv
 import pathlib
 from collections.abc import Sequence
 
-from keras_lt.command import launch, part, plain_errors, quietly
+from keras_lt.command import Arguments, launch, part, plain_errors, quietly
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command's own flags."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    own = Arguments(description=__doc__.splitlines()[0])
     own.add_argument(
         "--model",
         required=True,

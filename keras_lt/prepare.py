@@ -19,13 +19,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from keras_lt.command import launch, plain_errors, quietly
+from keras_lt.command import Arguments, launch, plain_errors, quietly
 from keras_lt.registry import names_in
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The command's own flags."""
-    own = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    own = Arguments(description=__doc__.splitlines()[0])
     own.add_argument("--dataset", default="", help="Data set, as keras_lt.train takes it.")
     own.add_argument("--data_dir", default="", help="Folder with the data set's lists and images.")
     own.add_argument("--output_dir", required=True, help="Folder to write.")

@@ -1,12 +1,14 @@
 """Flag files wherever they are, and one program for every command."""
 
 import pathlib
+import re
 import sys
 
 import pytest
 
 from keras_lt.__main__ import COMMANDS, main, overview
 from keras_lt.command import find_flag_file, with_flag_files
+from tests.programs import command
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -43,11 +45,18 @@ def test_a_flag_file_that_names_itself_is_read_once(elsewhere):
     assert with_flag_files(["--flagfile=own.cfg"]) == ["--epochs=3"]
 
 
-def test_what_is_no_file_is_left_to_be_refused(elsewhere):
-    assert with_flag_files(["--flagfile=nothing.cfg", "--flagfile", "none"]) == [
-        "--flagfile=nothing.cfg",
-        "--flagfile=none",
-    ]
+@pytest.mark.parametrize("words", ["--flagfile=no.cfg", "--flagfile no.cfg", "-flagfile flags/no.cfg"])
+def test_what_is_no_file_is_refused(elsewhere, words):
+    given = words.replace(" ", "=")
+    with pytest.raises(ValueError, match=rf"^--flagfile must name a file; .* Received: {given}"):
+        with_flag_files(["--seed=1", *words.split()])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_in_the_arguments_ends_a_command_in_one_line(name):
+    ended = command(f"keras_lt.{name}", "--no_such_flag=1")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(r"Error: .+ --help lists all flags\.\n", ended.stderr)
 
 
 def test_the_overview_has_a_line_for_every_command():

@@ -291,7 +291,7 @@ def test_a_program_begins_again_in_utf8_where_names_of_files_are_read_otherwise(
 
 @pytest.mark.parametrize("arguments", [["--flagfile="], ["--flagfile"], ["--flagfile", " "]])
 def test_a_flag_file_without_a_name_is_no_run_by_the_defaults(arguments):
-    with pytest.raises(ValueError, match=r"^--flagfile must name a file\. Received: --flagfile"):
+    with pytest.raises(ValueError, match=r"^--flagfile must name a file; .*Received: --flagfile="):
         with_flag_files(["--seed=1", *arguments])
 
 

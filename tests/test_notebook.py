@@ -1,8 +1,10 @@
 """The Colab notebook, from its first cell to its last."""
 
+import importlib.metadata
 import json
 import pathlib
 import re
+import zipfile
 
 import nbclient
 import nbformat
@@ -71,3 +73,34 @@ def test_it_installs_from_the_repository_that_the_badge_opens_it_from():
     badge = re.search(r"colab\.research\.google\.com/github/([\w-]+/[\w-]+)/blob", README.read_text()).group(1)
     source = re.search(r'SOURCE = \\"(.*?)\\"', NOTEBOOK.read_text()).group(1)
     assert source == f"git+https://github.com/{badge}"
+
+
+def wheel(folder, name, version, needs):
+    """A package of no content for pip to choose."""
+    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    requires = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.mark.versions
+def test_its_installation_adds_the_package_and_replaces_nothing_of_colabs(notebook, tmp_path, monkeypatch):
+    """What pip would do by the notebook's own line: with what the package needs, and were it to need a later Keras."""
+    report = tmp_path / "report.json"
+    for name, value in {"DRY_RUN": 1, "REPORT": report, "NO_INDEX": 1, "FIND_LINKS": tmp_path}.items():
+        monkeypatch.setenv(f"PIP_{name}", str(value))
+    needs = importlib.metadata.requires("keras_lt")
+    wheel(tmp_path, "keras", "99.0", needs=[])
+    sources = wheel(tmp_path, "keras_lt", "98.0", needs), wheel(tmp_path, "keras_lt", "98.1", [*needs, "keras>=99"])
+    (install,) = (cell.source for cell in notebook.cells if "%pip" in cell.source)
+    cells = [re.sub('^SOURCE = ".*?"', f'SOURCE = "{source}"', install, flags=re.M) for source in sources]
+    absent = "import importlib.util\nimportlib.util.find_spec = lambda name: None"
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (absent, *cells)]
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    kept = {f"{name}=={importlib.metadata.version(name)}" for name in ("tensorflow", "keras", "numpy")}
+    assert set((tmp_path / "kept.txt").read_text().splitlines()) == kept
+    added = [each["metadata"] for each in json.loads(report.read_text())["install"]]
+    assert [(each["name"], each["version"]) for each in added] == [("keras_lt", "98.0")]  # pip reports no refusal

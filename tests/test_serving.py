@@ -193,7 +193,7 @@ def test_labels_and_what_is_asked_for_lie_beside(exported, lenient):
 
 
 def test_without_the_serving_package_warmup_is_left_out(backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     path = export_saved_model(backbone, tmp_path / "1", class_names="abcd", image_size=8)
     assert (path / "saved_model.pb").exists()
     assert not (path / WARMUP).exists()
@@ -226,4 +226,12 @@ def test_an_onnx_model_of_other_numbers_is_not_kept(backbone, tmp_path, monkeypa
     monkeypatch.setattr("keras_lt.serving.onnx_model.TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="differ from TensorFlow's"):
         export_saved_model(backbone, tmp_path / "1", class_names="abcd", image_size=8, onnx=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_that_onnx_cannot_have_is_refused_in_a_line(tmp_path):
+    layers = [keras.layers.Conv2D(4, 3, groups=2), keras.layers.GlobalAveragePooling2D()]
+    net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 1), *layers])
+    with pytest.raises(ValueError, match=r"an operation that no ONNX model can have\. Received: .{9,200}$"):
+        export_saved_model(net, tmp_path / "1", class_names="abcd", image_size=8, onnx=True)
     assert not list(tmp_path.iterdir())

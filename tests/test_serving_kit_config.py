@@ -60,16 +60,35 @@ def test_the_server_reads_the_list_where_the_export_folder_is_mounted(name):
         assert "- ./batching.config:/serving/batching.config:ro\n" in compose
 
 
-def test_the_server_takes_what_the_client_sends_unless_told_otherwise():
-    sent = client.parse(["--model=lws", "--images", "x"])
+@pytest.fixture
+def given(monkeypatch):
+    """The arguments of the client's command -> what it makes of them, without a server."""
+    seen = {}
+
+    def stop(self, url, name):
+        seen.update(url=url, name=name)
+        raise OSError
+
+    monkeypatch.setattr(client.Model, "__init__", stop)
+
+    def parse(command_line):
+        with pytest.raises(SystemExit, match="Error"):
+            client.main(command_line)
+        return seen
+
+    return parse
+
+
+def test_the_server_takes_what_the_client_sends_unless_told_otherwise(given):
+    url = given(["--model=lws", "--images", "x"])["url"]
     compose = (KIT / "docker-compose.yml").read_text()
-    assert f"${{REST_PORT:-{sent.url.rpartition(':')[2]}}}:8501" in compose
+    assert f"${{REST_PORT:-{url.rpartition(':')[2]}}}:8501" in compose
     merged = re.search(r"max_batch_size { value: (\d+) }", (KIT / "batching.config").read_text())
-    assert sent.batch_size <= int(merged[1])
+    assert int(merged[1]) >= client.BATCH
 
 
-def test_the_commands_of_the_readme_are_understood():
+def test_the_commands_of_the_readme_are_understood(given):
     commands = re.findall(r"^python -m tools\.serving\.client (.+)$", (KIT / "README.md").read_text(), re.M)
     assert commands
     for command in commands:
-        client.parse(command.partition("  #")[0].split())
+        assert given(command.partition("  #")[0].split())["name"] == "lws"

@@ -1,30 +1,29 @@
 """The network as an ONNX model, for engines other than TensorFlow."""
 
 import pathlib
+import textwrap
+import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_lt.compat import layers_within
+from keras_lt.extras import library
 
-OPSET = 17
 HALVES = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 TOLERANCE = 1e-4  # of logits, relative to the largest of them where that is above 1
 
 
-def import_onnx() -> tuple:
-    """The modules tf2onnx.convert and onnxruntime.
+def import_onnx():
+    """The module onnxruntime, where tf2onnx is there too, by which Keras writes ONNX models.
 
     Raises:
-      ImportError: they are not installed.
+      ImportError: one of them is not installed, or cannot be imported.
     """
-    try:
-        import onnxruntime  # noqa: PLC0415 - optional
-        import tf2onnx.convert  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise ImportError(f"ONNX models need: pip install 'keras_lt[onnx]' ({error})") from error
-    return tf2onnx.convert, onnxruntime
+    _, onnxruntime = (
+        library(name, extra="onnx", needed_by="An ONNX model") for name in ("tf2onnx.convert", "onnxruntime")
+    )
+    return onnxruntime
 
 
 def in_float32(network: keras.Model) -> keras.Model:
@@ -47,23 +46,27 @@ def write_onnx(network: keras.Model, path: pathlib.Path, *, shape: tuple[int, ..
     Decoding and resizing stay outside: ONNX has neither TensorFlow's decoders nor its antialiased resize.
 
     Raises:
+      ValueError: ONNX has no such operation, as of Keras's own grouped convolution, which XLA has to compile.
       RuntimeError: ONNX Runtime gives other numbers than TensorFlow.
     """
-    convert, onnxruntime = import_onnx()
+    onnxruntime = import_onnx()
     network = in_float32(network)
-    spec = tf.TensorSpec((None, *shape), tf.float32, name="preprocessed")
-
-    @tf.function(input_signature=[spec])
-    def answer(preprocessed):
-        logits = tf.cast(network(preprocessed, training=False), tf.float32)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
-
-    convert.from_function(answer, input_signature=[spec], opset=OPSET, output_path=str(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = keras.Input(shape, name="preprocessed")
+    logits = network(inputs)
+    named = keras.Model(inputs, {"logits": logits, "probabilities": keras.ops.softmax(logits)})
+    spec = keras.InputSpec(shape=(None, *shape), dtype="float32", name="preprocessed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy 2 for a name of NumPy 1
+        named.export(path, format="onnx", verbose=False, input_signature=[spec])
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own errors have no other class in common
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise ValueError(f"This net has an operation that no ONNX model can have. Received: {reason}") from error
     for batch_size in (1, 3):
-        inputs = np.random.default_rng(batch_size).normal(size=(batch_size, *spec.shape[1:])).astype(np.float32)
-        (logits,) = session.run(["logits"], {"preprocessed": inputs})
-        expected = answer(inputs)["logits"].numpy()
+        examples = np.random.default_rng(batch_size).normal(size=(batch_size, *shape)).astype(np.float32)
+        (logits,) = session.run(["logits"], {"preprocessed": examples})
+        expected = keras.ops.convert_to_numpy(network(examples, training=False))
         difference = np.abs(logits - expected).max()
         if not difference <= TOLERANCE * max(1, np.abs(expected).max()):
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Sends images to a model behind TensorFlow Serving and prints what it takes them for.
+"""Sends images to a model behind TensorFlow Serving and writes what it takes them for, as `keras_lt.predict` does.
 
     python -m tools.serving.client --url=http://localhost:8501 --model=lws --images photos/ --output=predictions.csv
 
@@ -7,103 +7,80 @@ Needs requests and nothing of this package, so it also runs as a single file: `p
 
 import argparse
 import base64
-import concurrent.futures
 import csv
 import json
 import math
-import os
 import pathlib
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import requests
 import urllib3
 
 FORMATS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-TOP = 3  # labels shown of each image
-BUSY = (429, 502, 503, 504)  # HTTP statuses that time may heal
-REFUSED = (400, 413)  # those that say that something in the request is wrong: an image, or too many
-POLL = 0.5  # seconds between two questions whether the model is loaded
-
-Answer = list[tuple[str, float]] | str  # (label, probability) of an image, likeliest first; or what is wrong with it
+COLUMNS = ("image", "label", "probability", "label_2", "probability_2", "label_3", "probability_3", "problem")
+BATCH = 8  # images in a request
+TIMEOUT, POLL = 60, 0.5  # seconds to wait for an answer, and between two questions whether the model is loaded
+BUSY, REFUSED = (429, 502, 503, 504), (400, 413)  # HTTP statuses: time may heal it; it is an image, or too many
+# Five more attempts where no answer comes or the server is busy, with pauses that double, 15 s in all.
+PATIENCE = urllib3.Retry(5, backoff_factor=0.5, status_forcelist=BUSY, allowed_methods=None, raise_on_status=False)
 
 
 class Model:
-    """A model of a TensorFlow Serving server, by its REST API.
+    """A model of a TensorFlow Serving server, by its REST API."""
 
-    Args:
-      url, name: of the server, and of the model there.
-      timeout: seconds to wait for an answer.
-      retries: further attempts where there is no answer or the server is busy, each after twice the pause.
-    """
+    def __init__(self, url: str, name: str):
+        self.url, self.session = f"{url.rstrip('/')}/v1/models/{name}", requests.Session()
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=PATIENCE))
 
-    def __init__(self, url: str, name: str, *, timeout: float = 60.0, retries: int = 5):
-        self.url, self.name, self.timeout = f"{url.rstrip('/')}/v1/models/{name}", name, timeout
-        patience = {"backoff_factor": 0.5, "backoff_max": 30, "status_forcelist": BUSY, "raise_on_status": False}
-        self.session, again = requests.Session(), urllib3.Retry(retries, allowed_methods=None, **patience)
-        self.session.mount("http://", requests.adapters.HTTPAdapter(max_retries=again))
-        self.session.mount("https://", requests.adapters.HTTPAdapter(max_retries=again))
-
-    def ask(self, key: str, verb: str = "", body: dict | None = None):
-        """What stands under a key of the answer; Python's JSON also reads the NaN that TensorFlow Serving writes.
-
-        Raises:
-          requests.RequestException: an HTTP status that is no success, or no answer.
-          ValueError: the answer is somebody else's.
-        """
-        answer = self.session.request("POST" if body else "GET", self.url + verb, json=body, timeout=self.timeout)
-        try:
-            found = json.loads(answer.content)
-        except ValueError:
-            found = {"error": answer.text}
+    def ask(self, read: Callable, verb: str = "", body: dict | None = None):
+        """What is read from the answer; raises OSError where there is none, ValueError where it is somebody else's."""
+        answer = self.session.request("POST" if body else "GET", self.url + verb, json=body, timeout=TIMEOUT)
+        said = textwrap.shorten(answer.text, 150, placeholder=" ...")
         if not answer.ok:
-            reason = textwrap.shorten(found.get("error") or answer.reason, 120, placeholder=" ...")
-            raise requests.HTTPError(f"HTTP {answer.status_code}: {reason}", response=answer)
-        if key not in found:
-            raise ValueError(f"{self.url} must be TensorFlow Serving's. Received: an answer without {key}")
-        return found[key]
+            raise requests.HTTPError(f"HTTP {answer.status_code}: {said}", response=answer)
+        try:
+            return read(json.loads(answer.text))  # Python's own reads the NaN that TensorFlow Serving writes
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(f"{self.url} must be TensorFlow Serving's, of keras_lt. Received: {said}") from None
 
-    def wait(self, seconds: float) -> str:
-        """Waits for the model to be loaded; returns its newest version, or raises ValueError where there is none."""
+    def wait(self, seconds: float):
+        """Waits for a version of the model to be loaded; raises ValueError where none will be, or not in time."""
         end = time.monotonic() + seconds
-        while True:
-            try:
-                versions = self.ask("model_version_status")
-                if ready := [version["version"] for version in versions if version["state"] == "AVAILABLE"]:
-                    return max(ready, key=int)
-                if failed := [version["status"] for version in versions if version["status"]["error_code"] != "OK"]:
-                    raise ValueError(f"The server cannot load {self.name}: {failed[0]['error_message']}")
-                state = f"{self.name} is {versions[0]['state']}"
-            except requests.ConnectionError as error:
-                state = str(error)
-            if time.monotonic() + POLL > end:
-                raise ValueError(f"not ready after {seconds:g} s: {state}")
+        while "AVAILABLE" not in (states := self._states()):
+            if not states.keys() & {"START", "LOADING"} or time.monotonic() + POLL > end:
+                raise ValueError(f"{self.url} is not ready: {states}")
             time.sleep(POLL)
 
-    def classify(self, files: Sequence[pathlib.Path]) -> list[Answer]:
-        """An answer per file; where they are refused, each half by itself, down to the image that is to blame."""
+    def _states(self) -> dict:
         try:
-            images = [base64.b64encode(file.read_bytes()).decode() for file in files]
-            rows = self.ask("predictions", ":predict", {"instances": [{"image_bytes": {"b64": i}} for i in images]})
-        except OSError as error:  # those of requests are among them
-            response = getattr(error, "response", None)
-            if isinstance(error, requests.RequestException) and getattr(response, "status_code", 0) not in REFUSED:
+            return self.ask(lambda said: {one["state"]: one["status"] for one in said["model_version_status"]})
+        except requests.ConnectionError as error:  # it does not listen yet
+            return {"START": str(error)}
+
+    def classify(self, images: Sequence[bytes]) -> list[dict]:
+        """Cells by `COLUMNS` per image; where all are refused, each half by itself, down to the one to blame."""
+        body = {"instances": [{"image_bytes": {"b64": base64.b64encode(image).decode()}} for image in images]}
+        try:
+            return self.ask(lambda said: [_answer(**row) for row in said["predictions"]], ":predict", body)
+        except requests.HTTPError as error:
+            if error.response.status_code not in REFUSED:
                 raise
-            middle = len(files) // 2
-            return [*self.classify(files[:middle]), *self.classify(files[middle:])] if middle else [str(error)]
-        return [_answer(row) for row in rows]
+            if len(images) == 1:
+                return [{"problem": str(error)}]
+            middle = len(images) // 2
+            return self.classify(images[:middle]) + self.classify(images[middle:])
 
 
-def _answer(row: dict) -> Answer:
-    if not isinstance(row, dict) or not {"probabilities", "classes"} <= row.keys():
-        raise ValueError("--model must give probabilities and classes, as those of keras_lt do")
-    if not row.get("ok", True):
-        return "no image that the model can decode"
-    if any(map(math.isnan, row["probabilities"])):
-        return "the model's answer is not a number"
-    return sorted(zip(row["classes"], row["probabilities"], strict=True), key=lambda pair: -pair[1])
+def _answer(probabilities: list[float], classes: list[str], ok: bool = True, **_) -> dict:
+    if any(map(math.isnan, probabilities)):
+        return {"problem": "the model's answer is not a number" if ok else "no image that the model can decode"}
+    ranked = sorted(zip(probabilities, classes, strict=True), key=lambda pair: -pair[0])
+    cells = [cell for share, label in ranked for cell in (label, f"{share:.6f}")]
+    return dict(zip(COLUMNS[1:-1], cells, strict=False))
 
 
 def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
@@ -117,50 +94,32 @@ def find_images(paths: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     return files
 
 
-def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--url", default="http://localhost:8501", help="the server's REST port")
-    parser.add_argument("--model", required=True, help="its name there: the classifier's folder in export/")
-    parser.add_argument("--images", type=pathlib.Path, nargs="+", required=True, help="files, and folders of them")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(os.devnull), help="CSV file to write")
-    parser.add_argument("--batch_size", type=int, default=8, help="images in a request")
-    parser.add_argument("--workers", type=int, default=4, help="requests under way at once")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for an answer")
-    parser.add_argument("--retries", type=int, default=5, help="more attempts where none comes or the server is busy")
-    parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for the model to be loaded")
-    return parser.parse_args(command_line)
-
-
 def main(command_line: Sequence[str] | None = None):
     """Runs the command; the exit code is 0 where every image has got a label. What is done is kept."""
-    given = parse(command_line)
-    model, unlabelled = Model(given.url, given.model, timeout=given.timeout, retries=given.retries), 0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--url", default="http://localhost:8501", help="the server's REST port (%(default)s)")
+    parser.add_argument("--model", required=True, help="its name there: the classifier's folder in export/")
+    parser.add_argument("--images", type=pathlib.Path, nargs="+", required=True, help="files, and folders of them")
+    parser.add_argument("--output", type=pathlib.Path, default="predictions.csv", help="CSV file (%(default)s)")
+    parser.add_argument("--wait", type=float, default=60, help="seconds for the model to be loaded (%(default)s)")
+    given = parser.parse_args(command_line)
     try:
-        files = find_images(given.images)
-        batches = [files[start : start + given.batch_size] for start in range(0, len(files), given.batch_size)]
-        print(f"{model.name}, version {model.wait(given.wait)}", file=sys.stderr)
-        with (
-            given.output.open("w", encoding="utf-8", newline="") as output,
-            concurrent.futures.ThreadPoolExecutor(given.workers) as pool,
-        ):
-            writer = csv.writer(output)
-            header = [f"{name}_{rank + 1}" for rank in range(TOP) for name in ("label", "probability")]
-            writer.writerow(["file", *header, "problem"])
-            for batch, answers in zip(batches, pool.map(model.classify, batches), strict=True):
-                for file, answer in zip(batch, answers, strict=True):
-                    ranked, problem = ([], answer) if isinstance(answer, str) else (answer[:TOP], "")
-                    unlabelled += bool(problem)
-                    cells = [cell for pair in ranked for cell in pair]
-                    writer.writerow([file, *cells, *[""] * (2 * TOP - len(cells)), problem])
-                    print(file, problem or ", ".join(f"{label} {share:.3f}" for label, share in ranked), sep="  ")
+        model, files, unlabelled = Model(given.url, given.model), find_images(given.images), 0
+        print(f"{model.url}: {len(files)} images", file=sys.stderr)
+        model.wait(given.wait)
+        with given.output.open("w", encoding="utf-8", newline="") as output:
+            writer = csv.DictWriter(output, COLUMNS, restval="")
+            writer.writeheader()
+            for start in range(0, len(files), BATCH):
+                batch = files[start : start + BATCH]
+                for file, answer in zip(batch, model.classify([file.read_bytes() for file in batch]), strict=True):
+                    writer.writerow({"image": file, **answer})
+                    unlabelled += "problem" in answer
                 output.flush()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # those of requests are among the latter
         sys.exit(f"Error: {error}")
     if unlabelled:
-        sys.exit(f"{unlabelled} of {len(files)} images without a label")
+        sys.exit(f"{unlabelled} of {len(files)} images without a label: {given.output}")
 
 
 if __name__ == "__main__":
