@@ -10,6 +10,7 @@ from keras_lt.datasets.hub_sets import hugging_face
 from keras_lt.datasets.tfds import tfds_dataset
 from keras_lt.extras import library
 from keras_lt.resampling.lists import smote
+from keras_lt.serving.onnx_model import import_onnx
 from keras_lt.serving.warmup import write_warmup
 
 FOUR = (np.zeros((4, 2)), np.array([0, 0, 1, 1]))
@@ -19,6 +20,7 @@ USES = {  # module -> (extra, what imports it)
     "imblearn": ("imblearn", lambda folder: smote(*FOUR, seed=0)),
     "keras_hub": ("keras-hub", lambda folder: backbones.build("keras_hub/resnet_50_imagenet")),
     "keras_cv": ("keras-cv", lambda folder: backbones.build("keras_cv/resnet50")),
+    "tf2onnx": ("onnx", lambda folder: import_onnx()),
     "torch": ("torch", lambda folder: import_checkpoint.read_checkpoint(folder / "net.pth")),
 }
 

@@ -1,18 +1,14 @@
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 import platform
 import signal
-import struct
 import time
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from keras_lt import datasets
 from keras_lt import prepare as command
@@ -23,42 +19,11 @@ from keras_lt.input_pipeline import Stream, training_batches
 from keras_lt.optimization import Recipe
 from keras_lt.prepare import prepare, verify
 from keras_lt.preparing import shards
-from keras_lt.preparing.conversion import convert
 from keras_lt.preprocessing import Preprocessing
+from tests.pictures import encoded, noise, opened
 from tests.programs import Program
 
-COLORS = {"red": (254, 0, 0), "green": (0, 254, 0), "blue": (0, 0, 254), "white": (255, 255, 255)}
 AS_IT_IS = {"dataset": "toy", "options": {}, "convert": {"shorter_side": 0, "quality": 90, "lossless": False}}
-
-
-def encoded(image, image_format="JPEG", **options):
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
-    return file.getvalue()
-
-
-def opened(image):
-    return Image.open(io.BytesIO(image))
-
-
-def noise(width, height, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def quarters(width=32, height=16):
-    """Red and green above, blue and white below."""
-    image = Image.new("RGB", (2, 2))
-    image.putdata(list(COLORS.values()))
-    return image.resize((width, height), Image.Resampling.NEAREST)
-
-
-def corners(image):
-    """The names of the colors in the middle of the four quarters, as one reads."""
-    width, height = image.size
-    points = [(x, y) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
-    pixels = np.array([image.convert("RGB").getpixel(point) for point in points])
-    distances = np.abs(pixels[:, np.newaxis] - np.array(list(COLORS.values()))).sum(-1)
-    return [list(COLORS)[nearest] for nearest in distances.argmin(-1)]
 
 
 def toy(folder, per_split=(9, 4, 4)):
@@ -154,68 +119,6 @@ def test_any_reader_of_tfrecords_finds_the_same_in_order(source, output):
     assert row == 9
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((500, 375), (341, 256)), ((300, 900), (256, 768)), ((90, 70), (90, 70))]
-)
-def test_the_shorter_side_is_resized_and_never_enlarged(size, expected):
-    assert opened(convert(encoded(noise(*size)), shorter_side=256)).size == expected  # 500 * 256 / 375 = 341.3
-
-
-def test_a_turned_jpeg_comes_out_upright():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise: what lies bottom left goes top left
-    image = opened(convert(encoded(quarters(32, 16), quality=95, exif=exif)))
-    assert image.size == (16, 32)
-    assert corners(image) == ["blue", "red", "white", "green"]
-    assert 0x0112 not in image.getexif()  # or a viewer would turn it again
-
-
-def test_an_upright_jpeg_with_exif_passes():
-    exif = Image.Exif()
-    exif[0x0112] = 1
-    image = encoded(quarters(), exif=exif)
-    assert convert(image, shorter_side=16) == image
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        encoded(quarters(), "WEBP", lossless=True),
-        encoded(quarters().convert("CMYK")),
-        encoded(quarters(), "TIFF"),
-        encoded(quarters(), "GIF", save_all=True, append_images=[noise(32, 16)]),
-        encoded(quarters(), "PNG", save_all=True, append_images=[noise(32, 16)]),
-        encoded(quarters().convert("RGBA"), "PNG"),
-        encoded(quarters().convert("P"), "PNG"),
-    ],
-    ids=["webp", "cmyk", "tiff", "animated gif", "animated png", "alpha", "palette"],
-)
-def test_other_formats_become_rgb_jpeg_or_png(image):
-    jpeg, png = opened(convert(image)), opened(convert(image, lossless=True))
-    assert (jpeg.format, jpeg.mode, png.format, png.mode) == ("JPEG", "RGB", "PNG", "RGB")
-    assert corners(jpeg) == corners(png) == list(COLORS)
-
-
-def test_of_sixteen_bits_the_upper_eight_are_kept():
-    pixels = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
-    image = opened(convert(encoded(Image.fromarray(pixels), "PNG"), lossless=True))
-    assert np.asarray(image)[..., 0].tolist() == [[0, 0, 1], [128, 254, 255]]
-
-
-def png_header(width, height):
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def test_a_decompression_bomb_is_refused_unopened(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as the command does
-    with pytest.raises(ValueError, match="10001x10000 is more than 100,000,000 pixels"):
-        convert(png_header(10001, 10000))
-
-
 def damaged(source):
     data = toy(source)
     (source / "train/2.jpg").write_bytes(b"no image")
@@ -237,7 +140,7 @@ def test_damaged_images_are_all_named_and_refused(source, output):
         read_prepared(output, "toy")
 
     for name in ("train/2.jpg", "val/1.jpg"):
-        (source / name).write_bytes(encoded(quarters()))
+        (source / name).write_bytes(encoded(noise(32, 16)))
     # Mended, only their two shards of four images are written once more.
     assert prepare(data, output, settings=AS_IT_IS, data_dir=source, images_per_shard=4) == 8
     assert not (output / "bad_images.txt").exists()
@@ -301,7 +204,7 @@ def test_a_shard_cut_short_is_written_again(source, output):
 
 def test_an_image_that_was_replaced_is_converted_again(source, output):
     prepare(toy(source), output, settings=AS_IT_IS, data_dir=source, images_per_shard=4)
-    other = encoded(quarters())
+    other = encoded(noise(32, 16))
     (source / "train/5.jpg").write_bytes(other)
     assert prepare(toy(source), output, settings=AS_IT_IS, data_dir=source, images_per_shard=4) == 4
     assert read_prepared(output, "toy").train.read(5) == other

@@ -193,7 +193,7 @@ def test_labels_and_what_is_asked_for_lie_beside(exported, lenient):
 
 
 def test_without_the_serving_package_warmup_is_left_out(backbone, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.model_pb2", None)
     path = export_saved_model(backbone, tmp_path / "1", class_names="abcd", image_size=8)
     assert (path / "saved_model.pb").exists()
     assert not (path / WARMUP).exists()
