@@ -291,13 +291,17 @@ def test_images_are_found_by_name_in_folders_and_taken_as_named(tmp_path):
 def test_the_command_writes_a_line_per_image(server, tmp_path):
     write(tmp_path, a=b"2", b=DAMAGED, c=b"1", **{f"d{i}": b"0" for i in range(client.BATCH)})
     output = tmp_path / "predictions.csv"
+    command = [f"--url={server.url}/", "--model=lws", f"--images={tmp_path}", f"--output={output}"]
     with pytest.raises(SystemExit, match=r"1 of 11 images without a label: .*predictions\.csv"):  # exit code 1
-        client.main([f"--url={server.url}/", "--model=lws", f"--images={tmp_path}", f"--output={output}"])
+        client.main(command)
     rows = table(output)
     assert [row["image"] for row in rows] == [str(file) for file in sorted(tmp_path.glob("*.png"))]
     assert [row["label"] for row in rows] == ["eel", "", "dög", *["cat"] * 8]
     assert [row["probability"] for row in rows] == ["1.000000", "", "1.000000", *["1.000000"] * 8]
     assert [bool(row["problem"]) for row in rows] == [False, True, *[False] * 9]
+    with pytest.raises(SystemExit, match=r"File exists: .*predictions\.csv"):  # whosever it is, it is not written over
+        client.main(command)
+    assert table(output) == rows
 
 
 def test_its_columns_are_those_of_predict(tmp_path):

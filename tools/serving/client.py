@@ -100,14 +100,14 @@ def main(command_line: Sequence[str] | None = None):
     parser.add_argument("--url", default="http://localhost:8501", help="the server's REST port (%(default)s)")
     parser.add_argument("--model", required=True, help="its name there: the classifier's folder in export/")
     parser.add_argument("--images", type=pathlib.Path, nargs="+", required=True, help="files, and folders of them")
-    parser.add_argument("--output", type=pathlib.Path, default="predictions.csv", help="CSV file (%(default)s)")
+    parser.add_argument("--output", type=pathlib.Path, default="predictions.csv", help="new CSV file (%(default)s)")
     parser.add_argument("--wait", type=float, default=60, help="seconds for the model to be loaded (%(default)s)")
     given = parser.parse_args(command_line)
     try:
         model, files, unlabelled = Model(given.url, given.model), find_images(given.images), 0
         print(f"{model.url}: {len(files)} images", file=sys.stderr)
         model.wait(given.wait)
-        with given.output.open("w", encoding="utf-8", newline="") as output:
+        with given.output.open("x", encoding="utf-8", errors="backslashreplace", newline="") as output:
             writer = csv.DictWriter(output, COLUMNS, restval="")
             writer.writeheader()
             for start in range(0, len(files), BATCH):
