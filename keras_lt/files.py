@@ -112,11 +112,13 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     """
     path = pathlib.Path(folder, LOCK)
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = _holder(path)  # first: asking for the lock may empty the file
+    holder = _holder(path)  # first: the oldest versions of filelock empty the file by asking
     lock = filelock.FileLock(path, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout as error:
+        if not _holder(path):
+            path.write_text("".join(f"{line}\n" for line in holder), "utf-8")  # or the next that asks would not know
         who = f"process {holder[0]} on {holder[1]}" if len(holder) > 1 else "another process"
         raise ValueError(f"{folder} is in use by {who}: wait for its end, or take another folder") from error
     except NotImplementedError:

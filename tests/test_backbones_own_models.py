@@ -67,7 +67,7 @@ def test_a_model_that_would_not_load_again_is_refused():
         model(IMAGES)
     for model, message in (
         (local, r"can be saved and loaded: of registered classes.*Received: local: Could not locate class"),
-        (lambdas, "Received: lambdas: Requested the deserialization of a `Lambda`"),
+        (lambdas, r"Received: lambdas: .*`Lambda`"),
         (forgets, "must give the same again when it is made from its get_config"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -77,7 +77,7 @@ def test_a_model_that_would_not_load_again_is_refused():
 @pytest.mark.parametrize(
     ("preset", "kind"),
     [
-        ("videoprism_public_v1_base", "VideoPrismBackbone"),
+        ("sam_base_sa1b", "SAMBackbone"),
         ("bert_tiny_en_uncased", "BertBackbone"),
     ],
 )

@@ -119,7 +119,8 @@ def test_counting_shows_its_progress_only_where_there_is_something_to_count(caps
 
 def small_model():
     inputs = {"image": keras.Input([2], name="image"), "id": keras.Input([], dtype="int64", name="id")}
-    model = keras.Model(inputs, keras.layers.Dense(4)(inputs["image"]))
+    both = [inputs["image"], keras.ops.cast(inputs["id"], "float32")[:, None]]  # Keras wants every input to be used
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Concatenate()(both)))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 

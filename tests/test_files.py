@@ -130,6 +130,7 @@ def holder_of(folder):
     return process
 
 
+@pytest.mark.versions
 def test_a_folder_that_another_process_has_is_refused_with_its_number_until_that_ends(tmp_path):
     folder = tmp_path / "deep" / "run"
     with holder_of(folder) as process:

@@ -106,10 +106,10 @@ def test_a_mixed_image_counts_as_its_larger_part():
     mixed = MixedLabels(*map(tf.constant, ([0, 1], [2, 0], [0.6, 0.9])))
     logits = tf.one_hot([0, 0], 3)
     model.compute_loss(y=mixed, y_pred=logits)
-    logs = model.compute_metrics(None, mixed, logits)["shot_accuracy"]
-    assert {name: float(value) for name, value in logs.items()} == pytest.approx(
-        {"many": 1, "medium": 0, "few": np.nan, "all": 0.5, "class_mean": 0.5}, nan_ok=True
-    )
+    logs = model.compute_metrics(None, mixed, logits)
+    logs = logs.get("shot_accuracy", logs)  # which Keras 3.10 to 3.13 have beside the loss
+    expected = {"many": 1, "medium": 0, "few": np.nan, "all": 0.5, "class_mean": 0.5}
+    assert {name: float(logs[name]) for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_loss_on_features_takes_both_classes():
