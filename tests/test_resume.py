@@ -14,7 +14,7 @@ import pytest
 from keras_lt.checkpoints import read_history
 from keras_lt.command import launch
 from keras_lt.config import RunConfig
-from keras_lt.files import read_json
+from keras_lt.files import SCRATCH, read_json
 from tests.programs import KNOW_TINY, Program
 
 # `python -m keras_lt.train`, where the tests' backbone is known, the CPU may be two devices, a file can be too large,
@@ -91,8 +91,11 @@ class Run:
         return process.returncode != 0
 
     def files(self):
-        """Every file and what is in it, but for the lock, the log and the events: each start changes them."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        """Every file and what is in it, but for the lock, the log and the events: each start changes them.
+
+        Nor for what a kill leaves of a file that was being written, which the next start removes.
+        """
+        files = [path for path in self.folder.rglob("*") if path.is_file() and SCRATCH not in str(path)]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in files
