@@ -104,6 +104,8 @@ QUICK = [
     ({"class_weights": "inverse_frequency", "clip_norm": 0.05, "schedule": "cosine_per_step"}, EVERYWHERE),
     ({"backbone": "tiny", "feature_loss": "range", "ema_momentum": 0.5}, DEVICES),
     ({"classifier": "tau_learned", "learning_rate": 2.0}, EVERYWHERE),
+    ({"backbone": "tokens", "train_parts": "lora:rank=2", "head": "class_mean_cosine"}, EVERYWHERE),
+    ({"backbone": "tokens", "train_parts": "adaptformer"}, EVERYWHERE),
 ]
 # A head alone would hardly move in four steps, and what hardly moves hardly differs.
 FAR = {"classifier": {"learning_rate": 1.0}, "last_block": {}, "all": {}}
@@ -119,8 +121,6 @@ LONG = [
     ({"resampling": "undersampling"}, EVERYWHERE),
     ({"mixup": 0.5}, EVERYWHERE),
     ({"cutmix": 0.5, "train_parts": "last_block"}, EVERYWHERE),
-    ({"backbone": "tokens", "train_parts": "lora:rank=2", "head": "class_mean_cosine"}, EVERYWHERE),
-    ({"backbone": "tokens", "train_parts": "adaptformer"}, EVERYWHERE),
     ({"backbone": "tiny"}, DEVICES, DEVICES),
     ({"backbone": "tiny", "precision": "mixed_bfloat16", "learning_rate": 0.0}, DEVICES, DEVICES),
     ({"feature_loss": "lifted", "mixup": 0.5}, DEVICES),
