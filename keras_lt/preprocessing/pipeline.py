@@ -168,7 +168,9 @@ class Preprocessing:
 
     def resized(self, image: tf.Tensor, sides: tuple[int, int] | tf.Tensor, *, antialias: bool = False) -> tf.Tensor:
         """Pixels [..., H, W, 3] in 0..255 with other sides, height and width: float32, still in 0..255."""
-        image = tf.image.resize(tf.cast(image, tf.float32), sides, method=self.interpolation, antialias=antialias)
+        # Of bytes, not of floats made of them: the same numbers, and of a large image a third of the memory.
+        resized = tf.image.resize(image, sides, method=self.interpolation, antialias=antialias)
+        image = tf.cast(resized, tf.float32)  # bytes still, where the sides were these
         # Cubic weights are partly negative; image libraries cut what leaves the range, as bytes must.
         return image if self.interpolation == "bilinear" else tf.clip_by_value(image, 0.0, 255.0)
 
