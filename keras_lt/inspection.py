@@ -21,6 +21,7 @@ from keras_lt.files import atomic, expanded, printable, write_text
 from keras_lt.registry import check_choice
 
 ON_BAD_IMAGE = ("error", "skip")
+WAY_OUT = "Repair or convert them (`python -m keras_lt.prepare`), or leave them out with --on_bad_image=skip."
 THREADS = 2 * (os.cpu_count() or 1)  # one reads while another decodes
 STAMPED = 1024  # files that a thread looks up at once
 SHOWN_IN_ERROR, SHOWN_IN_SKIP = 5, 20
@@ -97,14 +98,11 @@ def screen(
         raise ValueError(
             f"Every listed image must be readable. Received: data set '{data.name}' with bad images, {counts}:\n"
             + _first(bad, SHOWN_IN_ERROR, report)
-            + "\nRepair or convert them (`python -m keras_lt.prepare`), or leave them out with --on_bad_image=skip."
+            + f"\n{WAY_OUT}"
             + (f"\nThe images: {data.source}" if data.source else "")
         )
     print("Left out:\n" + _first(bad, SHOWN_IN_SKIP, report))
-    good = {
-        name: split.subset(np.setdiff1d(np.arange(len(split)), list(inspections[name].problems)))
-        for name, split in data.all_splits.items()
-    }
+    good = {name: _without(split, inspections[name].problems) for name, split in data.all_splits.items()}
     note = f"Bad images were left out, {counts}" + (f"; they stand in {report}." if report else ".")
     return dataclasses.replace(data, **good, notes=(*data.notes, note))
 
@@ -120,10 +118,14 @@ def readable(split: Split, *, of: str, on_bad_image: str = "error") -> Split:
     if problems and (on_bad_image == "error" or len(problems) == len(split)):
         raise ValueError(
             f"Every image must be readable. Received: {of} with bad images, {len(problems)} of {len(split)}:\n{shown}\n"
-            "Repair or convert them (`python -m keras_lt.prepare`), or leave them out with --on_bad_image=skip."
+            + WAY_OUT
         )
     if problems:
         print(f"Left out, {len(problems)} of {len(split)}:\n{shown}")
+    return _without(split, problems)
+
+
+def _without(split: Split, problems: Mapping[int, str]) -> Split:
     return split.subset(np.setdiff1d(np.arange(len(split)), list(problems)))
 
 
