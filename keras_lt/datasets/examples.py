@@ -28,8 +28,8 @@ class Examples(abc.ABC):
       names: what messages call each example, str [N].
       content: what the examples are made of: pixels, paths, vectors; else they themselves.
       shape: of one example, (H, W, channels) or (D,); None for what differs.
-      encoded: whether `read` gives an encoded image, which may be missing or damaged, rather than an array.
-      in_batches: whether `reader` also takes row numbers [B]; otherwise rows are read one by one.
+      encoded: whether `read` gives an encoded image, which may be missing or damaged, rather than an array of `shape`.
+      read_at_once: rows that `reader` is best asked for at a time where they are preprocessed one by one.
       image_size: side of the images that networks take by default, pixels; 0 where there are no images.
       features: floating [N, D], where the examples are features already; None where they are images.
       called: what several of them are called.
@@ -39,7 +39,7 @@ class Examples(abc.ABC):
     content: object
     shape: tuple[int | None, ...]
     encoded = False
-    in_batches = True
+    read_at_once = 1
     image_size = 0
     features: "np.ndarray | ArrayRows | None" = None
     called = "images"
@@ -70,7 +70,7 @@ class Examples(abc.ABC):
 
     @abc.abstractmethod
     def reader(self) -> Reader:
-        """For `tf.data`: row -> what `read` gives, as a tensor; where `in_batches`, also rows [B] -> [B, ...]."""
+        """For `tf.data`: row -> what `read` gives, as a tensor; but for files also rows [B] -> [B, ...]."""
 
     @abc.abstractmethod
     def examine(self, row: int) -> Examined:
@@ -156,7 +156,7 @@ class Records(Examples):
 
     shape = (None, None, 3)
     encoded = True
-    in_batches = False
+    read_at_once = 16  # as each call into Python takes half as long as reading one
     image_size = ENCODED_IMAGE_SIZE
 
     @property
@@ -169,7 +169,8 @@ class Records(Examples):
 
     def reader(self) -> Reader:
         """Calls `read`."""
-        return lambda row: tf.ensure_shape(tf.numpy_function(self.read, [row], tf.string, stateful=False), ())
+        read = np.vectorize(self.read, otypes=[object])
+        return lambda rows: tf.ensure_shape(tf.numpy_function(read, [rows], tf.string, stateful=False), rows.shape)
 
     def examine(self, row: int) -> Examined:
         """Decodes the image."""
@@ -187,6 +188,8 @@ class ImageFiles(Records):
       paths: str [N].
       root: the folder of the data set, which may move.
     """
+
+    read_at_once = 1
 
     def __init__(self, paths: np.ndarray, *, root: str | os.PathLike = ""):
         self.names, self.root = np.asarray(paths), os.fspath(root)
@@ -265,8 +268,7 @@ class ArrayRows:
         return self.array[(self.rows[first], *others)]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        del copy  # a copy it is
-        return np.asarray(self.array[self.rows], dtype)
+        return np.asarray(self.array[self.rows], dtype)  # a copy it is
 
 
 class FeatureVectors(Examples):
@@ -280,9 +282,8 @@ class FeatureVectors(Examples):
 
     def __init__(self, features: np.ndarray | ArrayRows):
         if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
-            raise ValueError(
-                f"Features must be floating [N, D]. Received: dtype={features.dtype}, shape={features.shape}"
-            )
+            received = f"dtype={features.dtype}, shape={features.shape}"
+            raise ValueError(f"Features must be floating [N, D]. Received: {received}")
         self.features, self.shape = features, features.shape[1:]
 
     def __len__(self) -> int:
@@ -291,8 +292,7 @@ class FeatureVectors(Examples):
     @property
     def names(self) -> np.ndarray:
         """The numbers of the rows in the array that was given."""
-        rows = self.features.rows if isinstance(self.features, ArrayRows) else np.arange(len(self))
-        return rows.astype(str)
+        return getattr(self.features, "rows", np.arange(len(self))).astype(str)
 
     @property
     def content(self) -> np.ndarray | ArrayRows:
