@@ -159,17 +159,16 @@ def learn_representation(
     check_classes(data.class_names, data.name)
     asked = {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
     asked["backbone_lr_multiplier"] = backbone_lr_multiplier
+    seen = {"image_size": image_size, "augmentation": augmentation}
     if data.of_features:
-        check_no_images(hooks, backbone=backbone, image_size=image_size, augmentation=augmentation, **asked)
+        check_no_images(hooks, backbone=backbone, **seen, **asked)
         stage_one, asked["train_parts"] = "features", "classifier"
     check_stage_one(recipe, hooks, backbone=entry, head=head, stage_one=stage_one, seed=seed, **asked)
     entry = entry.available()
     parts = member(backbones.TRAIN_PARTS, asked["train_parts"], what="train_parts")
     parts.check(entry)
     make_head = hooks.head or head_entry(head, recipe)
-    preprocessing = make_preprocessing(
-        data, backbone=entry, image_size=image_size, augmentation=augmentation, **augmentations
-    )
+    preprocessing = make_preprocessing(data, backbone=entry, **seen, **augmentations)
     strategy = strategy or make_strategy()
     check_hosts(strategy, recipe, hooks)
     learned = hooks.data(data)
@@ -192,8 +191,7 @@ def learn_representation(
     if features:
         history = fit_on_features(classifier, features, groups=learned.groups, **fitting)
     else:
-        multipliers = {variable.path: backbone_lr_multiplier for variable in network.trainable_variables}
-        history = _fit_on_images(model, learned, preprocessing, hooks, multipliers=multipliers, **fitting)
+        history = _fit_on_images(model, learned, preprocessing, hooks, backbone_lr_multiplier, **fitting)
     return Representation(hooks.finished(model, data), preprocessing, history)
 
 
@@ -212,10 +210,11 @@ def _network(
 
 
 def _fit_on_images(
-    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, hooks: Hooks, **fitting
+    model: keras.Model, data: LongTailed, preprocessing: Preprocessing, hooks: Hooks, multiplier: float, **fitting
 ) -> list[dict[str, float]]:
     """`fit_on_images` of what a method trains of a model, with the recipe's loss on features; options as there."""
     recipe = fitting["recipe"]
+    fitting["multipliers"] = {v.path: multiplier for v in model.get_layer("backbone").trainable_variables}
     with fitting["strategy"].scope():
         trained = hooks.training_model(model, data.class_counts)
         if added := recipe.feature_loss_entry:
