@@ -21,6 +21,7 @@ HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
 BACKENDS = ("tensorflow", "jax")
 LEAVES_AGAIN_AFTER = 2.0  # seconds
+MOST_LETTERS = 4000  # of a message
 _leaving = threading.Event()  # the program was asked to end
 
 
@@ -110,17 +111,23 @@ def begin_in_utf8():
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
+def failure(message: object) -> str:
+    """The line that a command ends with; of a message that repeats something endless only beginning and end."""
+    text, half = str(message), MOST_LETTERS // 2
+    return f"Error: {text if len(text) <= MOST_LETTERS else f'{text[:half]} [...] {text[-half:]}'}"
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """A user's mistake ends the command with its message and exit code 1, without a stack trace."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(failure(error))
     except Exception as error:
         if not str(error).startswith("URL fetch failure"):  # of Keras's downloads, an Exception and no more
             raise
-        sys.exit(f"Error: {error}; download it elsewhere and give it by --data_dir")
+        sys.exit(failure(f"{error}; download it elsewhere and give it by --data_dir"))
 
 
 @contextlib.contextmanager
@@ -137,7 +144,7 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Argparse's hook, for what it would precede by its usage."""
-        sys.exit(f"Error: {message}. --help lists all flags.")
+        sys.exit(failure(f"{message}. --help lists all flags."))
 
 
 def find_flag_file(path: str) -> pathlib.Path | None:
@@ -222,7 +229,7 @@ def launch(main: Callable[[], None]):
             if is_leaving(error):
                 stop()
             if isinstance(error, OSError | FloatingPointError):
-                sys.exit(f"Error: {error}")
+                sys.exit(failure(error))
             raise
 
     with unread():

@@ -36,6 +36,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.report import RunDetails, advise, shared_examples, show, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
     from keras_lt.run import Run
+    from keras_lt.serving.onnx_model import import_onnx
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
 
 
@@ -54,6 +55,8 @@ def run(run_config: RunConfig, *, said: Collection[str] = FITTED) -> dict:
             else:
                 this_run.check_free()
             strategy = make_strategy(run_config.strategy, run_config.devices)
+            if run_config.export_onnx:
+                import_onnx()  # refuses where its libraries are missing
             this_run.fit_to_data(said)
             check_with_data(this_run.config, this_run.listed_data, strategy)  # before every image is looked at
             if this_run.data is not this_run.listed_data:  # but for images that are left out

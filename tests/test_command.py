@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from keras_lt.__main__ import COMMANDS, main, overview
-from keras_lt.command import find_flag_file, with_flag_files
+from keras_lt.command import failure, find_flag_file, with_flag_files
 from tests.programs import command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,6 +57,14 @@ def test_a_mistake_in_the_arguments_ends_a_command_in_one_line(name):
     ended = command(f"keras_lt.{name}", "--no_such_flag=1")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert re.fullmatch(r"Error: .+ --help lists all flags\.\n", ended.stderr)
+
+
+def test_a_message_that_repeats_something_endless_is_cut_in_its_middle():
+    assert failure("x" * 4000) == "Error: " + "x" * 4000
+    cut = failure("dataset must be one of a, b. Received: " + "x" * 1_000_000 + ". Give another")
+    assert cut.startswith("Error: dataset must be one of a, b. Received: xxx")
+    assert cut.endswith("xxx. Give another")
+    assert len(cut) == len("Error: ") + 4000 + len(" [...] ")
 
 
 def test_the_overview_has_a_line_for_every_command():

@@ -295,17 +295,24 @@ runpy.run_module("keras_lt.{command}", run_name="__main__", alter_sys=True)
     assert "--" in answer.stdout
 
 
-def test_a_refusal_leaves_nothing_behind(arrays_dir, tmp_path, monkeypatch):
-    """Neither of flags, nor of what the data, a method or the installed libraries say of them."""
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+def test_a_refusal_leaves_nothing_behind(arrays_dir, tmp_path):
+    """Neither of flags, nor of what the data or a method say of them."""
     without_base_classes = {"method": "fslwf", "classifiers": ("ncm",), "many_above": 1000}
     not_learned = {"export_classifier": "oltr"}
-    others = ({"batch_size": 500}, {"target_prior": "no such file"}, {"export_onnx": True})
+    others = ({"batch_size": 500}, {"target_prior": "no such file"})
     for changes in (*others, without_base_classes, not_learned):
         arguments = {"dataset": "arrays", "data_dir": str(arrays_dir), "workdir": str(tmp_path / "run"), **changes}
         with pytest.raises(SystemExit, match="Error: "):
             train.run(RunConfig(**{"batch_size": 16, "epochs": 1, **arguments}))
         assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_library_is_named_before_the_data_are_opened(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    config = RunConfig(dataset="arrays", data_dir="nowhere", workdir=str(tmp_path / "run"), export_onnx=True)
+    with pytest.raises(SystemExit, match=r"pip install 'keras_lt\[onnx\]'"):
+        train.run(config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["augmentation", "randaugment", "random_erasing"])

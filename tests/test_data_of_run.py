@@ -46,7 +46,7 @@ def test_a_run_is_not_gone_on_with_by_other_data(run_config, tmp_path):
         keras_lt.Run(run_config.folder, data_dir=str(folder)).features("test")
     np.savez(folder / "train.npz", images=images, labels=labels)
     (folder / "classes.txt").write_text("dark\ngrey\nwhite\n")
-    with pytest.raises(SystemExit, match=r"3 classes are new: dark, grey, white"):
+    with pytest.raises(SystemExit, match=r"classes new, 3 in all: dark, grey, white"):
         train.run(other)
     assert contents(run_config.folder) == before
 

@@ -13,7 +13,6 @@ from keras_lt.metrics import check_cuts
 from keras_lt.preprocessing import MOST_PIXELS, NO_AUGMENTATION, Preprocessing
 from keras_lt.registry import check_choice, member, split
 from keras_lt.serving import read_prior
-from keras_lt.serving.onnx_model import import_onnx
 from keras_lt.stages import checks, make_preprocessing
 from keras_lt.work_folder import WorkFolder
 
@@ -63,8 +62,6 @@ def check_with_data(config: RunConfig, data: LongTailed, strategy: Strategy):
             f"--export_classifier must be one that the run learns, {', '.join(learned)}. "
             f"Received: --export_classifier={config.export_classifier}"
         )
-    if config.export_onnx:
-        import_onnx()  # refuses where its libraries are missing
     checks.check_classes(data.class_names, data.name)
     if data.of_features:
         asked = {name: getattr(config, name) for name in checks.NO_IMAGES}

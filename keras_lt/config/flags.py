@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from keras_lt.command import HELP, find_flag_file, plain_errors, with_flag_files
+from keras_lt.command import HELP, failure, find_flag_file, plain_errors, with_flag_files
 from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig, folder_of
 from keras_lt.work_folder import WorkFolder
@@ -58,9 +58,9 @@ def answer(define: Callable[[], None]):
     try:
         _, *rest = flags.FLAGS([sys.argv[0], *arguments])
     except flags.Error as error:
-        sys.exit(f"Error: {error} --help lists all flags.")
+        sys.exit(failure(f"{error} --help lists all flags."))
     if rest:
-        sys.exit(f"Error: flags are written --name=value. Received: {' '.join(rest)}")
+        sys.exit(failure(f"flags are written --name=value. Received: {' '.join(rest)}"))
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:

@@ -67,9 +67,9 @@ class DataRecord:
             return cls(**{**{name: said[name] for name in _SAID}, **arrays, **tuples}, images=dict(found))
 
     def differences(self, now: "DataRecord") -> list[str]:
-        """How another data set differs from this one, "train: 12 images are new" say; nothing where it does not."""
+        """How another data set differs from this one, "train: images 12 new" say; nothing where it does not."""
         found = [
-            f"{len(names)} classes are {what}: {', '.join(names[:SHOWN])}"
+            f"classes {what}, {len(names):,} in all: {', '.join(names[:SHOWN])}"
             for what, names in {
                 "new": [name for name in now.class_names if name not in self.class_names],
                 "gone": [name for name in self.class_names if name not in now.class_names],
