@@ -16,7 +16,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_repeat_fla
     import numpy as np
 
     from keras_lt.classifiers.chunks import classify
-    from keras_lt.comparison.runs import train_all
+    from keras_lt.comparison.runs import check_folder_of_runs, train_all
     from keras_lt.comparison.summary import SUMMARY_FILES, terminal_tables, write_summary
     from keras_lt.config import RunConfig
     from keras_lt.files import check_own
@@ -138,7 +138,9 @@ def main():
     """Runs the command."""
     with plain_errors():
         run_config, seeds = config.from_flags(), config.seeds()
-        first = Run.of(runs_of(run_config, seeds)[0])
+        runs = runs_of(run_config, seeds)
+        first = Run.of(runs[0])
+        check_folder_of_runs(first.folder.parent, runs)
         first.fit_to_data(config.said())
         runs = runs_of(dataclasses.replace(first.config, workdir=run_config.workdir), seeds)
         check_own(runs[0].folder.with_name(SUMMARY_FILES[0]), '{\n "dataset":', beside=SUMMARY_FILES[1:])

@@ -8,7 +8,7 @@ from absl import flags
 
 from keras_lt import config, train
 from keras_lt.comparison import runs as several_runs
-from keras_lt.comparison.runs import train_all, train_apart
+from keras_lt.comparison.runs import check_folder_of_runs, train_all, train_apart
 from keras_lt.config import RunConfig
 from keras_lt.files import read_json, write_json
 from keras_lt.metrics import ShotGroups
@@ -182,6 +182,19 @@ def test_runs_without_a_work_folder_go_beside_the_single_run():
         "runs/fashion_lt_seeds/seed-0",
         "runs/fashion_lt_seeds/seed-12",
     ]
+
+
+def test_a_folder_that_is_a_run_itself_gets_no_others_unless_it_has_some(run_config):
+    """As where a flag file names the folder of the single run; version 0.1 put seeds there."""
+    runs = runs_of(run_config, [0, 1])
+    folder = runs[0].folder.parent
+    check_folder_of_runs(folder, runs)
+    folder.mkdir(parents=True)
+    (folder / "flags.cfg").touch()
+    with pytest.raises(ValueError, match=rf"is one of keras_lt\.train itself.* Received: --workdir={folder}$"):
+        check_folder_of_runs(folder, runs)
+    runs[1].folder.mkdir()
+    check_folder_of_runs(folder, runs)
 
 
 def seeds_of(*words):

@@ -23,7 +23,7 @@ with quietly():
     from keras_lt import config, registry
     from keras_lt.checkpoints import write_history
     from keras_lt.classifiers import CLASSIFIERS
-    from keras_lt.comparison.runs import command_of, train_all, train_apart
+    from keras_lt.comparison.runs import check_folder_of_runs, command_of, train_all, train_apart
     from keras_lt.config import RunConfig
     from keras_lt.files import check_own, expanded
     from keras_lt.report.cells import rich_table, show
@@ -204,6 +204,7 @@ def main():
                 note = f"  # with the representation of {taken[run.folder]}" if run.folder in taken else ""
                 print(shlex.join(command_of(run)) + note)
             return
+        check_folder_of_runs(folder, runs.values())
         check_free(folder, name=name)
         if kept:
             check_own(kept, ",".join(RUN_FIELDS))

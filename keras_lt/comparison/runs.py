@@ -1,13 +1,23 @@
 """Runs of `keras_lt.train`, one after the other: found when finished, resumed when killed."""
 
+import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from keras_lt.command import part
 from keras_lt.config import RunConfig
 from keras_lt.config.fitted import FITTED
 from keras_lt.run import Run
+
+
+def check_folder_of_runs(folder: pathlib.Path, runs: Collection[RunConfig]):
+    """Raises ValueError where the folder that is to hold the runs is one itself, and does not hold any of them yet."""
+    if Run(folder).flags_file.exists() and not any(run.folder.exists() for run in runs):
+        raise ValueError(
+            "--workdir is to hold several runs, and is one of keras_lt.train itself: give another. "
+            f"Received: --workdir={folder}"
+        )
 
 
 def is_finished(run: RunConfig) -> bool:
