@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import sys
 import tempfile
@@ -212,6 +213,17 @@ def stop():
     sys.exit(128 + signal.SIGINT)
 
 
+def unreadable(error: BaseException) -> str:
+    """What TensorFlow's pipeline could not read, and why; empty of any other error.
+
+    It happens to images that were there when they were examined. In TensorFlow's long message the node that failed
+    stands after what it said; of an error of Python's that is the last line.
+    """
+    said = re.search(r"([^\n]+)\s*\[\[\{\{node (?:ReadFile|PyFunc\w*)\}\}\]\]", str(error))
+    is_input = said and "IteratorGetNext" in str(error) and type(error).__module__.startswith("tensorflow.")
+    return re.sub(r"^(\{\{.*\}\} )?(\w+Error: )?", "", said[1].strip()) if is_input else ""
+
+
 def launch(main: Callable[[], None]):
     """Runs `main` with the flags that were read; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
 
@@ -230,6 +242,8 @@ def launch(main: Callable[[], None]):
                 stop()
             if isinstance(error, OSError | FloatingPointError):
                 sys.exit(failure(error))
+            if lost := unreadable(error):
+                sys.exit(failure(f"an example could not be read: {lost}. Put it back: the same command goes on"))
             raise
 
     with unread():

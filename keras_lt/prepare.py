@@ -69,6 +69,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
 BAD_IMAGES = "bad_images.txt"
+EXAMPLES = "examples"  # in what was asked for, their digest
 IMAGES_PER_SHARD = 1024
 AHEAD = 32  # converted images per worker that may wait for the writer, so that none stands still while a shard ends
 
@@ -128,7 +129,7 @@ def prepare(
     folder = pathlib.Path(output_dir)
     shards = {name: _plan(folder, name, split, data_dir, images_per_shard) for name, split in data.all_splits.items()}
     every = list(itertools.chain(*shards.values()))
-    _begin(folder, {"format": FORMAT, **settings, "examples": _fingerprint(every)})
+    _begin(folder, {"format": FORMAT, **settings, EXAMPLES: _fingerprint(every)})
     missing = [s for s in every if not is_finished(s.path, s.made_of) or (bad_images(s.path) and not skip_bad_images)]
     if missing:
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -183,10 +184,11 @@ def _begin(folder: pathlib.Path, settings: Mapping):
     if (folder / SETTINGS).exists():
         before = read_json(folder / SETTINGS, needs=["format"])
         other = [key for key in settings if before.get(key) != settings[key]]
+        said = [f"{key}: {before.get(key)} there, {settings[key]} now" for key in other if key != EXAMPLES]
         if other:
             raise ValueError(
                 f"{folder} was begun with other settings: empty it, or give another --output_dir. "
-                f"Received: {', '.join(f'{key}: {before.get(key)} there, {settings[key]} now' for key in other)}"
+                f"Received: {', '.join(said) or 'other images, names or labels'}"
             )
     elif holds_anything(folder):
         raise ValueError(f"--output_dir must be a new or empty folder. Received: {folder}, which holds other files")

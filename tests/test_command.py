@@ -5,9 +5,10 @@ import re
 import sys
 
 import pytest
+import tensorflow as tf
 
 from keras_lt.__main__ import COMMANDS, main, overview
-from keras_lt.command import failure, find_flag_file, with_flag_files
+from keras_lt.command import failure, find_flag_file, unreadable, with_flag_files
 from tests.programs import command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,6 +66,37 @@ def test_a_message_that_repeats_something_endless_is_cut_in_its_middle():
     assert cut.startswith("Error: dataset must be one of a, b. Received: xxx")
     assert cut.endswith("xxx. Give another")
     assert len(cut) == len("Error: ") + 4000 + len(" [...] ")
+
+
+def from_python(row):
+    raise OSError(f"shard-3 ends before the image {row}")
+
+
+INPUTS = {
+    "a file": (lambda row: tf.io.read_file("photos/gone 1.jpg"), "photos/gone 1.jpg; No such file or directory"),
+    "Python": (lambda row: tf.numpy_function(from_python, [row], tf.string), "shard-3 ends before the image 0"),
+}
+
+
+@pytest.mark.parametrize("eagerly", [True, False])
+@pytest.mark.parametrize(("read", "expected"), INPUTS.values(), ids=INPUTS)
+def test_an_example_that_is_gone_since_it_was_examined_is_named(read, expected, eagerly):
+    batches = tf.data.Dataset.range(2).map(read).batch(2)
+    iterator = iter(batches)
+    with pytest.raises(tf.errors.OpError) as raised:
+        next(iterator) if eagerly else tf.function(lambda: next(iterator))()
+    assert unreadable(raised.value) == expected
+
+
+def test_other_errors_are_no_example_s():
+    with pytest.raises(tf.errors.OpError) as raised:  # not of the input
+        tf.function(lambda: tf.io.read_file("gone.jpg"))()
+    assert unreadable(raised.value) == ""
+    checked = tf.data.Dataset.range(1).map(lambda row: tf.debugging.check_numerics(1 / tf.cast(row, tf.float32), "no"))
+    with pytest.raises(tf.errors.OpError) as raised:  # of the input, whose examples were read
+        next(iter(checked))
+    assert unreadable(raised.value) == ""
+    assert unreadable(ValueError("IteratorGetNext\ngone\n[[{{node ReadFile}}]]")) == ""
 
 
 def test_the_overview_has_a_line_for_every_command():

@@ -88,3 +88,13 @@ def test_arrays_that_do_not_match_are_refused():
         ShardedRecords(("a",), [0, 0], [0], [1], ["x"])
     with pytest.raises(ValueError, match=r"one of the files. Received: 0..1"):
         ShardedRecords(("a",), [0, 1], [0, 0], [1, 1], ["x", "y"])
+
+
+def test_stamps_are_those_of_the_files_that_images_are_in(records, tmp_path):
+    """So a file that is cut short, or written anew, is examined again."""
+    before = records.stamps(slice(None))
+    assert before[:, 0].tolist() == [11, 3, 11, 3]
+    (tmp_path / "a").write_bytes(b"..cat.ne")
+    after = records.stamps(slice(1, 4))
+    assert after[:, 0].tolist() == [3, 8, 3]
+    assert after[[0, 2]].tolist() == before[[1, 3]].tolist()

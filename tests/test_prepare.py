@@ -245,6 +245,12 @@ def test_other_settings_do_not_go_into_the_same_folder(source, output, known_toy
         command.main([*flags, f"--output_dir={source}"])
 
 
+def test_other_images_do_not_go_into_the_same_folder(tmp_path, output):
+    prepare(toy(tmp_path / "a"), output, settings=AS_IT_IS)
+    with pytest.raises(ValueError, match=r"other settings.* Received: other images, names or labels$"):
+        prepare(toy(tmp_path / "b", per_split=(8, 4, 4)), output, settings=AS_IT_IS)
+
+
 def test_pixels_are_refused(data, output):
     with pytest.raises(ValueError, match=r"pixels are in memory, which is faster than any file.*'squares'"):
         prepare(data, output, settings=AS_IT_IS)

@@ -1,8 +1,11 @@
 """One encoded image, looked at as closely as training will; and vectors."""
 
+import contextlib
 import hashlib
 import io
+import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.ExifTags
@@ -104,3 +107,13 @@ def first_not_finite(features) -> int | None:
         if bad.size:
             return start + int(bad[0])
     return None
+
+
+def stamps_of(paths: Sequence[str]) -> np.ndarray:
+    """Bytes and time of change of n files, int64 [n, 2]; zeros where there is none."""
+    found = np.zeros((len(paths), 2), np.int64)
+    for row, path in enumerate(paths):
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            found[row] = status.st_size, status.st_mtime_ns
+    return found

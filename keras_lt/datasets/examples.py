@@ -4,7 +4,6 @@ What anybody needs to know of a kind is a fact of its class, so that a new kind 
 """
 
 import abc
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -14,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lt.arguments import as_array
-from keras_lt.datasets.examining import CHUNK, Examined, examine_encoded, hash_of
+from keras_lt.datasets.examining import CHUNK, Examined, examine_encoded, hash_of, stamps_of
 from keras_lt.preprocessing import decode
 
 ENCODED_IMAGE_SIZE = 224  # pixels
@@ -239,12 +238,7 @@ class ImageFiles(Records):
 
     def stamps(self, rows: slice) -> np.ndarray:
         """Bytes and time of change of the files, int64 [n, 2]; zeros where there is none."""
-        found = np.zeros((len(self.names[rows]), 2), np.int64)
-        for row, path in enumerate(self.names[rows].tolist()):
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                found[row] = status.st_size, status.st_mtime_ns
-        return found
+        return stamps_of(self.names[rows].tolist())
 
 
 class ArrayRows:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from keras_lt.datasets.examining import stamps_of
 from keras_lt.datasets.examples import Records
 
 RECORD_HEAD, RECORD_TAIL = 12, 4  # bytes that TFRecord puts around an example: its length, and a checksum of each
@@ -74,6 +75,11 @@ class ShardedRecords(Records):
     def placed_fingerprint(self) -> bytes:
         """Changes also with the files' paths."""
         return self._fingerprint(self.files)
+
+    def stamps(self, rows: slice) -> np.ndarray:
+        """Bytes and time of change of the file that each image is in, int64 [n, 2]."""
+        shards, of_row = np.unique(self.shard[rows], return_inverse=True)
+        return stamps_of([self.files[shard] for shard in shards])[of_row]
 
     def _fingerprint(self, files: Iterable[str]) -> bytes:
         digest = hashlib.sha256("\0".join(files).encode())
