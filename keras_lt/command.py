@@ -213,19 +213,28 @@ def stop():
     sys.exit(128 + signal.SIGINT)
 
 
-def unreadable(error: BaseException) -> str:
-    """What TensorFlow's pipeline could not read, and why; empty of any other error.
-
-    It happens to images that were there when they were examined. In TensorFlow's long message the node that failed
-    stands after what it said; of an error of Python's that is the last line.
-    """
-    said = re.search(r"([^\n]+)\s*\[\[\{\{node (?:ReadFile|PyFunc\w*)\}\}\]\]", str(error))
-    is_input = said and "IteratorGetNext" in str(error) and type(error).__module__.startswith("tensorflow.")
-    return re.sub(r"^(\{\{.*\}\} )?(\w+Error: )?", "", said[1].strip()) if is_input else ""
+def in_a_line(error: BaseException) -> str:
+    """What can happen to anybody, in one line; empty of an error that is to show where in the program it was."""
+    kind, text = type(error), str(error)
+    if isinstance(error, OSError | FloatingPointError):
+        return text
+    if isinstance(error, MemoryError) or re.search("OOM when allocating|Out of memory while", text):
+        wanted = re.search(r"(OOM when|Out of memory while|Unable to) [^\n[]+(\[[\d,]+\][^\n[]*)?", text)
+        return (
+            "memory is used up. A training takes less by a smaller --batch_size, or by --accumulate_steps, which "
+            f"computes the same batch in parts. Received: {wanted[0].strip() if wanted else kind.__name__}"
+        )
+    # Of images that were there when they were examined. The node that failed stands after what it said; of an error of
+    # Python's that is the last line.
+    lost = re.search(r"([^\n]+)\s*\[\[\{\{node (?:ReadFile|PyFunc\w*)\}\}\]\]", text)
+    if lost and "IteratorGetNext" in text and kind.__module__.startswith("tensorflow."):
+        said = re.sub(r"^(\{\{.*\}\} )?(\w+Error: )?", "", lost[1].strip())
+        return f"an example could not be read: {said}. Put it back: the same command goes on"
+    return ""
 
 
 def launch(main: Callable[[], None]):
-    """Runs `main` with the flags that were read; Ctrl-C, a cluster's SIGTERM and a full disk end it in one line."""
+    """Runs `main` with the flags that were read; what can happen to anybody ends it in one line."""
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to end
@@ -240,10 +249,8 @@ def launch(main: Callable[[], None]):
         except BaseException as error:
             if is_leaving(error):
                 stop()
-            if isinstance(error, OSError | FloatingPointError):
-                sys.exit(failure(error))
-            if lost := unreadable(error):
-                sys.exit(failure(f"an example could not be read: {lost}. Put it back: the same command goes on"))
+            if message := in_a_line(error):
+                sys.exit(failure(message))
             raise
 
     with unread():

@@ -4,11 +4,12 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_lt.__main__ import COMMANDS, main, overview
-from keras_lt.command import failure, find_flag_file, unreadable, with_flag_files
+from keras_lt.command import failure, find_flag_file, in_a_line, with_flag_files
 from tests.programs import command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -85,18 +86,45 @@ def test_an_example_that_is_gone_since_it_was_examined_is_named(read, expected, 
     iterator = iter(batches)
     with pytest.raises(tf.errors.OpError) as raised:
         next(iterator) if eagerly else tf.function(lambda: next(iterator))()
-    assert unreadable(raised.value) == expected
+    assert in_a_line(raised.value) == f"an example could not be read: {expected}. Put it back: the same command goes on"
 
 
 def test_other_errors_are_no_example_s():
     with pytest.raises(tf.errors.OpError) as raised:  # not of the input
         tf.function(lambda: tf.io.read_file("gone.jpg"))()
-    assert unreadable(raised.value) == ""
+    assert in_a_line(raised.value) == ""
     checked = tf.data.Dataset.range(1).map(lambda row: tf.debugging.check_numerics(1 / tf.cast(row, tf.float32), "no"))
     with pytest.raises(tf.errors.OpError) as raised:  # of the input, whose examples were read
         next(iter(checked))
-    assert unreadable(raised.value) == ""
-    assert unreadable(ValueError("IteratorGetNext\ngone\n[[{{node ReadFile}}]]")) == ""
+    assert in_a_line(raised.value) == ""
+    assert in_a_line(ValueError("IteratorGetNext\ngone\n[[{{node ReadFile}}]]")) == ""
+
+
+# As TensorFlow 2.21 words it, which waits ten seconds before it does.
+OOM = "{{function_node __inference_f_1}} OOM when allocating tensor with shape[8,9] and type float on /device:CPU:0 by cpu"
+TOO_MUCH = {
+    OOM + "\n\t [[{{node MatMul}}]]\nHint: ...": OOM.split("}} ")[1],
+    OOM + " [Op:Fill] name: ": OOM.split("}} ")[1],
+    "Out of memory while trying to allocate 3.1TiB. [Op:__inference_f_2]": "Out of memory while trying to allocate 3.1TiB.",
+}
+
+
+@pytest.mark.parametrize(("said", "expected"), TOO_MUCH.items())
+def test_memory_that_is_used_up_is_said_in_a_line(said, expected):
+    line = in_a_line(tf.errors.ResourceExhaustedError(None, None, said))
+    assert line.startswith(
+        "memory is used up. A training takes less by a smaller --batch_size, or by --accumulate_steps"
+    )
+    assert line.endswith(f" Received: {expected}")
+
+
+def test_so_is_that_of_python_and_numpy():
+    with pytest.raises(MemoryError) as raised:
+        np.zeros(10**14)
+    assert "Received: Unable to allocate 728. TiB for an array" in in_a_line(raised.value)
+    with pytest.raises(MemoryError) as raised:
+        bytearray(10**18)
+    assert in_a_line(raised.value).endswith("Received: MemoryError")
 
 
 def test_the_overview_has_a_line_for_every_command():
