@@ -165,3 +165,11 @@ def test_an_empty_split_has_no_score():
 def test_another_number_of_logits_is_refused():
     with pytest.raises(ValueError, match=r"one logit per class, 4. Received: 3 logits"):
         score([np.zeros((2, 3))], np.array([0, 1]), COUNTS)
+
+
+@pytest.mark.parametrize("label", [-1, 4, 5_000_000_000])
+def test_labels_of_no_class_are_refused(label):
+    """Those of an open set too, which have an argument of their own."""
+    said = f"int64, from {min(label, 0)} to {max(label, 1)}$"
+    with pytest.raises(ValueError, match=rf"whole numbers in \[0, 4\); .* Received: {said}"):
+        score([np.zeros((3, 4), np.float32)], np.array([0, 1, label]), COUNTS)

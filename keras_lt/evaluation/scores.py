@@ -16,6 +16,7 @@ from keras_lt.classifiers.chunks import in_chunks, parts_of
 from keras_lt.features import FeatureSet
 from keras_lt.files import atomic, reading
 from keras_lt.keras_settings import plain_settings
+from keras_lt.labels import labels_of
 
 TOP = 5  # classes kept per example
 
@@ -188,9 +189,8 @@ def score(
     Raises:
       ValueError: another number of logits than of classes, or a label of none of them.
     """
-    groups, labels = metrics.ShotGroups.of(groups), np.asarray(labels)
-    if labels.size and labels.max() >= len(groups.class_counts):
-        raise ValueError(f"Labels must lie in 0..{len(groups.class_counts) - 1}. Received: {labels.max()}")
+    groups = metrics.ShotGroups.of(groups)
+    labels = labels_of(labels, len(labels), classes=len(groups.class_counts))
     top, confidences = _ranked(logits, len(groups.class_counts))
     _, open_confidences = _ranked(open_logits, len(groups.class_counts))
     return Scores(labels, top, confidences, groups, open_confidences)
