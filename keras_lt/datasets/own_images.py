@@ -47,8 +47,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
       seed: of the split and the carving.
     Raises:
       FileNotFoundError: there is no such folder, or only one of train and test.
-      ValueError: val or test has a class that train has not, or a class has photographs in formats alone that are not
-        read.
+      ValueError: val or test has a class that train has not, or a class has no photographs but such that are not read.
     """
     root = pathlib.Path(data_dir)
     if not root.is_dir():
