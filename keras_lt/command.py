@@ -21,6 +21,7 @@ FLAG_FILE = ("--flagfile", "-flagfile")
 HELP = {"--help", "-h", "-help"}
 COMMENT = ("#", "//")
 BACKENDS = ("tensorflow", "jax")
+LOADING_ERRORS = ImportError | ValueError | AttributeError | AssertionError  # Keras's, of a keras.json that is no good
 LEAVES_AGAIN_AFTER = 2.0  # seconds
 MOST_LETTERS = 4000  # of a message
 _leaving = threading.Event()  # the program was asked to end
@@ -57,10 +58,10 @@ def quietly(module: str = "", answer: Callable[[], object] | None = None) -> Ite
             if module == "__main__" and is_leaving(error):
                 os.dup2(terminal, 2)
                 stop()
-            if module == "__main__" and isinstance(error, ImportError | ValueError):
-                # Keras's, of a backend that there is not
-                sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND and keras.json too: {error}")
-            if not isinstance(error, SystemExit | KeyboardInterrupt | ImportError | ValueError):
+            if module == "__main__" and isinstance(error, LOADING_ERRORS):
+                said = f"{error}" or type(error).__name__
+                sys.exit(f"Error: a library is missing or does not fit, see KERAS_BACKEND and keras.json too: {said}")
+            if not isinstance(error, SystemExit | KeyboardInterrupt | LOADING_ERRORS):
                 aside.seek(0)
                 os.write(terminal, aside.read())
             raise

@@ -25,6 +25,7 @@ with quietly(__name__, lambda: parser().parse_args()):
 
     from keras_lt.comparison.dots import Accuracies, draw_dots, save_figure
     from keras_lt.config import RunConfig
+    from keras_lt.datasets import check_outside
     from keras_lt.files import check_own, write_text
     from keras_lt.report.cells import Cell, Table, as_number, markdown_table, mean_cells, rich_table, show
     from keras_lt.report.style import GROUP_LINES, RC
@@ -114,6 +115,8 @@ def main(arguments: Sequence[str] | None = None):
     given = parser().parse_args(arguments)
     with plain_errors():
         groups = group_seeds([FinishedRun.read(folder) for folder in given.workdirs])
+        for config in (Run(folder).config for folder in given.workdirs):
+            check_outside(given.output_dir, "output_dir", config.dataset, config.data_dir, **config.data_options)
         page = check_own(pathlib.Path(given.output_dir, "compare.md"), TITLE, beside=("compare.png", "compare.svg"))
     table = table_of(groups)
     with matplotlib.rc_context(RC):

@@ -99,9 +99,12 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         """
         _check_method(self.method)
         check_numbers(validation_fraction=self.validation_fraction, below=1)
-        X, y = validate_data(self, X, y, dtype=NUMBERS)
-        check_classification_targets(y)
-        self.classes_, first, labels = np.unique(y, return_index=True, return_inverse=True)
+        try:
+            X, y = validate_data(self, X, y, dtype=NUMBERS)
+            check_classification_targets(y)
+            self.classes_, first, labels = np.unique(y, return_index=True, return_inverse=True)
+        except TypeError as error:  # of labels that cannot be sorted, and scikit-learn's of bytes
+            raise ValueError(f"y must be all numbers or all strings. Received: {error}") from error
         if len(self.classes_) < 2:
             raise ValueError(f"Training needs two classes or more. Received: one class, {self.classes_.tolist()[0]!r}")
         rng = check_random_state(self.random_state)

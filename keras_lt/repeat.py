@@ -25,6 +25,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_repeat_fla
     from keras_lt.report.intervals import resampled_accuracies
     from keras_lt.report.systems import BASELINE
     from keras_lt.run import Run
+    from keras_lt.serving.onnx_model import import_onnx
     from keras_lt.significance import interval, mcnemar, mean_and_deviation
     from keras_lt.stages import CHOSEN_BY
 
@@ -141,7 +142,9 @@ def main():
         runs = runs_of(run_config, seeds)
         first = Run.of(runs[0])
         check_folder_of_runs(first.folder.parent, runs)
-        first.fit_to_data(config.said())
+        if run_config.export_onnx:
+            import_onnx()  # refuses where its libraries are missing
+        first.fit_to_data(config.said())  # looks at images
         runs = runs_of(dataclasses.replace(first.config, workdir=run_config.workdir), seeds)
         check_own(runs[0].folder.with_name(SUMMARY_FILES[0]), '{\n "dataset":', beside=SUMMARY_FILES[1:])
         train_all(runs)

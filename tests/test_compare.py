@@ -105,6 +105,14 @@ def test_the_command_writes_the_table_and_the_figure(folders, tmp_path, capsys):
         main([str(tmp_path / "nothing")])
 
 
+def test_the_figure_is_no_image_of_the_data(folder_of, tmp_path):
+    (tmp_path / "photos/train/ant").mkdir(parents=True)
+    (tmp_path / "photos/test").mkdir()
+    run = folder_of("run", {"joint": (0.9, None, 0.1, 0.5)}, dataset="folder", data_dir=str(tmp_path / "photos"))
+    with pytest.raises(SystemExit, match="must lie outside of the images that are read"):
+        main([run, f"--output_dir={tmp_path}/photos/train/ant"])
+
+
 @pytest.mark.parametrize("write", range(3))
 def test_a_comparison_killed_in_any_write_is_done_again_to_the_same_bytes(folders, tmp_path, monkeypatch, write):
     with monkeypatch.context() as patch:

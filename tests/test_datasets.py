@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from keras_lt.datasets import DATASETS, LongTailed, Split, carve_validation
+from keras_lt.datasets import DATASETS, LongTailed, Split, carve_validation, load
 from keras_lt.metrics import ShotGroups
 
 
@@ -26,6 +26,11 @@ def test_fashion_lt_has_an_exponential_tail_and_balanced_evaluation_splits():
     assert np.bincount(data.test.labels).tolist() == [500] * 10
     assert data.train.images.shape == (2478, 28, 28, 1)
     assert data.image_size == 28
+
+
+def test_fashion_lt_does_not_train_in_the_place_of_images_that_were_meant(tmp_path):
+    with pytest.raises(ValueError, match=rf"reads no --data_dir; .*--dataset=folder.* Received: --data_dir={tmp_path}"):
+        load("fashion_lt", str(tmp_path))
 
 
 def test_fashion_lt_splits_share_no_image():

@@ -89,4 +89,6 @@ def test_contents_under_two_labels_are_counted_and_what_repeats_is_said(capsys):
 
 def test_classes_without_a_test_image_are_said(two_classes, capsys):
     describe(two_classes)
-    assert capsys.readouterr().out.endswith("\n1 classes have no test image, such as dark: no score is of them.\n")
+    assert capsys.readouterr().out.endswith(
+        "\nClasses without a test image, and so without a score: 1, such as dark.\n"
+    )

@@ -121,7 +121,7 @@ def test_one_folder_is_split_by_the_names_of_its_images(tmp_path):
     assert len(set(everything)) == len(everything) == 1001
     assert all("abf"[label] == path[0] for path, label in everything)
     assert "split by their names" in data.notes[0]
-    assert data.said[1:] == ("1 classes have no test image, such as f: no score is of them.",)
+    assert data.said[1:] == ("Classes without a test image, and so without a score: 1, such as f.",)
 
 
 def test_images_that_are_added_move_no_other(unsplit, tmp_path_factory):
@@ -152,6 +152,22 @@ def test_a_val_split_has_its_usual_names_and_other_folders_are_named(tmp_path, n
     touch(tmp_path, *(f"{other}/owl/1.jpg" for other in {"val", "valid"} - {name}))
     with pytest.raises(ValueError, match="val must be one folder"):
         folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("train", ["training_set", "Train-Set", "train images", "traindata", "trainset_2"])
+def test_splits_are_known_by_what_they_are_called_with_more_words(tmp_path, train):
+    touch(tmp_path, *(f"{split}/{name}/1.jpg" for split in (train, "test_set", "valid") for name in ("owl", "fox")))
+    data = folder(str(tmp_path))
+    assert data.class_names == ("fox", "owl")
+    assert (len(data.train), len(data.test), data.test_is_drawn) == (2, 2, False)
+
+
+def test_folders_around_the_same_folders_are_classes_with_a_note(tmp_path):
+    """They may be of a class, by season say, or classes in splits whose names are not known."""
+    touch(tmp_path, *(f"{one}/{two}/{n}.jpg" for one in ("learn", "judge") for two in ("fox", "owl") for n in range(9)))
+    data = folder(str(tmp_path))
+    assert data.class_names == ("judge", "learn")
+    assert "judge, learn, ... were taken for classes, though each holds fox, owl, ...: if" in "\n".join(data.notes)
 
 
 def test_work_folders_of_runs_are_no_classes(tmp_path):

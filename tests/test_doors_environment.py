@@ -277,6 +277,12 @@ def test_a_backend_that_there_is_not_is_refused_in_one_line():
         raise ValueError("Unable to import backend : theano")  # as Keras does
 
 
+@pytest.mark.parametrize("error", [AssertionError(), AttributeError("'list' object has no attribute 'get'")])
+def test_a_keras_json_that_is_no_good_is_refused_in_one_line(error):
+    with pytest.raises(SystemExit, match=r"see KERAS_BACKEND and keras.json too: \S+"), quietly("__main__"):
+        raise error  # as Keras does of an unknown floatx, and of a list
+
+
 def test_a_program_begins_again_in_utf8_where_names_of_files_are_read_otherwise(monkeypatch):
     begun = []
     monkeypatch.setattr(os, "execv", lambda *arguments: begun.append(arguments))

@@ -172,3 +172,11 @@ def test_numbers_that_float32_has_no_room_for_are_refused(standardize, train):
     """Their deviation is infinite, and every example would be the same."""
     with pytest.raises(ValueError, match=r"X must fit into float32\. Received: values of up to \d"):
         LongTailClassifier(standardize=standardize).fit(train[0].astype("f8") * 1e300, train[1])
+
+
+@pytest.mark.parametrize("other", [None, 7, b"bytes"])
+def test_labels_of_several_kinds_are_refused_in_a_line(other, train):
+    labels = np.array(["one"] * len(train[1]), object)
+    labels[-3:] = other
+    with pytest.raises(ValueError, match=r"y must be all numbers or all strings|Unknown label type"):
+        LongTailClassifier().fit(train[0], labels)

@@ -5,9 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from keras_lt.datasets.examining import examine_encoded
 from keras_lt.preparing.conversion import convert
+from keras_lt.preprocessing import decode
 from tests.pictures import encoded, noise, opened
 
 COLORS = {"red": (254, 0, 0), "green": (0, 254, 0), "blue": (0, 0, 254), "white": (255, 255, 255)}
@@ -89,3 +92,21 @@ def test_a_decompression_bomb_is_refused_unopened(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as the command does
     with pytest.raises(ValueError, match="10001x10000 is more than 100,000,000 pixels"):
         convert(png_header(10001, 10000))
+
+
+@pytest.mark.parametrize("lost", range(1, 13))
+def test_a_png_that_lacks_of_its_last_chunk_is_broken_for_training_and_preparation_alike(lost):
+    cut = encoded(quarters(), "PNG")[:-lost]  # whose pixels are all there
+    with pytest.raises(ValueError, match="cut short"):
+        convert(cut)
+    with pytest.raises(ValueError, match=r"^corrupt or truncated \(PNG\)$"):
+        examine_encoded(cut)
+
+
+def test_a_png_that_tensorflow_refuses_is_written_anew_and_never_passed_on():
+    whole = encoded(quarters(), "PNG")
+    checksum = whole.index(b"IEND") - 8  # of the pixels' chunk, which Pillow passes over
+    broken = whole[:checksum] + bytes(4) + whole[checksum + 4 :]
+    with pytest.raises(tf.errors.OpError):
+        decode(broken)
+    assert np.array_equal(decode(convert(broken, lossless=True)), decode(whole))

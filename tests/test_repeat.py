@@ -1,12 +1,13 @@
 import dataclasses
 import math
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 from absl import flags
 
-from keras_lt import config, train
+from keras_lt import config, repeat, train
 from keras_lt.comparison import runs as several_runs
 from keras_lt.comparison.runs import check_folder_of_runs, train_all, train_apart
 from keras_lt.config import RunConfig
@@ -232,3 +233,12 @@ def test_a_mistake_is_answered_without_a_stack_trace(tmp_path):
     assert done.returncode == 1
     assert "each once. Received: '1,1'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_library_that_is_missing_is_said_before_an_image_is_looked_at(run_config, monkeypatch):
+    wanted = dataclasses.replace(run_config, data_dir="nowhere", export_onnx=True)
+    monkeypatch.setattr(config, "from_flags", lambda: wanted)
+    monkeypatch.setattr(config, "seeds", lambda: (0, 1))
+    monkeypatch.setitem(sys.modules, "tf2onnx.convert", None)
+    with pytest.raises(SystemExit, match=r"Error: An ONNX model needs tf2onnx.*keras_lt\[onnx\]"):
+        repeat.main()

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_lt.preprocessing import MOST_PIXELS, decode
 
 PNG, BIT_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # how a PNG begins, and the byte that says its bits
+PNG_END = b"IEND\xaeB`\x82"  # with its checksum
 CHUNK = 4096  # vectors looked at together
 DARK = 4096  # of 65536
 PREPARE = "convert it by `python -m keras_lt.prepare`"
@@ -48,14 +49,14 @@ def examine_encoded(encoded: bytes) -> Examined:
     try:
         height, width, _ = decode(encoded).shape
     except tf.errors.OpError as error:
-        raise ValueError(_why_not_decoded(image, error)) from None
+        raise ValueError(_why_not_decoded(encoded, image, error)) from None
     check_depth(encoded, image)
     return (height, width), _orientation(image), hash_of(encoded)
 
 
 def check_whole(encoded: bytes):
-    """Raises ValueError for a PNG without its last chunk, which Pillow takes and TensorFlow does not."""
-    if encoded.startswith(PNG) and b"IEND" not in encoded:
+    """Raises ValueError for a PNG without all of its last chunk, which Pillow takes and TensorFlow does not."""
+    if encoded.startswith(PNG) and PNG_END not in encoded:
         raise ValueError("broken or cut short (PNG)")
 
 
@@ -78,9 +79,10 @@ def hash_of(content) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _why_not_decoded(image: PIL.Image.Image, error: tf.errors.OpError) -> str:
+def _why_not_decoded(encoded: bytes, image: PIL.Image.Image, error: tf.errors.OpError) -> str:
     try:
         image.load()
+        check_whole(encoded)
     except Exception:  # a broken image raises nearly anything
         return f"corrupt or truncated ({image.format})"
     said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)

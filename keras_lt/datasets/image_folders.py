@@ -25,7 +25,7 @@ def folders_in(root: pathlib.Path) -> list[str]:
 
 def split_of(name: str) -> str:
     """The split that a folder, or a split of another library, is called after; "" without one."""
-    plain = re.sub(r"[\W\d_]+$", "", name).lower()  # COCO's train2017
+    plain = re.sub(r"([\W_]*(set|data|images))?[\W\d_]*$", "", name.lower())  # COCO's train2017, Kaggle's training_set
     return next((split for split, names in SPLITS.items() if plain in names), "")
 
 
@@ -46,6 +46,17 @@ def split_folders(root: pathlib.Path) -> dict[str, str]:
         if len(folders) > 1:
             raise ValueError(f"{split} must be one folder. Received: {root} with {', '.join(folders)}")
     return {split: folders[0] for split, folders in found.items()}
+
+
+def alike_note(root: pathlib.Path, names: list[str]) -> tuple[str, ...]:
+    """What to say where all classes hold the same folders, of which they may be splits by names that are not known."""
+    first, *others = [folders_in(root / name) for name in names]
+    if len(first) < 2 or not others or any(other != first for other in others):
+        return ()
+    return (
+        f"{names[0]}, {names[1]}, ... were taken for classes, though each holds {first[0]}, {first[1]}, ...: if these "
+        "are the classes, name the folders around them train, val and test.",
+    )
 
 
 def _is_read(folder: os.DirEntry) -> bool:

@@ -187,7 +187,7 @@ class LongTailed:
         if not absent:
             return self.notes
         example = self.class_names[absent[0]]
-        return (*self.notes, f"{len(absent)} classes have no test image, such as {example}: no score is of them.")
+        return (*self.notes, f"Classes without a test image, and so without a score: {len(absent)}, such as {example}.")
 
     @property
     def of_features(self) -> bool:

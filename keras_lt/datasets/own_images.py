@@ -15,6 +15,7 @@ from keras_lt.datasets.image_folders import (
     CONVERT,
     EXTENSIONS,
     UNREAD_EXTENSIONS,
+    alike_note,
     files_in,
     folders_in,
     has_extension,
@@ -35,19 +36,18 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
     """The user's own images in a folder per class: `train/<class>/`, `test/<class>/` and, if there is one, `val/`.
 
     Classes are the sorted names of train's folders; images may lie deeper inside them. Splits may also be called
-    `training`, `valid`, `validation`, `dev` and `testing`, in capitals, with a number behind. Without `val/` a tenth of
+    `training`, `valid`, `dev` and `testing`, in capitals, with a number or `set` behind. Without `val/` a tenth of
     train is carved off. Images at any depth in `open/`, if there is one beside `train/`, are the open set, of no class.
     Without `train/` and `test/` the folders in `data_dir` are the classes, and each is split 70 / 10 / 20 into train,
-    val and test on average: by the names of the images, so that new ones move no other. Hidden files and folders are
-    passed over, and so are files without an image's extension and work folders of runs; photographs in formats that are
-    not read, such as HEIC, and images that lie beside the classes are named in the notes.
+    val and test on average: by the names of the images, so that new ones move no other. Passed over are hidden files
+    and folders, files without an image's extension and work folders of runs; photographs in formats that are not read,
+    such as HEIC, and images that lie beside the classes are named in the notes.
 
     Args:
       seed: of the split and the carving.
     Raises:
       FileNotFoundError: there is no such folder, or only one of train and test.
-      ValueError: val or test has a class that train has not, or a class has photographs in formats alone that are not
-        read.
+      ValueError: val or test has a class that train has not, or a class has no photographs but such that are not read.
     """
     root = pathlib.Path(data_dir)
     if not root.is_dir():
@@ -65,7 +65,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         split, ignored = _read_folders(root, found)
         check_read(split.labels, [root / name for name in found], ignored)
         splits, more = train_val_test(split, name=name, seed=seed)
-        notes = (*more, *ignored_note(ignored), *notes)
+        notes = (*more, *alike_note(root, found), *ignored_note(ignored), *notes)
         return LongTailed(name, **splits, class_names=found, test_is_drawn=True, notes=notes)
     missing = [str(root / split) for split in ("train", "test") if split not in places]
     if missing:

@@ -29,9 +29,18 @@ def fashion_lt(data_dir: str = "") -> LongTailed:
     """A long-tailed Fashion-MNIST that ships with the package: 2,478 / 1,000 / 5,000 images, 28x28 grey.
 
     Exponential profile from 1,000 training images down to 10 (imbalance ratio 100); val and test are balanced.
-    Made by `tools/make_fashion_lt.py` from Fashion-MNIST (Xiao et al., 2017; MIT licence). `data_dir` is not read.
+    Made by `tools/make_fashion_lt.py` from Fashion-MNIST (Xiao et al., 2017; MIT licence).
+
+    Args:
+      data_dir: none, as there is nothing to read.
+    Raises:
+      ValueError: there is one, which is meant for another data set.
     """
-    del data_dir
+    if data_dir:
+        raise ValueError(
+            "fashion_lt comes with the package and reads no --data_dir; images of your own are --dataset=folder, or "
+            f"lists, csv, arrays, features, hf. Received: --data_dir={data_dir}"
+        )
     with (
         (importlib.resources.files("keras_lt") / "data/fashion_lt.npz").open("rb") as file,
         np.load(file) as arrays,

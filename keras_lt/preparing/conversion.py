@@ -3,10 +3,11 @@
 import io
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_lt.datasets.examining import check_depth, check_whole
-from keras_lt.preprocessing import MOST_PIXELS
+from keras_lt.preprocessing import MOST_PIXELS, decode
 
 ORIENTATION = 0x0112  # EXIF's tag; 2 to 8 say that the pixels lie turned or mirrored
 
@@ -34,7 +35,7 @@ def convert(encoded: bytes, *, shorter_side: int = 0, quality: int = 90, lossles
             check_whole(encoded)
             check_depth(encoded, image)
             too_large = 0 < shorter_side < min(image.size)
-            if not too_large and _is_ready(image):
+            if not too_large and _is_ready(encoded, image):
                 return encoded
             ready = _rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
@@ -50,10 +51,15 @@ def convert(encoded: bytes, *, shorter_side: int = 0, quality: int = 90, lossles
     return file.getvalue()
 
 
-def _is_ready(image: Image.Image) -> bool:
+def _is_ready(encoded: bytes, image: Image.Image) -> bool:
     upright = image.getexif().get(ORIENTATION, 1) not in range(2, 9)
     plain = image.mode in ("L", "RGB") and not (image.format == "PNG" and image.is_animated)
-    return upright and plain and image.format in ("JPEG", "MPO", "PNG")  # MPO: a JPEG with a second one behind it
+    if not (upright and plain and image.format in ("JPEG", "MPO", "PNG")):  # MPO: a JPEG with a second one behind it
+        return False
+    try:
+        return image.format != "PNG" or decode(encoded) is not None
+    except tf.errors.OpError:  # TensorFlow looks at checksums that Pillow passes over
+        return False
 
 
 def _rgb(image: Image.Image) -> Image.Image:
