@@ -134,14 +134,26 @@ class DataOfRun(WorkFolder):
         recorded = self.recorded_data
         if recorded is None:
             _check_classes(self, data)
-            _check_set_aside(self, data, "test")
+            self.check_splits("test")
         elif self.has_parts and (found := recorded.differences(self.current_data)):
             raise ValueError(other_data(self.folder, found, grew=recorded.only_grew(self.current_data)))
         return data
 
     def check_splits(self, *splits: str):
-        """Raises ValueError where one of them is not what the parts of the run were learned, or chosen, on."""
-        _check_set_aside(self, self.data, *splits)
+        """Raises ValueError where version 0.1 set other images aside for one of them than are now.
+
+        Some that the parts of the run were learned, or chosen, on are in it then.
+        """
+        data = self.listed_data
+        drawn = {"train", "val", "test"} if data.test_is_drawn else {"train", "val"} if data.val_is_carved else set()
+        of_01 = self.recorded_data is None and self.has_parts and is_of_version_01(self.flag_lines)
+        if of_01 and drawn.intersection(splits):
+            raise ValueError(
+                f"{self.folder} is a run of version 0.1, which set other images of {data.name} aside for val or test "
+                "than are now: some of these it was trained on. Give another --workdir, or --overwrite to start "
+                "afresh. What it learned stays of use: keras_lt.export, keras_lt.predict, and keras_lt.evaluate "
+                "--images or --model=<its export>"
+            )
 
     @functools.cached_property
     def _inspections(self) -> dict[str, Inspection]:
@@ -206,16 +218,3 @@ def _check_classes(run: DataOfRun, data: LongTailed):
         classes = len(files.read_json(run.outcome_file(name), needs=["per_class"])["per_class"])
         if classes != len(data.class_names):
             raise ValueError(other_data(run.folder, [f"{len(data.class_names)} classes, {classes} there"], grew=False))
-
-
-def _check_set_aside(run: DataOfRun, data: LongTailed, *splits: str):
-    """Raises ValueError where version 0.1 set other images aside for a split: some that it trained on are in it now."""
-    drawn = {"train", "val", "test"} if data.test_is_drawn else {"train", "val"} if data.val_is_carved else set()
-    of_01 = run.recorded_data is None and run.has_parts and is_of_version_01(run.flag_lines)
-    if of_01 and drawn.intersection(splits):
-        raise ValueError(
-            f"{run.folder} is a run of version 0.1, which set other images of {data.name} aside for val or test than "
-            "are now: some of these it was trained on. Give another --workdir, or --overwrite to start afresh. What it "
-            "learned stays of use: keras_lt.export, keras_lt.predict, and keras_lt.evaluate --images or "
-            "--model=<its export>"
-        )

@@ -1,5 +1,6 @@
 """A data set of flat grey squares that a tiny backbone learns in an epoch or two."""
 
+import contextlib
 import dataclasses
 import gc
 import itertools
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt import backbones, train
+from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.datasets import LongTailed, Split
 from tests.tiny_backbone import TINY
 
@@ -70,6 +72,22 @@ def killed_in_write(monkeypatch, number):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", deadly_replace)
+
+
+@contextlib.contextmanager
+def killed_in_second_epoch(monkeypatch):
+    """Within it a fit dies after its second epoch, before that epoch's checkpoint is written."""
+    saved = EpochCheckpoints.on_epoch_end
+
+    def deadly_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        saved(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochCheckpoints, "on_epoch_end", deadly_end)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_lt import Recipe
-from keras_lt.checkpoints import EpochCheckpoints, read_history
+from keras_lt.checkpoints import read_history
 from keras_lt.classifiers import fresh_dense
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import make_strategy
@@ -18,6 +18,7 @@ from keras_lt.methods import METHODS, fslwf
 from keras_lt.methods.episodes import draw_episode, episode_batches, novel_in_episode
 from keras_lt.methods.fslwf import WeightGenerator
 from keras_lt.stages import Representation, join, learn_representation, load_classifier
+from tests.conftest import killed_in_second_epoch
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "fslwf.npz")
 COLOURS = np.array([(220, 220, 220), (90, 10, 90), (30, 220, 30), (220, 30, 30), (10, 90, 90), (30, 30, 220)])
@@ -190,17 +191,8 @@ def test_novel_weights_come_from_all_examples_whatever_the_groups(data, features
 
 @pytest.mark.exhaustive
 def test_a_killed_stage_two_ends_where_an_uninterrupted_one_does(study, classifier, tmp_path, monkeypatch):
-    saved = EpochCheckpoints.on_epoch_end
-
-    def die_in_the_second_epoch(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        saved(self, epoch, logs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EpochCheckpoints, "on_epoch_end", die_in_the_second_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            learn(study, tmp_path)
+    with killed_in_second_epoch(monkeypatch):
+        learn(study, tmp_path)
     resumed = learn(study, tmp_path)
     epochs = [row["val_class_mean"] for row in read_history(tmp_path / "history.csv")]
     assert max(epochs) == pytest.approx(resumed.val["class_mean"])

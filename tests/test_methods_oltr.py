@@ -9,7 +9,6 @@ import pytest
 from keras import ops
 
 from keras_lt import backbones
-from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.config import RunConfig
 from keras_lt.distribution import MultiHost, make_strategy
 from keras_lt.features import extract_features
@@ -17,7 +16,7 @@ from keras_lt.methods import METHODS, oltr
 from keras_lt.methods.oltr import MetaEmbedding, ModulatedAttention, centroid_loss
 from keras_lt.recipe import Recipe
 from keras_lt.stages import learn_representation, load_classifier
-from tests.conftest import some_of
+from tests.conftest import killed_in_second_epoch, some_of
 from tests.programs import run
 
 REFUSED = {
@@ -244,17 +243,8 @@ def test_what_stage_one_froze_stays_frozen(tiny_backbone):
 @pytest.mark.exhaustive
 def test_a_killed_fit_ends_where_an_uninterrupted_one_does(data, representation, features, tmp_path, monkeypatch):
     whole = learn(representation, data, features)
-    saved = EpochCheckpoints.on_epoch_end
-
-    def die_in_the_second_epoch(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        saved(self, epoch, logs)
-
-    monkeypatch.setattr(EpochCheckpoints, "on_epoch_end", die_in_the_second_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_in_second_epoch(monkeypatch):
         learn(representation, data, features, folder=tmp_path)
-    monkeypatch.setattr(EpochCheckpoints, "on_epoch_end", saved)
     resumed = learn(representation, data, features, folder=tmp_path)
     for one, other in ((resumed.model, whole.model), (resumed.backbone, whole.backbone)):
         for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lt.checkpoints import EpochCheckpoints
 from keras_lt.classifiers import (
     CLASSIFIERS,
     ClassifierEntry,
@@ -17,7 +16,7 @@ from keras_lt.classifiers import (
 from keras_lt.features import FeatureSet, extract_features
 from keras_lt.recipe import Recipe
 from keras_lt.stages import Representation, join, learn_classifier, learn_representation, load_classifier
-from tests.conftest import some_of
+from tests.conftest import killed_in_second_epoch, some_of
 
 STAGE_ONE = Recipe(epochs=3, batch_size=16, learning_rate=0.05)
 SEEN = ("train", "val")
@@ -67,17 +66,8 @@ def test_a_killed_stage_one_ends_where_an_uninterrupted_one_does(data, tiny_back
     recipe = dataclasses.replace(STAGE_ONE, **changes)
     arguments = {"backbone": tiny_backbone, "recipe": recipe, "augmentation": "crop_flip"}
     whole = learn_representation(data, **arguments)
-    saved = EpochCheckpoints.on_epoch_end
-
-    def die_in_the_second_epoch(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        saved(self, epoch, logs)
-
-    monkeypatch.setattr(EpochCheckpoints, "on_epoch_end", die_in_the_second_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_in_second_epoch(monkeypatch):
         learn_representation(data, **arguments, folder=tmp_path)
-    monkeypatch.setattr(EpochCheckpoints, "on_epoch_end", saved)
     resumed = learn_representation(data, **arguments, folder=tmp_path)
     assert_same(weights(resumed.model), weights(whole.model))
     assert [row["val_loss"] for row in resumed.history] == [row["val_loss"] for row in whole.history]

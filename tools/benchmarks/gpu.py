@@ -1,7 +1,6 @@
 """What to measure on a new GPU, in about ten minutes: main job, nets, input, several devices; as a Markdown file."""
 
 import argparse
-import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +9,8 @@ import tempfile
 import time
 
 import tensorflow as tf
+
+import keras_lt
 
 MAIN_JOB = "keras_lt.train --flagfile=flags/fashion_lt.cfg"
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}
@@ -61,11 +62,11 @@ def _main_jobs(epochs: int, *, several: bool) -> str:
                 f"{MAIN_JOB} --workdir={folder}/run --epochs={epochs} --strategy={strategy}", environment
             )
             seconds = time.perf_counter() - begun
-            results = pathlib.Path(folder, "run/results.json")
-            if not results.exists():
+            run = keras_lt.Run(f"{folder}/run")
+            if not run.results_file.exists():
                 rows.append(f"| {title} | failed: {printed.strip().splitlines()[-1]} |")
                 continue
-            systems = json.loads(results.read_text("utf-8"))["classifiers"]
+            systems = run.results["classifiers"]
         if len(rows) == 1:
             rows[0] = f"| test all (few) | {' | '.join(systems)} | seconds |"
             rows.append("|---" * (len(systems) + 2) + "|")
