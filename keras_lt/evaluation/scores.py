@@ -16,7 +16,7 @@ from keras_lt.classifiers.chunks import in_chunks, parts_of
 from keras_lt.features import FeatureSet
 from keras_lt.files import atomic, reading
 from keras_lt.keras_settings import plain_settings
-from keras_lt.labels import labels_of
+from keras_lt.labels import OPEN
 
 TOP = 5  # classes kept per example
 
@@ -167,7 +167,14 @@ def evaluate_classifier(
       features: of the split.
       groups: of the classes, or their training images, [C]; NaN where that is not known.
       open_features: of images of no known class.
+    Raises:
+      ValueError: as `score`; or an example of the split is of no class.
     """
+    if no_class := int((features.labels == OPEN).sum()):
+        raise ValueError(
+            f"Examples of no class, labelled {OPEN}, have no accuracy: give them as open_features. "
+            f"Received: {no_class} of {len(features.labels)}"
+        )
     open_logits = () if open_features is None else logits_in_chunks(classifier, open_features.features)
     logits = logits_in_chunks(classifier, features.features)
     return score(logits, features.labels, groups, open_logits=open_logits)
@@ -189,8 +196,9 @@ def score(
     Raises:
       ValueError: another number of logits than of classes, or a label of none of them.
     """
-    groups = metrics.ShotGroups.of(groups)
-    labels = labels_of(labels, len(labels), classes=len(groups.class_counts))
+    groups, labels = metrics.ShotGroups.of(groups), np.asarray(labels)
+    if labels.size and labels.max() >= len(groups.class_counts):
+        raise ValueError(f"Labels must lie in 0..{len(groups.class_counts) - 1}. Received: {labels.max()}")
     top, confidences = _ranked(logits, len(groups.class_counts))
     _, open_confidences = _ranked(open_logits, len(groups.class_counts))
     return Scores(labels, top, confidences, groups, open_confidences)
