@@ -64,7 +64,7 @@ def test_a_val_split_that_cannot_choose_tau(examples, appears):
     )
     assert bool(text) == appears
     if appears:
-        assert "val is small (80 in all): 50.0% on it may be 39.3 to 60.7. τ-normalized's" in text
+        assert "50.0% on val (80 in all) may be 39.3 to 60.7. τ-normalized's" in text
         assert "differs by 12.0 points from the worst τ that was tried to the best, so τ = 0.5 may be chance" in text
 
 

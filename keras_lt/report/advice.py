@@ -58,7 +58,7 @@ def on_small_val(results: Mapping, details: RunDetails) -> str:
         if high - low >= spread:
             tau = results["classifiers"][name]["chosen"]["tau"]
             return (
-                f"val is small ({details.val_examples:,} in all): {percent(best)}% on it may be {percent(low)} to "
+                f"{percent(best)}% on val ({details.val_examples:,} in all) may be {percent(low)} to "
                 f"{percent(high)}. {display_name(name)}'s differs by {percent(spread)} points from the worst τ that "
                 f"was tried to the best, so τ = {tau:.4g} may be chance. Take a larger val split, or a head that "
                 f"chooses nothing: {_learned_heads(results)}."
