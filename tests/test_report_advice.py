@@ -74,7 +74,7 @@ def test_a_val_split_that_is_all_right_is_not_known_without_error():
     results = results_of(tau_norm=(0.1, 0.5))
     assert not advice.on_small_val(results, details_of(curves=curve, val_examples=80))
     text = advice.on_small_val(results, details_of(curves=curve, val_examples=20))
-    assert "100.0% on it may be 83.9 to 100.0" in text
+    assert "100.0% on val (20 in all) may be 83.9 to 100.0" in text
     means_too = results_of(joint=(1.0, 1.0), ncm=(1.0, 1.0))
     assert not advice.on_good_features(means_too, details_of(val_examples=20))
 
