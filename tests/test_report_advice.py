@@ -93,10 +93,14 @@ def test_images_learned_by_heart(train, joint, appears):
     assert not appears or ("99.0%" in text and "Joint has 50.0% on val" in text)
 
 
-@pytest.mark.parametrize("flags", [{}, {"stage_one": "features"}, {"dataset": "features"}])
-def test_a_backbone_is_advised_where_there_is_one_to_learn_by_heart(flags):
-    text = advice.on_learning_by_heart(results_of(train=0.99, joint=(0.1, 0.5)), details_of(flags=flags))
-    assert ("--train_parts=classifier" in text) == (not flags)
+@pytest.mark.parametrize(
+    ("backbone", "stage_one", "appears"),
+    [("resnet8", "images", True), ("efficientnet_lite0", "features", False), ("", "images", False)],
+)
+def test_a_backbone_is_advised_where_there_is_one_to_learn_by_heart(backbone, stage_one, appears):
+    results = results_of(train=0.99, joint=(0.1, 0.5)) | {"backbone": backbone}
+    text = advice.on_learning_by_heart(results, details_of(flags={"stage_one": stage_one}))
+    assert ("--train_parts=classifier" in text) == appears
     assert text.endswith("more --weight_decay or fewer --epochs.")
 
 

@@ -72,7 +72,7 @@ def on_learning_by_heart(results: Mapping, details: RunDetails) -> str:
     trained = as_number(results["stage_one"].get("train_class_mean"))
     if not (trained >= LEARNED_BY_HEART and trained - joint >= FAR_BELOW):
         return ""
-    frozen = "features" in (details.flags.get("stage_one"), details.flags.get("dataset"))
+    frozen = details.flags.get("stage_one") == "features" or results.get("backbone") == ""  # none of feature vectors
     backbone = "" if frozen else "a pretrained backbone with --train_parts=classifier, augmentation, "
     return (
         f"Stage one ended at {percent(trained)}% on the examples that it trained on (mean over classes), "
