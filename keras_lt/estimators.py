@@ -99,8 +99,8 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         """
         _check_method(self.method)
         check_numbers(validation_fraction=self.validation_fraction, below=1)
+        X, y = validate_data(self, X, y, dtype=NUMBERS)
         try:
-            X, y = validate_data(self, X, y, dtype=NUMBERS)
             check_classification_targets(y)
             self.classes_, first, labels = np.unique(y, return_index=True, return_inverse=True)
         except TypeError as error:  # of labels that cannot be sorted, and scikit-learn's of bytes
