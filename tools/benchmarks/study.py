@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import keras_lt
 from keras_lt.forward import forward_pass
-from keras_lt.input_pipeline import evaluation_batches
+from keras_lt.input_pipeline import as_many_as, evaluation_batches
 from keras_lt.stages import OnePass
 from tools.benchmarks.timing import timed
 
@@ -117,9 +117,10 @@ class _ThroughBackbone(keras_lt.FeatureSet):
     def evaluation_batches(self, **how) -> tf.data.Dataset:
         """(features [B, D], labels [B]), as `FeatureSet` gives them."""
         images, spec = self.images(**how), super().evaluation_batches(**how).element_spec
-        return tf.data.Dataset.from_generator(
+        batches = tf.data.Dataset.from_generator(
             lambda: ((self.forward(batch), labels) for batch, labels in images), output_signature=spec
         )
+        return batches.apply(as_many_as(images))  # Keras warns of the end of what does not say how long it is
 
 
 def _ours(representation, data, recipes: dict) -> Study:
