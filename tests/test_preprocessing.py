@@ -33,6 +33,8 @@ def test_normalisation_is_per_channel_and_may_turn_to_bgr():
     np.testing.assert_allclose(spec.evaluate(image)[0, 0], [1.0, 0.0, -0.5], atol=1e-6)
     spec = Preprocessing(2, mean=(0.5, 0.2, 0.1), std=(0.5, 0.1, 0.2), channel_order="bgr")
     np.testing.assert_allclose(spec.evaluate(image)[0, 0], [-0.5, 0.0, 1.0], atol=1e-6)
+    spec = Preprocessing(2, mean=(0.5,), std=(0.25,))  # of all channels
+    np.testing.assert_allclose(spec.evaluate(image)[0, 0], [2.0, -1.2, -2.0], atol=1e-6)
 
 
 def test_evaluation_resizes_the_shorter_side_and_crops_the_centre():
@@ -187,6 +189,20 @@ def test_jitter_keeps_the_range_and_grey_stays_grey():
     assert 1.3 < brightness.max() <= 1.4 + 1e-3
 
 
+AS_IT_IS = np.ones(3, np.float32), np.zeros(3, np.float32)  # scale and offset
+
+
+def test_jittered_images_are_normalised_as_others_are():
+    image = tf.constant(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
+    mean, std = [0.5, 0.2, 0.1], [0.5, 0.1, 0.2]
+    plain = Preprocessing(16, augmentation="imagenet", **PLAIN)
+    spec = Preprocessing(16, augmentation="imagenet", mean=mean, std=std, channel_order="bgr")
+    for step in range(3):
+        seed = tf.constant([4, step])
+        expected = (plain.train(image, seed).numpy() - mean) / std
+        np.testing.assert_allclose(spec.train(image, seed), expected[..., ::-1], atol=1e-4)
+
+
 def test_jitter_by_hand():
     # Red 100 and white 200: greys 29.89 and 199.98 (the weights add up to .9999), their mean 114.935.
     image = tf.constant([[[100.0, 0, 0], [200, 200, 200]]])
@@ -197,13 +213,19 @@ def test_jitter_by_hand():
     }
     for only, expected in by_one.items():
         factors = np.where(np.arange(3) == only, [1.4, 0.5, 0.6], 1.0).astype(np.float32)
-        np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([2, 0, 1])), expected, atol=1e-3)
+        np.testing.assert_allclose(
+            adjust_colours(image, factors, tf.constant([2, 0, 1]), *AS_IT_IS), expected, atol=1e-3
+        )
     # Brightness before contrast: (140, 0, 0) and 255 have greys 41.846 and 254.9745, their mean 148.41025.
     factors = tf.constant([1.4, 0.5, 1.0])
     brighter_first = [[[144.205125, 74.205125, 74.205125], [201.705125] * 3]]
-    np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([0, 1, 2])), brighter_first, atol=1e-3)
+    np.testing.assert_allclose(
+        adjust_colours(image, factors, tf.constant([0, 1, 2]), *AS_IT_IS), brighter_first, atol=1e-3
+    )
     fainter_first = [[[150.4545, 80.4545, 80.4545], [220.4545] * 3]]
-    np.testing.assert_allclose(adjust_colours(image, factors, tf.constant([1, 0, 2])), fainter_first, atol=1e-3)
+    np.testing.assert_allclose(
+        adjust_colours(image, factors, tf.constant([1, 0, 2]), *AS_IT_IS), fainter_first, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -215,7 +237,7 @@ def test_jitter_blends_and_clips_step_by_step_in_every_order(order):
             grey = expected @ [[0.2989], [0.587], [0.114]]
             other = (0.0, grey.mean(), grey)[step]
             expected = np.clip(other + factors[step] * (expected - other), 0, 255)
-        result = adjust_colours(tf.constant(image), tf.constant(factors), tf.constant(order))
+        result = adjust_colours(tf.constant(image), tf.constant(factors), tf.constant(order), *AS_IT_IS)
         np.testing.assert_allclose(result, expected, atol=1e-3)
 
 

@@ -48,8 +48,8 @@ def _resized_crop_flip(spec, image, seed):
         return random_window(shape, fold_in(seed, 3), area=CROP_AREA, ratio=CROP_RATIO)
 
     size = (spec.image_size, spec.image_size)
-    resized = spec.resized(decode_window(image, window), size)
-    return _flip(tf.ensure_shape(resized, (*size, 3)), seed)
+    pixels = _flip(decode_window(image, window), seed)  # while they are bytes
+    return tf.ensure_shape(spec.resized(pixels, size), (*size, 3))
 
 
 def random_window(
@@ -94,34 +94,32 @@ def fill_window(images: tf.Tensor, window: tf.Tensor, content: tf.Tensor | float
     return tf.ensure_shape(tf.reshape(filled, tf.shape(images)), images.shape)
 
 
-def _jitter(image, seed):
-    """Brightness, contrast and saturation, each by a random factor, in random order; image in 0..255."""
+def drawn_jitter(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Factors of brightness, contrast and saturation and their order, as `adjust_colours` takes them."""
     uniform = tf.random.stateless_uniform((4,), fold_in(seed, 4))
     orders = tf.constant(list(itertools.permutations(range(3))))
-    return adjust_colours(image, 1 - JITTER + 2 * JITTER * uniform[:3], orders[tf.cast(6 * uniform[3], tf.int32)])
+    return 1 - JITTER + 2 * JITTER * uniform[:3], orders[tf.cast(6 * uniform[3], tf.int32)]
 
 
-@tf.function(jit_compile=True, autograph=False)  # one loop over the pixels instead of twenty: three times faster
-def adjust_colours(image: tf.Tensor, factors: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """Blends an image with black, with its mean grey and with its own grey, in the given order.
+@tf.function(jit_compile=True, autograph=False)  # one loop over the pixels instead of twenty: four times faster
+def adjust_colours(
+    image: tf.Tensor, factors: tf.Tensor, order: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
+) -> tf.Tensor:
+    """Blends an image with black, with its mean grey and with its own grey, in the given order; then normalises it.
 
     Args:
       image: float32 [S, S, 3] in 0..255.
       factors: of brightness, contrast and saturation, float32 [3]; 1 leaves the image, 0 only what it is blended with.
       order: int [3], a permutation of 0 brightness, 1 contrast, 2 saturation.
+      scale, offset: of each channel, float32 [3].
     """
     colours = tf.transpose(tf.reshape(image, (-1, 3)))  # a row each: of neighbours a core computes sixteen at once
     for step in range(3):
         grey = sum(part * row for part, row in zip(LUMA, tf.unstack(colours), strict=True))
         other = tf.where(order[step] == 0, 0.0, tf.where(order[step] == 1, tf.reduce_mean(grey), grey))
         colours = tf.clip_by_value(other + factors[order[step]] * (colours - other), 0.0, 255.0)
-    return tf.reshape(tf.transpose(colours), tf.shape(image))
-
-
-def _imagenet(spec, image, seed):
-    """The reference's: random resized crop, flip, colour jitter of 0.4 (which RandAugment does in its own way)."""
-    image = _resized_crop_flip(spec, image, seed)
-    return image if spec.randaugment else _jitter(image, seed)
+    normalized = colours * scale[:, tf.newaxis] + offset[:, tf.newaxis]
+    return tf.reshape(tf.transpose(normalized), tf.shape(image))
 
 
 def erase(image: tf.Tensor, seed: tf.Tensor, *, probability: float) -> tf.Tensor:
@@ -136,5 +134,6 @@ AUGMENTATIONS = {
     "crop": _crop,
     "crop_flip": _crop_flip,
     "resized_crop_flip": _resized_crop_flip,
-    "imagenet": _imagenet,
+    "imagenet": _resized_crop_flip,
 }
+JITTERED = ("imagenet",)  # then, as the reference does, colours by 0.4; but RandAugment takes the place of that

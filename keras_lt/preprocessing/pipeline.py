@@ -10,7 +10,14 @@ import tensorflow as tf
 
 from keras_lt.arguments import checked
 from keras_lt.labels import MixedLabels
-from keras_lt.preprocessing.augmentations import AUGMENTATIONS, NO_AUGMENTATION, erase
+from keras_lt.preprocessing.augmentations import (
+    AUGMENTATIONS,
+    JITTERED,
+    NO_AUGMENTATION,
+    adjust_colours,
+    drawn_jitter,
+    erase,
+)
 from keras_lt.preprocessing.decoding import bounded, cut_to_ratio, decode
 from keras_lt.preprocessing.mixing import mix
 from keras_lt.preprocessing.rand_augment import MAX_MAGNITUDE, MOST_OPERATIONS, randaugment
@@ -132,7 +139,8 @@ class Preprocessing:
         image = AUGMENTATIONS[self.augmentation](self, bounded(image) if image.dtype == tf.string else image, seed)
         if self.randaugment:
             image = randaugment(image, seed, operations=self.randaugment, magnitude=self.randaugment_magnitude)
-        image = self.normalize(image)
+        jitters = self.augmentation in JITTERED and not self.randaugment
+        image = self.normalize(image, *(drawn_jitter(seed) if jitters else ()))
         return erase(image, seed, probability=self.random_erasing) if self.random_erasing else image
 
     def mix(self, images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, MixedLabels]:
@@ -174,14 +182,22 @@ class Preprocessing:
         # Cubic weights are partly negative; image libraries cut what leaves the range, as bytes must.
         return image if self.interpolation == "bilinear" else tf.clip_by_value(image, 0.0, 255.0)
 
-    def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """(x / 255 - mean) / std in the network's channel order; images float32 [..., S, S, 3] RGB in 0..255."""
+    def normalize(self, images: tf.Tensor, *jitter: tf.Tensor) -> tf.Tensor:
+        """(x / 255 - mean) / std in the network's channel order; images float32 [..., S, S, 3] RGB in 0..255.
+
+        Args:
+          *jitter: factors and order of `adjust_colours`, by which one image is jittered first, in the same loop.
+        """
         mean, std = np.array(self.mean), np.array(self.std)
-        # Row by row: TensorFlow is ten times slower with a vector of three values.
-        scale, offset = (np.tile(x, self.image_size).astype(np.float32) for x in (1 / (255 * std), -mean / std))
-        rows = tf.reshape(images, (-1, 3 * self.image_size)) * scale + offset
-        images = tf.ensure_shape(tf.reshape(rows, tf.shape(images)), images.shape)
-        return tf.reverse(images, [-1]) if self.channel_order == "bgr" else images
+        scale, offset = (np.float32(x) for x in (1 / (255 * std), -mean / std))
+        if jitter:
+            normalized = adjust_colours(images, *jitter, scale, offset)
+        else:  # row by row: TensorFlow is ten times slower with a vector of three values
+            rows = tf.reshape(images, (-1, 3 * self.image_size))
+            scale, offset = (np.resize(x, 3 * self.image_size) for x in (scale, offset))
+            normalized = rows * scale + offset
+        normalized = tf.ensure_shape(tf.reshape(normalized, tf.shape(images)), images.shape)
+        return tf.reverse(normalized, [-1]) if self.channel_order == "bgr" else normalized
 
 
 @dataclasses.dataclass(frozen=True)
