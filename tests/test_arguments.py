@@ -124,6 +124,7 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(door, wrong):
             "one label per sample weight. Received: 4 labels, 2 of them",
         ),
         (lambda: keras_lt.ShotGroups([]), "class_counts must be [C] and >= 0. Received: class_counts=[]"),
+        (lambda: classifiers.LogitAdjustment(3), "head must be a Layer. Received: head=3"),
         (lambda: losses.focal(LABELS, LABELS, 2.0), "Logits must be [B, C]. Received: shape (4,)"),
     ],
 )

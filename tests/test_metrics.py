@@ -168,6 +168,19 @@ def test_keras_metric_in_a_model_logs_nan_for_an_empty_group_and_survives_saving
     )
 
 
+def test_two_keras_metrics_in_a_model_are_told_apart_by_name(tmp_path):
+    """Of 30, 200 and 10 training images: few-shot is the third class by one, the first and third by the other."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Activation("linear")])
+    metrics = [ShotAccuracy([30, 200, 10]), ShotAccuracy([30, 200, 10], few_below=50, name="wide")]
+    model.compile(loss="sparse_categorical_crossentropy", metrics=metrics)
+    model.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    logs = model.evaluate(logits_of([1, 1, 2], 3), np.array([0, 1, 2]), verbose=0, return_dict=True)
+    assert (logs["medium"], logs["few"], logs["wide_few"]) == (0.0, 1.0, 0.5)
+    assert math.isnan(logs["wide_medium"])
+    assert logs["all"] == logs["wide_all"] == pytest.approx(2 / 3)
+
+
 def test_a_class_of_unknown_size_is_in_no_group():
     accuracy = shot_accuracy([0, 1], [0, 0], [math.nan, math.nan])
     assert all(math.isnan(accuracy[group]) for group in ("many", "medium", "few"))

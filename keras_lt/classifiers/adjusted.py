@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_lt.arguments import as_operand
+from keras_lt.arguments import as_operand, check_kind
 from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.classifiers.dense import Candidates, copied, fold
@@ -64,6 +64,7 @@ class LogitAdjustment(SavedByArguments, keras.layers.Layer):
         dtype="float32",
         **kwargs,
     ):
+        check_kind("head", head, keras.layers.Layer)
         check_choice(PRIORS, prior=prior)
         check_numbers(tau=tau)
         super().__init__(dtype=dtype, **kwargs)

@@ -14,6 +14,8 @@ class LearnableWeightScaling(OnDense):
     """Logits scales * (features @ kernel + bias), [B, D] -> [B, C], of which only the scales [C] are trained.
 
     They start at 1. The paper scales w_i; the reference scales the whole logit, bias included, as done here.
+    `from_dense` makes the layer of a trained dense layer's kernel and bias; made by `units` alone it has zeros, which
+    it keeps.
 
     Args:
       units: classes C.

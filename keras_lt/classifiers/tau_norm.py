@@ -43,7 +43,8 @@ class TauNormalizedDense(Head):
     """Logits of the tau-normalised kernel, [B, D] -> [B, C], without a bias.
 
     The bias is dropped for every tau, as in the reference, so tau 0 is not stage one's classifier.
-    The layer keeps the kernel as it was before the division.
+    The layer keeps the kernel as it was before the division. `from_dense` makes it of a trained dense layer's; made by
+    `units` alone it has zeros, which it keeps.
 
     Args:
       units: classes C.

@@ -17,6 +17,7 @@ from keras_lt.counts import number_per_class
 from keras_lt.labels import check_rows, ids_and_logits
 from keras_lt.registry import check_numbers
 
+UNNAMED = "shot_accuracy"  # what a metric is called whose keys stand alone
 MANY_SHOT_ABOVE = 100  # training images; the paper's evaluation protocol
 FEW_SHOT_BELOW = 20
 # Cuts that papers group by, (many_above, few_below). Scores of groups that are cut otherwise do not compare.
@@ -210,6 +211,7 @@ class ShotAccuracy(keras.metrics.Metric):
 
     Args:
       class_counts: *training* images per class, [C], or the groups that were made of them.
+      name: another than the default stands before the keys, "name_many": one of two metrics in a model needs it.
     """
 
     def __init__(
@@ -218,7 +220,7 @@ class ShotAccuracy(keras.metrics.Metric):
         *,
         many_above: int = MANY_SHOT_ABOVE,
         few_below: int = FEW_SHOT_BELOW,
-        name: str = "shot_accuracy",
+        name: str = UNNAMED,
         dtype="float32",
     ):
         super().__init__(name=name, dtype=dtype)
@@ -246,7 +248,9 @@ class ShotAccuracy(keras.metrics.Metric):
     def result(self):
         """The five accuracies of the examples so far."""
         correct, total = (keras.ops.cast(sums, self.dtype) for sums in (self.correct, self.total))
-        return _accuracies(keras.ops, correct, total, self.groups)
+        accuracies = _accuracies(keras.ops, correct, total, self.groups)
+        # Keras logs the keys of a dict as they are: another metric's would be taken for them.
+        return accuracies if self.name == UNNAMED else {f"{self.name}_{key}": accuracies[key] for key in accuracies}
 
     def get_config(self):
         """The constructor's arguments."""
