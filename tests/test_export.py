@@ -94,8 +94,12 @@ def test_calibration_divides_by_the_temperature_of_val_and_the_card_says_so(run_
     )
     card = (version / MODEL_CARD).read_text()
     assert "are for the class distribution as learned" in card
-    assert f"were divided by {run.temperature('tau_norm'):.6g} first" in card
-    assert "were divided by" not in (run.export("tau_norm") / MODEL_CARD).read_text()
+    assert f"Logits were divided by {run.temperature('tau_norm'):.6g}, the temperature" in card
+    assert "were calibrated on all of the validation images together" in card
+    assert "not calibrated" not in card
+    plain_card = (run.export("tau_norm") / MODEL_CARD).read_text()
+    assert "were divided by" not in plain_card
+    assert "not calibrated" in plain_card
 
 
 def test_joint_takes_the_training_prior_for_granted_and_others_that_of_their_draws(run_config, data):
