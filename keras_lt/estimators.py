@@ -21,12 +21,11 @@ from keras_lt.features import FeatureSet
 from keras_lt.metrics import softmax
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers, split
-from keras_lt.stages import chooses, learn_classifier
+from keras_lt.stages import JOINT, chooses, learn_classifier
 from keras_lt.stages.checks import begins_by, classifier_entry, trains_on_images
 
 LARGEST_BATCH, SMALLEST_BATCH, STEPS = 512, 8, 16  # an epoch of few examples has about that many steps
 FEWEST_EPOCHS, MOST_EPOCHS, ENOUGH_STEPS = 5, 10, 400
-JOINT = "crt:sampler=instance_balanced"  # a fresh dense layer on the examples as they come, as stage one trains it
 POWER_STEPS = 10
 NUMBERS = (np.float64, np.float32)  # others become the first
 KEPT_HEADS = 32  # joint classifiers, of a search's folds

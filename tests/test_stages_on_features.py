@@ -102,7 +102,7 @@ def test_features_alone_will_do(embeddings, name):
 def test_what_starts_from_a_classifier_takes_one(embeddings):
     head = learn_classifier("crt", features=embeddings, recipe=STAGE_TWO).model.layers[-1]
     for name in ("joint", "tau_norm", "lws"):
-        with pytest.raises(ValueError, match=f"{name} starts from stage one's classifier"):
+        with pytest.raises(ValueError, match=f"{name} starts from stage one's classifier.* crt:sampler=inst"):
             learn_classifier(name, features=embeddings)
         learn_classifier(name, features=embeddings, head=head, recipe=STAGE_TWO)
     joint = learn_classifier("joint", features=embeddings, head=head)
@@ -118,6 +118,10 @@ def test_what_starts_from_a_classifier_takes_one(embeddings):
         ({"name": "crt_all"}, "crt_all needs a representation and its images"),
         ({"stage_two": "images"}, "crt needs a representation and its images"),
         ({"features": {}}, "features must be of train, val"),
+        (
+            {"features": {"validation": FeatureSet(np.zeros((2, 5)), [0, 1])}},
+            "features must be of train, val, test, open_set, text. Received: validation",
+        ),
         ({"name": "crt:depth=3"}, "crt has .*epochs=90"),
         ({"name": "ncm:epochs=3"}, "ncm has no parameters"),
         ({"name": "crt:loss=ldam"}, "loss=ldam needs a classifier such as cosine:scale=30.0. Received: classifier=crt"),

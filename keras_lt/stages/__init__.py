@@ -7,7 +7,7 @@ from keras_lt.stages.checks import (
     classifier_entry,
 )
 from keras_lt.stages.choosing import chooses
-from keras_lt.stages.classifier import Classifier, copy_of, join, learn_classifier, load_classifier
+from keras_lt.stages.classifier import JOINT, Classifier, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -26,6 +26,7 @@ __all__ = [
     "CHOSEN_BY",
     "DECOUPLING",
     "HEADS",
+    "JOINT",
     "Classifier",
     "Hooks",
     "OnMixedLabels",

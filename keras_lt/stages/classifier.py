@@ -43,6 +43,8 @@ from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
 from keras_lt.stages.one_pass import OnePass, fit_through_frozen
 from keras_lt.stages.representation import Representation
 
+JOINT = "crt:sampler=instance_balanced"  # a fresh dense layer on the examples as they come, as stage one trains it
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
@@ -218,7 +220,10 @@ def _start(
     elif representation is not None:
         head = representation.head
     if head is None and entry.starts_from:
-        raise ValueError(f"{name} starts from stage one's classifier: give it by head=. Received: head=None")
+        raise ValueError(
+            f"{name} starts from stage one's classifier: give it by head=, such as the model of a {JOINT} on the same "
+            "features. Received: head=None"
+        )
     classes = [] if head is None else [head.units]
     classes += [] if groups is None else [len(groups.class_counts)]
     if len(set(classes)) > 1:

@@ -11,6 +11,7 @@ from keras_lt.stages.checks import check_classes
 from keras_lt.stages.representation import Representation
 
 FEATURES = 'a dict such as {"train": FeatureSet(features, labels), "val": ...}'  # what they must be
+KEYS = ("train", "val", "test", "open_set", "text")
 
 
 def check_given(
@@ -31,7 +32,9 @@ def check_given(
             f"{name} needs a representation and its images, or features to train on and stage_two=features. "
             f"Received: features={'None' if features is None else list(features)}"
         )
-    for split_features in (features or {}).values():
+    for split, split_features in (features or {}).items():
+        if split not in KEYS:
+            raise ValueError(f"features must be of {', '.join(KEYS)}. Received: {', '.join(map(str, features))}")
         check_kind("features", split_features, FeatureSet, FEATURES)
 
 
