@@ -141,8 +141,19 @@ def part(title: str) -> Iterator[None]:
     print(f"== done in {time.monotonic() - start:.1f} s", flush=True)
 
 
+class _WithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that gives the defaults, but for what must be given or is empty."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """The hook of argparse's own formatters."""
+        return action.help if action.default in (None, "") else super()._get_help_string(action)
+
+
 class Arguments(argparse.ArgumentParser):
     """Of a command without the flags of a run: a mistake ends it in one line, as `config.answer` ends the others."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=_WithDefaults)
 
     def error(self, message: str):
         """Argparse's hook, for what it would precede by its usage."""

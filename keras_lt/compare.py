@@ -14,7 +14,7 @@ from keras_lt.command import Arguments, launch, plain_errors, quietly
 
 def parser() -> Arguments:
     """The command's own flags."""
-    own = Arguments(description=__doc__.splitlines()[0])
+    own = Arguments(__doc__.splitlines()[0])
     own.add_argument("workdirs", nargs="+", help="Work folders of finished runs.")
     own.add_argument("--output_dir", default="runs/compare", help="Folder to write to.")
     return own

@@ -96,6 +96,11 @@ def run(options: EvaluateOptions) -> dict[str, Scores]:
 def open_models(options: EvaluateOptions, of_run: Run | None, *, on_features: bool) -> list[ScoredModel]:
     """The model that was asked for, of images or of features, or classifiers of the run."""
     if options.model:
+        if Run(options.model).flags_file.exists():
+            raise ValueError(
+                "--model is a .keras file or the folder of a SavedModel; --workdir scores the classifiers of a run. "
+                f"Received: --model={options.model}, a run"
+            )
         preprocessing = of_run.preprocessing if of_run else None
         return [load_model(options.model, preprocessing=preprocessing, on_features=on_features)]
     return run_models(of_run, options.classifiers or list(of_run.results["classifiers"]))

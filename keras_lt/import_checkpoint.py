@@ -22,7 +22,7 @@ WEIGHTS = ".weights.h5"
 
 def parser() -> Arguments:
     """The command's own flags."""
-    own = Arguments(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    own = Arguments(__doc__.splitlines()[0])
     nets, augmentations = (
         names_in("backbones/__init__.py", "BACKBONES"),
         names_in("preprocessing/augmentations.py", "AUGMENTATIONS"),

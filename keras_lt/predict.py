@@ -15,7 +15,7 @@ from keras_lt.command import Arguments, launch, part, plain_errors, quietly
 
 def parser() -> Arguments:
     """The command's own flags."""
-    own = Arguments(description=__doc__.splitlines()[0])
+    own = Arguments(__doc__.splitlines()[0])
     own.add_argument(
         "--model",
         required=True,

@@ -25,7 +25,7 @@ from keras_lt.registry import names_in
 
 def parser() -> Arguments:
     """The command's own flags."""
-    own = Arguments(description=__doc__.splitlines()[0])
+    own = Arguments(__doc__.splitlines()[0])
     own.add_argument("--dataset", default="", help="Data set, as keras_lt.train takes it.")
     own.add_argument("--data_dir", default="", help="Folder with the data set's lists and images.")
     own.add_argument("--output_dir", required=True, help="Folder to write.")

@@ -1,5 +1,6 @@
 """Flag files wherever they are, and one program for every command."""
 
+import argparse
 import pathlib
 import re
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_lt import compare, import_checkpoint, predict, prepare
 from keras_lt.__main__ import COMMANDS, main, overview
 from keras_lt.command import failure, find_flag_file, in_a_line, with_flag_files
 from tests.programs import command
@@ -59,6 +61,16 @@ def test_a_mistake_in_the_arguments_ends_a_command_in_one_line(name):
     ended = command(f"keras_lt.{name}", "--no_such_flag=1")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert re.fullmatch(r"Error: .+ --help lists all flags\.\n", ended.stderr)
+
+
+@pytest.mark.parametrize("module", [predict, prepare, compare, import_checkpoint])
+def test_help_of_arguments_gives_their_defaults(module):
+    """And none of what must be given, or has an empty one."""
+    parser = module.parser()
+    said = " ".join(parser.format_help().split())
+    shown = [a.default for a in parser._actions if a.help and a.default not in (None, "", argparse.SUPPRESS)]
+    assert shown
+    assert re.findall(r"\(default: (.*?)\)", said) == [str(default) for default in shown]
 
 
 def test_a_message_that_repeats_something_endless_is_cut_in_its_middle():

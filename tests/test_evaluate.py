@@ -272,6 +272,7 @@ def test_models_and_data_of_other_classes_are_refused(workdir, data_dir, tmp_pat
     ("model", "message"),
     [
         ("representation/nothing.keras", r"must be a .keras file, or a folder with saved_model.pb. Not found"),
+        ("", r"--workdir scores the classifiers of a run. Received: .* a run"),
         ("export/crt", r"must be a .keras file, or a folder with saved_model.pb. Not found"),
         ("classifiers/crt/model.keras", r"Not found: .*/classifiers/crt/preprocessing.json"),
     ],
