@@ -52,6 +52,9 @@ class WorkFolder:
     def __init__(self, folder: str | os.PathLike):
         self.folder = files.expanded(folder)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
     @property
     def flags_file(self) -> pathlib.Path:
         """The resolved flags."""

@@ -78,6 +78,10 @@ def test_carving_is_seeded_and_loses_nothing():
     assert not np.array_equal(train.images, other.images)
 
 
+def test_a_data_set_is_shown_by_the_size_of_its_splits():
+    assert "train=Split(2,478 images), val=Split(1,000 images)" in repr(load("fashion_lt"))
+
+
 def test_arrays_says_which_files_it_expects(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train.npz, test.npz and optionally val.npz"):
         DATASETS["arrays"](str(tmp_path))

@@ -53,6 +53,7 @@ def test_val_is_carved_by_row_numbers_and_classes_have_names(tmp_path):
     assert (data.class_counts + np.bincount(data.val.labels, minlength=3)).tolist() == [20, 5, 1]
     assert data.class_counts[2] == 1  # never the only one
     assert 0 < len(data.val) < 10  # a tenth of 26, by chance
+    assert data.notes[-1].endswith(f"has no val: {len(data.val)} of 26 training feature vectors were set aside for it.")
     assert data.listed_counts.tolist() == [20, 5, 1]
     assert data.train.examples.features.array is data.val.examples.features.array
     kept = np.concatenate([data.train.images[:, 0], data.val.images[:, 0]])

@@ -60,6 +60,7 @@ def contents(folder):
 
 def test_a_finished_run_is_had_in_one_line(run, run_config):
     assert run.results == read_json(run_config.folder / "results.json")
+    assert repr(run) == f"Run('{run_config.folder}')"
     assert run.classifiers == ["joint", "crt", "crt:epochs=1", "crt_last_block"]
     assert run.config == run_config
     assert len(run.data.train) == 150

@@ -97,7 +97,7 @@ def _check_vectors(path: pathlib.Path, vectors: np.ndarray):
 def _check_labels(path: pathlib.Path, labels: np.ndarray, *, examples: int, classes: int, lowest: int):
     if labels.shape not in ((examples,), (examples, 1)) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"Labels must be integers [{examples}], one per row of features. "
+            f"Labels must be integers [{examples}], one per row of features; names stand in classes.txt. "
             f"Received: {path} with dtype={labels.dtype}, shape={labels.shape}"
         )
     low, high = labels.min(initial=lowest), labels.max(initial=lowest)

@@ -45,6 +45,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} {self.examples.called})"
+
     @property
     def images(self) -> object:
         """What the examples are made of: pixels uint8 [N, H, W, 1 or 3], paths str [N], records, or vectors [N, D]."""
@@ -161,7 +164,8 @@ class LongTailed:
         if "val" in splits:
             return cls(name, **splits, notes=notes, **attributes)
         train, val = carve_validation(splits["train"], seed=seed)
-        notes += (f"{name} has no val: {len(val)} of {len(splits['train'])} training images were set aside for it.",)
+        of_all = f"{len(splits['train'])} training {train.examples.called}"
+        notes += (f"{name} has no val: {len(val)} of {of_all} were set aside for it.",)
         splits = {**splits, "train": train, "val": val}
         return cls(name, **splits, val_is_carved=True, notes=notes, **attributes)
 

@@ -176,7 +176,9 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
     x, y, *weights = data
     y = as_array("y", y)
     if y.ndim != 1 and y.shape[1:] != (1,):
-        raise ValueError(f"y must be [N] integer classes, not one-hot. Received: shape={y.shape}")
+        raise ValueError(
+            f"y must be [N] integer classes; of one-hot rows, y.argmax(1) makes them. Received: shape={y.shape}"
+        )
     if y.dtype.kind not in "iu":
         raise ValueError(
             "y must be integer classes; of names, np.unique(y, return_inverse=True)[1] makes them. "
@@ -213,7 +215,10 @@ def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
     if spec[1].shape.rank is None:
         raise ValueError(f"y must be of a known shape: map it by tf.ensure_shape. Received: {spec[1]}")
     if spec[1].shape.rank not in (0, 1) or not spec[1].dtype.is_integer:
-        raise ValueError(f"y must be integer classes, one an example, not one-hot. Received: {spec[1]}")
+        raise ValueError(
+            "y must be integer classes, one an example; of one-hot rows, a map by tf.argmax(y, -1) makes them. "
+            f"Received: {spec[1]}"
+        )
     if dataset.cardinality() in (tf.data.INFINITE_CARDINALITY, 0):
         raise ValueError(
             "the dataset must be finite (balance it before repeat()) and not empty. "
