@@ -6,6 +6,7 @@ import re
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
 import keras_lt
@@ -46,7 +47,8 @@ def examples(page):
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+    prose = re.sub(r"```.*?```|`[^`]*`", "", TEXTS[page], flags=re.DOTALL)  # code may index what it calls
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
@@ -119,17 +121,47 @@ def test_the_version_is_the_same_everywhere():
     assert f"\n## {keras_lt.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_readmes_example_on_embeddings_runs():
+def test_the_examples_on_embeddings_run():
+    """The README's, and the one that goes on with its features."""
     (example,) = (block for block in examples("README.md") if "embeddings" in block)
     names = {}
     exec(example, names)
     assert names["crt"].val["all"] > 0.5
+    (more,) = (block for block in examples("docs/data.md") if "head=joint.model" in block)
+    exec(more, names)
+    assert names["tau_norm"].val["all"] > 0.5
 
 
 def test_the_example_on_groups_runs(capsys):
     (example,) = (block for block in examples("docs/data.md") if "ShotGroups" in block)
     exec(example)
     assert "{'many': 1, 'medium': 1, 'few': 1}" in capsys.readouterr().out
+
+
+def test_the_example_on_a_keras_model_runs(tmp_path, monkeypatch):
+    """Stage two trains the scales alone, and what is saved is what was trained."""
+    (example,) = (block for block in examples("docs/systems.md") if "ShotAccuracy" in block)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)
+    np.testing.assert_array_equal(names["lws"].kernel, names["dense"].kernel)
+    assert np.ptp(names["lws"].scales) > 0
+    loaded = keras.models.load_model("lws.keras")
+    np.testing.assert_array_equal(loaded(names["x"]), names["balanced"](names["x"]))
+
+
+def test_the_example_on_a_saved_model_runs(tmp_path, monkeypatch, capsys):
+    """Of images of which the first class is the dark one, as the logits have it."""
+    (example,) = (block for block in examples("docs/serving.md") if "saved_model" in block)
+    net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
+    net.set_weights([np.tile([[-1.0, 1.0]], (3, 1)), np.zeros(2)])
+    folder = tmp_path / "runs/fashion_lt/export/crt/1"
+    half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    keras_lt.export_saved_model(net, folder, class_names=["dark", "light"], image_size=8, **half)
+    PIL.Image.new("RGB", (12, 10), (250, 240, 230)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert capsys.readouterr().out.endswith("light\n")
 
 
 @pytest.mark.exhaustive
