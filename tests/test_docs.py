@@ -129,7 +129,8 @@ def test_the_examples_on_embeddings_run():
     assert names["crt"].val["all"] > 0.5
     (more,) = (block for block in examples("docs/data.md") if "head=joint.model" in block)
     exec(more, names)
-    assert names["tau_norm"].val["all"] > 0.5
+    assert names["lws"].val["all"] > 0.5
+    np.testing.assert_array_equal(names["lws"].model.layers[-1].kernel, names["joint"].model.layers[-1].kernel)
 
 
 def test_the_example_on_groups_runs(capsys):
