@@ -264,7 +264,7 @@ def test_models_and_data_of_other_classes_are_refused(workdir, data_dir, tmp_pat
     with pytest.raises(SystemExit, match="class 1 'grey' there, 'gray' here"):
         evaluate.run(asked(f"--model={workdir}/export/crt/1", "--dataset=arrays", f"--data_dir={other}"))
     (other / "unicorn").mkdir()
-    with pytest.raises(SystemExit, match=r"named as classes, dark, grey, light.*with 'unicorn'"):
+    with pytest.raises(SystemExit, match=r"named as classes, such as dark, grey, light\..*with 'unicorn'"):
         evaluate.run(asked(f"--model={workdir}/export/crt/1", f"--images={other}"))
 
 

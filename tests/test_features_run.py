@@ -149,7 +149,7 @@ def test_images_and_features_are_not_taken_for_one_another(run, tmp_path, capsys
     said = f"--predictions={tmp_path / 'said.csv'}"
     with pytest.raises(SystemExit, match=r"takes examples of shape \(6,\). Received: images"):
         evaluate.run(asked(f"--workdir={run.folder}", f"--images={tmp_path}", said))
-    with pytest.raises(SystemExit, match=r"signatures .* serving_default\(image_bytes\), images\(images\)"):
+    with pytest.raises(SystemExit, match=r"SavedModel of images .* serving_default\(image_bytes\), images\(images\)"):
         evaluate.run(asked(f"--model={run.latest_export('crt')}", f"--images={tmp_path}", said))
     with pytest.raises(ValueError, match=r"decodes no image. Received: on_bad_request=nan"):
         run.export("crt", on_bad_request="nan")

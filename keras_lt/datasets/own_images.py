@@ -176,7 +176,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
     found = folders_in(root)
     if unknown := not_known(found, class_names):
         raise ValueError(
-            f"Folders of --images must be named as classes, {', '.join(class_names[:3])}, ... "
+            f"Folders of --images must be named as classes, such as {', '.join(class_names[:3])}. "
             f"Received: {root} with {unknown}"
         )
     split, ignored = _read_folders(root, class_names) if found else _read_unlabelled(root)

@@ -122,7 +122,8 @@ def _check_signatures(path: pathlib.Path, signatures: Mapping, expected: Mapping
             fits.append(name)
     if len(fits) < len(expected):
         wanted = ", ".join(f"{name}({argument})" for argument, name in expected.items())
+        of = "images" if expected is OF_IMAGES else "feature vectors"
         raise ValueError(
-            f"A SavedModel must have the signatures that keras_lt.export writes, {wanted}, which answer with "
+            f"A SavedModel of {of} must have the signatures that keras_lt.export writes, {wanted}, which answer with "
             f"{' and '.join(sorted(ANSWERS))} among others. Received: {path} with {'; '.join(found) or 'none'}"
         )
