@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,9 +11,10 @@ import PIL.Image
 import pytest
 
 import keras_lt
+from keras_lt.datasets.examining import hash_of
 from keras_lt.datasets.hub_sets import hugging_face
 from keras_lt.files import read_json, write_json
-from keras_lt.inspection import inspect
+from keras_lt.inspection import inspect, inspect_examples
 
 datasets = pytest.importorskip("datasets")
 
@@ -182,6 +184,27 @@ def test_a_long_tail_is_imposed_on_train_alone(tmp_path):
 
 
 STRING = datasets.Value("string")
+
+
+@pytest.mark.parametrize("kind", ["saved", "image files"])
+def test_other_images_of_the_same_names_and_lengths_are_examined_again(tmp_path, cache, kind):
+    """Noise of one size is of one length; a record of the data set goes by these hashes."""
+    root, hashes = tmp_path / "set", []
+    for first in (0, 50):
+        if kind == "saved":
+            shutil.rmtree(root, ignore_errors=True)
+            datasets.DatasetDict(train=rows([0, 1] * 5, first=first), test=rows([1, 0])).save_to_disk(root)
+        else:
+            for number in range(20):
+                path = root / "ab"[number % 2] / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(png(first + number))
+        train = hugging_face(str(root), cache).train
+        hashes.append(inspect_examples(train.examples, title="", cache_dir=tmp_path / "known").hashes.tolist())
+        assert hashes[-1] == [hash_of(train.read(row)) for row in range(len(train))]
+    assert not set(hashes[0]) & set(hashes[1])
+    chosen = train.examples.subset(np.array([3, 1]))
+    np.testing.assert_array_equal(chosen.stamps(slice(0, 1)), train.examples.stamps(slice(3, 4)))
 
 
 @pytest.mark.parametrize(

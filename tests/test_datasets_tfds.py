@@ -1,4 +1,5 @@
 import io
+import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -111,6 +112,18 @@ def test_fingerprints_know_the_images_and_their_order(prepared, file_format):
     forwards, backwards = train.subset(np.array([0, 1])), train.subset(np.array([1, 0]))
     assert train.fingerprint() == again.fingerprint()
     assert len({records.fingerprint() for records in (train, forwards, backwards)}) == 3
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_files_that_are_written_anew_are_examined_again(prepared, tmp_path, file_format):
+    shutil.copytree(prepared(file_format=file_format), tmp_path, dirs_exist_ok=True)
+    examples = tfds_dataset("tiny_animals", str(tmp_path)).train.examples
+    before = examples.stamps(slice(2, 5))
+    assert before.shape == (3, 2)
+    np.testing.assert_array_equal(examples.subset(np.array([2, 3, 4])).stamps(slice(None)), before)
+    for path in tmp_path.rglob("*train*record*"):
+        os.utime(path, ns=(0, 1))
+    assert (examples.stamps(slice(2, 5)) != before).any(1).all()
 
 
 def test_an_unlabelled_test_split_leaves_its_place_to_validation(prepared):

@@ -111,6 +111,11 @@ def first_not_finite(features) -> int | None:
     return None
 
 
+def stamp_of_all(paths: Sequence[str]) -> np.ndarray:
+    """Two numbers that change with any of several files, int64 [2]."""
+    return np.frombuffer(hash_of(stamps_of(paths)), np.int64)
+
+
 def stamps_of(paths: Sequence[str]) -> np.ndarray:
     """Bytes and time of change of n files, int64 [n, 2]; zeros where there is none."""
     found = np.zeros((len(paths), 2), np.int64)

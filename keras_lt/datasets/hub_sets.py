@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_lt.datasets.examining import stamp_of_all, stamps_of
 from keras_lt.datasets.examples import Records
 from keras_lt.datasets.image_folders import SPLITS, files_in, folders_in, split_of
 from keras_lt.datasets.long_tailed import LongTailed, Split
@@ -95,13 +96,19 @@ class ImageRows(Records):
         rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         self.source, self.column, self.root = rows, column, root
         self.rows = np.arange(len(rows))
-        self.names = _names(rows, column, root=root, split=split)
+        paths = _paths(rows, column)
+        self.names = _names(paths, root=root, split=split)
+        self.files = np.array([os.path.join(root, path) if path else "" for path in paths], dtype=str)
 
     def subset(self, rows: np.ndarray) -> "ImageRows":
         """The images at `rows`, in that order."""
         chosen = copy.copy(self)
-        chosen.rows, chosen.names = self.rows[rows], self.names[rows]
+        chosen.rows, chosen.names, chosen.files = self.rows[rows], self.names[rows], self.files[rows]
         return chosen
+
+    @property
+    def _of_library(self) -> list[str]:
+        return [file["filename"] for file in self.source.cache_files]
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row, from the set itself or from the file that it names.
@@ -117,25 +124,32 @@ class ImageRows(Records):
         with open(os.path.join(self.root, found["path"]), "rb") as file:
             return file.read()
 
+    def stamps(self, rows: slice) -> np.ndarray:
+        """Of the library's files and, where an image lies in one of its own, of that, int64 [n, 2]."""
+        return stamps_of(self.files[rows].tolist()) + stamp_of_all(self._of_library)
+
     def fingerprint(self) -> bytes:
-        """Changes with the lengths of the library's files, and with the images' names, places or order."""
-        lengths = [os.path.getsize(file["filename"]) for file in self.source.cache_files]
-        digest = hashlib.sha256(repr(lengths).encode())
-        for array in (self.rows, self.names):
+        """Changes with the lengths of the library's files and the images' own, and with names, places or order."""
+        digest = hashlib.sha256(repr(stamps_of(self._of_library)[:, 0].tolist()).encode())
+        for array in (self.rows, self.names, stamps_of(self.files.tolist())[:, 0]):
             digest.update(np.ascontiguousarray(array).view(np.uint8))
         return digest.digest()
 
 
-def _names(rows, column: str, *, root: str, split: str) -> np.ndarray:
-    """What messages call the images, and carving goes by: their files where these are known and differ, or rows."""
+def _paths(rows, column: str) -> list[str | None]:
+    """The files that the images lie in, or were once."""
     chunks = (chunk for batch in rows.with_format("arrow").iter(BATCH) for chunk in batch.column(column).chunks)
-    paths = [path for chunk in chunks for path in chunk.field("path").to_pylist()]
+    return [path for chunk in chunks for path in chunk.field("path").to_pylist()]
+
+
+def _names(paths: list[str | None], *, root: str, split: str) -> np.ndarray:
+    """What messages call the images, and carving goes by: their files where these are known and differ, or rows."""
     if None not in paths:
         inside = f"{root}{os.sep}" if root else ""
         names = [p.removeprefix(inside) if root and p.startswith(inside) else os.path.basename(p) for p in paths]
         if len(set(names)) == len(names):
             return np.array(names, dtype=str)
-    return np.array([f"{split}[{row}]" for row in range(len(rows))], dtype=str)
+    return np.array([f"{split}[{row}]" for row in range(len(paths))], dtype=str)
 
 
 def _folder(name: str) -> str:

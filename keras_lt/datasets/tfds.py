@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from keras_lt.datasets.examining import stamp_of_all
 from keras_lt.datasets.examples import Records
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.profiles import impose
@@ -160,6 +161,10 @@ class ArrayRecords(Records):
     def read(self, row: int) -> bytes:
         """The encoded image of a row."""
         return _image_and_label(self.source[self.rows[row]])[0]
+
+    def stamps(self, rows: slice) -> np.ndarray:
+        """Of all files for each image, int64 [n, 2]: which of them it is in the library keeps to itself."""
+        return np.tile(stamp_of_all(self.files), (len(self.rows[rows]), 1))
 
     def fingerprint(self) -> bytes:
         """Changes with the files' names and lengths, and with the images' places or order."""
