@@ -133,6 +133,18 @@ def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray:
     return array
 
 
+def known_values(name: str, values: Any) -> np.ndarray | None:
+    """`as_array`, also of tensors; None within a graph, where the values are not there yet."""
+    import keras  # noqa: PLC0415 - --help does not wait for it
+
+    try:
+        return as_array(name, values)
+    except ValueError:
+        if keras.ops.is_tensor(values):
+            return None
+        raise
+
+
 def as_operand(name: str, values: Any) -> Any:
     """`as_numbers` for `keras.ops`: what Keras computes with stays as it is, within a graph too."""
     import keras  # noqa: PLC0415 - --help does not wait for it

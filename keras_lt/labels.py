@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_lt.arguments import as_array, as_operand
+from keras_lt.arguments import as_array, as_operand, known_values
 
 OPEN = -1  # the label of images of no class, as in the published lists
 MOST_CLASSES = 10_000_000  # tables are made by the largest label
@@ -81,15 +81,15 @@ def class_ids(labels, classes: int):
     Args:
       classes: C, two or more.
     Raises:
-      ValueError: another shape, or a single class, of which one-hot rows and a column of ids are the same; or, of what
-        is no tensor yet, words, fractions, numbers that are no class and rows that are not one-hot.
+      ValueError: another shape, or a single class, of which one-hot rows and a column of ids are the same; or, but
+        within a graph, words, fractions, numbers that are no class and rows that are not one-hot.
     """
     if classes == 1:
         raise ValueError("There must be two classes or more. Received: 1")
-    if not keras.ops.is_tensor(labels):
-        labels = as_array("labels", labels)
-        _check_values(labels, classes)
-    labels = keras.ops.convert_to_tensor(labels)
+    values = known_values("labels", labels)
+    if values is not None:
+        _check_values(values, classes)
+    labels = keras.ops.convert_to_tensor(labels if values is None else values)
     shape = tuple(labels.shape)
     if len(shape) == 1:
         return keras.ops.cast(labels, "int32")

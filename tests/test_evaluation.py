@@ -172,3 +172,10 @@ def test_examples_of_no_class_are_no_part_of_a_split_that_is_scored():
     features = FeatureSet(np.zeros((3, 2), np.float32), [0, -1, -1])
     with pytest.raises(ValueError, match=r"no accuracy: give them as open_features. Received: 2 of 3$"):
         evaluate_classifier(fresh_dense(2, 4, seed=0), features, COUNTS)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_no_prediction_of_the_first_class(number):
+    logits = np.array([[1, 0], [number, 0]], np.float32)
+    with pytest.raises(ValueError, match=r"Logits must be numbers, and not infinite\. Received: others for example 1"):
+        evaluate_classifier(keras.layers.Identity(), FeatureSet(logits, [0, 1]), [5, 3])

@@ -10,7 +10,15 @@ from keras_lt.datasets import LongTailed, Split
 from keras_lt.evaluation import score
 from keras_lt.features import FeatureSet
 from keras_lt.labels import MixedLabels, class_ids
-from keras_lt.losses import LOSSES, PerExampleLoss, cross_entropy, effective_number_weights, focal, ldam
+from keras_lt.losses import (
+    LOSSES,
+    PerExampleLoss,
+    balanced_softmax,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+)
 from keras_lt.metrics import ShotAccuracy, shot_accuracy
 from keras_lt.resampling import balance
 from keras_lt.stages import OnMixedLabels
@@ -117,7 +125,8 @@ def test_a_loss_is_of_each_example_by_itself_where_its_entry_says_so(name):
 
 
 def test_rows_that_are_not_one_hot_give_no_number():
-    losses = PerExampleLoss(cross_entropy, reduction=None)(np.float32([[0.9, 0.1], [0, 1], [1, 1]]), np.zeros((3, 2)))
+    loss = tf.function(PerExampleLoss(cross_entropy, reduction=None))  # elsewhere they are refused
+    losses = loss(np.float32([[0.9, 0.1], [0, 1], [1, 1]]), np.zeros((3, 2)))
     np.testing.assert_allclose(losses, [np.nan, np.log(2), np.nan], rtol=1e-6)
 
 
@@ -152,9 +161,19 @@ IN_ANY_DOOR = {
     [["cat", "dog", "eel"], [0.5, 1.0, 2.0], [0.0, np.nan, 1.0], [0, 1, 5_000_000_000], [[0.5, 0.5, 0]] * 3],
     ids=["words", "halves", "nan", "huge", "shares"],
 )
-def test_what_is_no_label_is_refused_in_plain_words(door, labels):
+@pytest.mark.parametrize("of", [np.array, tf.constant])
+def test_what_is_no_label_is_refused_in_plain_words(door, labels, of):
     with pytest.raises(ValueError, match=r"Received: "):
-        IN_ANY_DOOR[door](np.array(labels))
+        IN_ANY_DOOR[door](of(labels))
+
+
+@pytest.mark.parametrize("labels", [[0, 5, 1], [0, 0.5, 1], [0, np.nan, 1]])
+def test_a_step_that_is_not_compiled_says_so_too(labels):
+    """Where TensorFlow alone would say something else on a CPU, and nothing on a GPU."""
+    with pytest.raises(ValueError, match=r"Class ids must .*Received: "):
+        LOSSES["focal"]([3, 2, 1])(np.array(labels), np.zeros((3, 3), "f"))
+    with pytest.raises(ValueError, match=r"class_counts must be finite and >= 0"):
+        balanced_softmax(IDS, np.zeros((5, 2), "f"), tf.constant([3.0, labels[1] - 6]))
 
 
 def test_losses_take_one_hot_rows_as_functions_too():

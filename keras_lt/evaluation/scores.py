@@ -194,7 +194,7 @@ def score(
       groups: as in `evaluate_classifier`.
       open_logits: of images of no known class.
     Raises:
-      ValueError: another number of logits than of classes, or a label of none of them.
+      ValueError: another number of logits than of classes, logits that are NaN or infinite, or a label of no class.
     """
     groups, labels = metrics.ShotGroups.of(groups), np.asarray(labels)
     if labels.size and labels.max() >= len(groups.class_counts):
@@ -218,8 +218,10 @@ def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.
             if chunk.shape[-1] != classes:
                 raise ValueError(f"There must be one logit per class, {classes}. Received: {chunk.shape[-1]} logits")
             ranked += pool.imap(_rank, parts_of(chunk))
-    top, confidences = zip(*ranked, strict=True)
-    return np.concatenate(top), np.concatenate(confidences)
+    top, confidences = map(np.concatenate, zip(*ranked, strict=True))
+    if (bad := np.flatnonzero(np.isnan(confidences))).size:
+        raise ValueError(f"Logits must be numbers, and not infinite. Received: others for example {bad[0]}")
+    return top, confidences
 
 
 def _rank(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -231,5 +233,6 @@ def _rank(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         left[rows, top[:, place]] = -np.inf
     values = np.take_along_axis(logits, top, axis=-1)
     np.put_along_axis(left, top, values, axis=-1)
-    left -= values[:, :1]
+    with np.errstate(invalid="ignore"):  # of infinite ones, which `_ranked` refuses
+        left -= values[:, :1]
     return top, 1 / np.exp(left, out=left).sum(-1)

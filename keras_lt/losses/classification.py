@@ -5,6 +5,7 @@ Labels are class ids; `class_ids` takes a column of them and one-hot rows for th
 
 import keras
 
+from keras_lt.arguments import known_values
 from keras_lt.counts import check_counts
 from keras_lt.labels import ids_and_logits
 
@@ -139,7 +140,7 @@ def _wrongness(labels, logits):
 
 def _counts(class_counts, classes: int):
     """As float32; a class without images counts as one of a single image, for 0 has no logarithm and no power -1/4."""
-    if not keras.ops.is_tensor(class_counts):
+    if known_values("class_counts", class_counts) is not None:
         class_counts = check_counts(class_counts, classes=classes)
     elif tuple(class_counts.shape) != (classes,):
         raise ValueError(f"class_counts must be [{classes}], one per class. Received: shape {class_counts.shape}")

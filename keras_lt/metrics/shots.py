@@ -51,8 +51,9 @@ class ShotGroups(Mapping):
 
     def __post_init__(self):
         counts = number_per_class("class_counts", self.class_counts)
-        if not counts.size or (counts < 0).any():
-            raise ValueError(f"class_counts must be [C] and >= 0. Received: class_counts={self.class_counts}")
+        if not counts.size or (counts < 0).any() or np.isinf(counts).any():
+            expected = "[C], >= 0 and not infinite"
+            raise ValueError(f"class_counts must be {expected}. Received: class_counts={self.class_counts}")
         check_cuts(self.many_above, self.few_below)
         counts.flags.writeable = False
         object.__setattr__(self, "class_counts", counts)
