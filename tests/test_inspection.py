@@ -1,4 +1,5 @@
 import io
+import os
 import pathlib
 import re
 import struct
@@ -146,6 +147,23 @@ def test_only_new_changed_and_bad_files_are_read_again(tmp_path, reads):
     assert sorted(reads) == ["b.png", "empty.jpg"]
     assert third.problems == {}
     assert third.sizes[1].tolist() == [10, 20]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such time")
+def test_a_file_of_the_same_length_and_time_is_read_again(tmp_path, reads):
+    paths = files(tmp_path / "images", GOOD)
+    data = long_tailed(paths)
+    before = inspect(data, cache_dir=tmp_path / "cache")["train"].hashes
+    status, other = (
+        os.stat(paths[3]),
+        bytes(np.asarray(bytearray(GOOD["d.bmp"])) ^ (np.arange(len(GOOD["d.bmp"])) > 60)),
+    )
+    pathlib.Path(paths[3]).write_bytes(other)
+    os.utime(paths[3], ns=(status.st_atime_ns, status.st_mtime_ns))
+    reads.clear()
+    after = inspect(data, cache_dir=tmp_path / "cache")["train"].hashes
+    assert reads == ["d.bmp"]
+    assert (after != before).tolist() == [False, False, False, True]
 
 
 def test_an_unusable_cache_is_no_error(tmp_path, reads):

@@ -112,15 +112,17 @@ def first_not_finite(features) -> int | None:
 
 
 def stamp_of_all(paths: Sequence[str]) -> np.ndarray:
-    """Two numbers that change with any of several files, int64 [2]."""
-    return np.frombuffer(hash_of(stamps_of(paths)), np.int64)
+    """Bytes of several files together, and a number that changes with any of them, int64 [2]."""
+    stamps = stamps_of(paths)
+    return np.array([stamps[:, 0].sum(), np.frombuffer(hash_of(stamps), np.int64)[0]])
 
 
 def stamps_of(paths: Sequence[str]) -> np.ndarray:
-    """Bytes and time of change of n files, int64 [n, 2]; zeros where there is none."""
+    """Bytes and times of change of n files, int64 [n, 2]; zeros where there is none."""
     found = np.zeros((len(paths), 2), np.int64)
     for row, path in enumerate(paths):
         with contextlib.suppress(OSError):
             status = os.stat(path)
-            found[row] = status.st_size, status.st_mtime_ns
+            # The first time can be set back, as by `cp -p` and rsync; the second is of Unix.
+            found[row] = status.st_size, status.st_mtime_ns + status.st_ctime_ns
     return found
