@@ -183,12 +183,13 @@ class Recipe:
         )
         if self.epochs > MOST_EPOCHS:
             raise ValueError(f"epochs must be at most {MOST_EPOCHS:,}. Received: epochs={self.epochs}")
-        names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "class_weights_from", "warmup_epochs")
-        check_numbers(**{name: getattr(self, name) for name in (*names, "steps_per_epoch", "feature_loss_weight")})
+        names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "feature_loss_weight")
+        check_numbers(**{name: getattr(self, name) for name in names})
+        names = ("class_weights_from", "warmup_epochs", "steps_per_epoch")
+        check_numbers(**{name: getattr(self, name) for name in names}, below=2**31)
         check_numbers(momentum=self.momentum, ema_momentum=self.ema_momentum, below=1)
-        check_choice(JIT_COMPILE, jit_compile=self.jit_compile)
-        check_choice(KEPT_EPOCHS, kept_epoch=self.kept_epoch)
-        check_choice(HEAD_STARTS, head_start=self.head_start)
+        for name in ("jit_compile", "engine", "kept_epoch", "head_start"):  # others are members, with parameters
+            check_choice(self.__dataclass_fields__[name].metadata["choices"], **{name: getattr(self, name)})
         two = np.ones(2)  # parameters are refused by what they are for
         _ = self.resampling_entry, self.feature_loss_entry
         self.loss_entry(two)

@@ -26,12 +26,14 @@ class Entry:
     Attributes:
       function: what the entry does when it is called.
       label: how tables write its name; empty is the name itself.
-      ranges: parameter -> where its number must lie, (at least, below).
+      ranges: parameter -> where its number must lie, (at least, below), or the words that it may be.
     """
 
     function: Callable
     label: str = dataclasses.field(default="", kw_only=True)
-    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict, kw_only=True, hash=False)
+    ranges: Mapping[str, tuple[float, float] | tuple[str, ...]] = dataclasses.field(
+        default_factory=dict, kw_only=True, hash=False
+    )
 
     def __call__(self, *args, **kwargs):
         """Calls the function."""
@@ -50,11 +52,14 @@ class Entry:
         """The same entry with other defaults of its parameters.
 
         Raises:
-          ValueError: a number is not in its range.
+          ValueError: a number is not in its range, or a word none of those that it may be.
         """
         for name in filter(self.ranges.get, parameters):
-            at_least, below = self.ranges[name]
-            check_numbers(**{name: parameters[name]}, at_least=at_least, below=below)
+            if isinstance(parameters[name], str):
+                check_choice(self.ranges[name], **{name: parameters[name]})
+            else:
+                at_least, below = self.ranges[name]
+                check_numbers(**{name: parameters[name]}, at_least=at_least, below=below)
         return (
             dataclasses.replace(self, function=functools.partial(self.function, **parameters)) if parameters else self
         )

@@ -106,6 +106,9 @@ def test_every_flag_has_help():
         (["--random_erasing=2"], r"random_erasing must lie in \[0, 1\]"),
         (["--tau_split=test"], "no estimate.*--i_know_this_is_test"),
         (["--epochs=0"], "epochs must be at least 1"),
+        (["--batch_size=0"], "batch_size must be at least 1"),
+        (["--classifiers=crt:batch_size=0"], "batch_size must be at least 1"),
+        (["--engine=faster"], "engine must be one of auto, weighted, stratified, instance. Received: engine='faster'"),
         (["--learning_rate=-1"], "learning_rate must be finite and at least 0"),
         (["--image_size=-3"], "--image_size must be at least 0"),
         (["--epochs=100001"], "epochs must be at most 100,000"),
@@ -119,6 +122,16 @@ def test_every_flag_has_help():
         (["--head=cosine:scale=nan"], "scale must be finite"),
         (["--classifiers=cosine:scale=-1"], "scale must be finite and at least 1e-06"),
         (["--classifiers=max_norm:threshold=inf"], "threshold must be finite"),
+        (["--classifiers=max_norm:threshold=-1"], "threshold must be finite and at least 0"),
+        (["--classifiers=mislas:lr_factor=-1"], "lr_factor must be finite and at least 0"),
+        (
+            ["--classifiers=logit_adjusted:prior=train"],
+            "prior must be one of counts, effective. Received: prior='train'",
+        ),
+        ([f"--classifiers=crt:steps_per_epoch={2**31}"], r"steps_per_epoch must lie in \[0, 2\.14748e\+09\)"),
+        (["--method=ride:experts=1000000"], r"experts must lie in \[2, 101\)"),
+        (["--method=balpoe:experts=-1"], r"experts must lie in \[2, 101\)"),
+        (["--feature_loss=range:k=0"], r"k must lie in \[1, 1001\)"),
     ],
 )
 def test_values_that_cannot_be_are_refused_before_any_work(arguments, message):

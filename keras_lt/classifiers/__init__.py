@@ -26,7 +26,7 @@ from keras_lt.classifiers.dense import dense_of, fold, fresh_dense
 from keras_lt.classifiers.lws import LearnableWeightScaling
 from keras_lt.classifiers.ncm import NearestClassMean
 from keras_lt.classifiers.tau_norm import TauNormalizedDense, tau_normalize
-from keras_lt.registry import Entry
+from keras_lt.registry import NOT_NEGATIVE, Entry
 
 __all__ = [
     "CLASSIFIERS",
@@ -147,6 +147,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "logit_adjusted": _untrained(
         adjusted.candidates,
         label="Logit-adjusted",
+        ranges={"prior": adjusted.PRIORS},
         starts_from="head",
         preferred=adjusted.preferred,
         tau_split=True,
@@ -170,6 +171,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "mislas": ClassifierEntry(
         bounded.mislas,
         label="MiSLAS",
+        ranges={"lr_factor": NOT_NEGATIVE},
         starts_from="affine",
         recipe={
             "loss": "label_aware_smoothing:head={head_smoothing}:tail={tail_smoothing}:shape={shape}:power={power}"
@@ -178,6 +180,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "max_norm": ClassifierEntry(
         bounded.max_norm,
         label="MaxNorm",
+        ranges={"threshold": NOT_NEGATIVE},
         starts_from="affine",
         recipe={"class_weights": "effective_number:beta={beta}", "sampler": "instance_balanced"},
     ),

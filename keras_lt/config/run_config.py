@@ -299,7 +299,7 @@ class RunConfig(_RecipeFlags):
         return self._stage_two_recipe if name == self.method else classifier_entry(name, self._stage_two_recipe)[1]
 
     def _scaled(self, learning_rate: float) -> float:
-        return learning_rate * self.batch_size / (self.base_batch_size or self.batch_size)
+        return learning_rate * self.batch_size / self.base_batch_size if self.base_batch_size else learning_rate
 
     @property
     def recipes(self) -> list[Recipe]:

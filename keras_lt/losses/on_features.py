@@ -6,7 +6,7 @@ the batch, so that the functions compile.
 
 import keras
 
-from keras_lt.registry import Entry
+from keras_lt.registry import NOT_NEGATIVE, Entry
 
 ABSENT = -1.0  # below every squared distance
 
@@ -66,8 +66,12 @@ def range_loss(labels, features, *, k=2, margin=5.0, intra_weight=1e-4, inter_we
 
 # (labels [B], features [B, D]) -> [B]
 FEATURE_LOSSES: dict[str, Entry] = {
-    "lifted": Entry(lifted_structured, label="Lifted"),
-    "range": Entry(range_loss, label="Range"),
+    "lifted": Entry(lifted_structured, label="Lifted", ranges={"margin": NOT_NEGATIVE}),
+    "range": Entry(
+        range_loss,
+        label="Range",
+        ranges={"k": (1, 1001), **dict.fromkeys(("margin", "intra_weight", "inter_weight"), NOT_NEGATIVE)},
+    ),
 }
 
 
