@@ -21,6 +21,7 @@ _PLOTS = (
     "test_distributions",
     "weight_norms",
 )
+PLOTS = "plots"
 FEATURE_FILES = ("features.npy", "manifest.json")
 DRAWN_FILES = ("drawn/*.npy",)
 SAVED_MODEL_FILES = (
@@ -30,7 +31,7 @@ SAVED_MODEL_FILES = (
 )
 RUN_FILES = (  # all that is written into a work folder, as patterns; what fits none of them is somebody else's
     *("flags.cfg", "data.json", "data.npz", "train.log", "results.json", "results.md", "report.html"),
-    *("bad_images.txt", *(f"plots/{plot}.{kind}" for plot in _PLOTS for kind in ("png", "svg"))),
+    *("bad_images.txt", *(f"{PLOTS}/{plot}.{kind}" for plot in _PLOTS for kind in ("png", "svg"))),
     *(f"describe/{name}" for name in ("describe.json", "classes.png", "sizes.png", "augmented.png")),
     *(f"{part}/{name}" for part in ("representation", "classifiers/*") for name in _OF_A_PART),
     *(f"features/*/{name}" for name in FEATURE_FILES),
@@ -47,81 +48,48 @@ class WorkFolder:
 
     Args:
       folder: `~` is the home folder.
+    Attributes:
+      folder: the path.
+      flags_file: the resolved flags.
+      data_file, data_images_file: names and counts of the data set that the parts were made from; which images.
+      bad_images_file: what is wrong with images of the data set.
+      log_file: what training printed.
+      results_file: written last: a folder that has it is a finished run.
+      representation_folder: stage one's model, history, checkpoints and events.
+      features_folder: the features of every split, by stage one's backbone.
+      drawn_folder: those of augmented images, between the classifiers that are trained on them.
+      plots_folder: the plots of the report.
+      description_folder: where `keras_lt.describe` writes.
+      export_folder: a folder per exported classifier, with one per version: what TensorFlow Serving is given.
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = files.expanded(folder)
+        self.folder = folder = files.expanded(folder)
+        self.flags_file = folder / "flags.cfg"
+        self.data_file = folder / "data.json"
+        self.data_images_file = folder / "data.npz"
+        self.log_file = folder / "train.log"
+        self.bad_images_file = folder / "bad_images.txt"
+        self.results_file = folder / "results.json"
+        self.plots_folder = folder / PLOTS
+        self.description_folder = folder / "describe"
+        self.export_folder = folder / "export"
+        self.features_folder = folder / "features"
+        self.drawn_folder = folder / "drawn"
+        self.representation_folder = folder / "representation"
+        self._preprocessing_file = self.representation_folder / "preprocessing.json"
+        self._representation_file = self.representation_folder / "model.keras"  # written last
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
-
-    @property
-    def flags_file(self) -> pathlib.Path:
-        """The resolved flags."""
-        return self.folder / "flags.cfg"
 
     @property
     def flag_lines(self) -> list[str]:
         """The lines of the flags file; none where there is no run."""
         return files.read_text(self.flags_file).splitlines() if self.flags_file.exists() else []
 
-    @property
-    def data_file(self) -> pathlib.Path:
-        """Names and counts of the data set that the parts were made from."""
-        return self.folder / "data.json"
-
-    @property
-    def data_images_file(self) -> pathlib.Path:
-        """Which images these were."""
-        return self.folder / "data.npz"
-
-    @property
-    def log_file(self) -> pathlib.Path:
-        """What training printed."""
-        return self.folder / "train.log"
-
-    @property
-    def results_file(self) -> pathlib.Path:
-        """Written last: a folder that has it is a finished run."""
-        return self.folder / "results.json"
-
-    @property
-    def bad_images_file(self) -> pathlib.Path:
-        """What is wrong with images of the data set."""
-        return self.folder / "bad_images.txt"
-
-    @property
-    def plots_folder(self) -> pathlib.Path:
-        """The plots of the report."""
-        return self.folder / "plots"
-
-    @property
-    def description_folder(self) -> pathlib.Path:
-        """Where `keras_lt.describe` writes."""
-        return self.folder / "describe"
-
-    @property
-    def export_folder(self) -> pathlib.Path:
-        """A folder per exported classifier, with one per version: what TensorFlow Serving is given."""
-        return self.folder / "export"
-
-    @property
-    def representation_folder(self) -> pathlib.Path:
-        """Stage one's model, history, checkpoints and events."""
-        return self.folder / "representation"
-
-    @property
-    def features_folder(self) -> pathlib.Path:
-        """The features of every split, by stage one's backbone."""
-        return self.folder / "features"
-
-    @property
-    def drawn_folder(self) -> pathlib.Path:
-        """The features of augmented images, between the classifiers that are trained on them."""
-        return self.folder / "drawn"
-
     def remove_drawn(self):
-        """Removes them, when all classifiers are trained."""
+        """Removes what is in `drawn_folder`, when all classifiers are trained."""
         files.remove_known(self.folder, DRAWN_FILES)
 
     def classifier_folder(self, name: str) -> pathlib.Path:
@@ -135,16 +103,6 @@ class WorkFolder:
     def outcome_file(self, name: str) -> pathlib.Path:
         """Written last: a folder that has it is a finished classifier."""
         return self.classifier_folder(name) / "scores.json"
-
-    @property
-    def _representation_file(self) -> pathlib.Path:
-        """Written last: a folder that has it has a complete representation."""
-        return self.representation_folder / "model.keras"
-
-    @property
-    def _preprocessing_file(self) -> pathlib.Path:
-        """What images go through before the representation."""
-        return self.representation_folder / "preprocessing.json"
 
     @property
     def has_representation(self) -> bool:

@@ -14,6 +14,7 @@ from keras_lt.report.page import render_page
 from keras_lt.report.plots import draw_plots
 from keras_lt.report.predictions import Prediction, render_predictions
 from keras_lt.report.tables import markdown, terminal_table
+from keras_lt.work_folder import PLOTS
 
 __all__ = [
     "Prediction",
@@ -44,10 +45,10 @@ def write_report(folder: str | os.PathLike, results: Mapping, details: RunDetail
     comparison = published.compare(results, groups=details.groups)
     plots = draw_plots(results, details, intervals=intervals.accuracies, published=comparison.ours)
     pages = {
-        "results.md": markdown(results, {f"plots/{plot.name}.png": plot.title for plot in plots}),
+        "results.md": markdown(results, {f"{PLOTS}/{plot.name}.png": plot.title for plot in plots}),
         "report.html": render_page(results, details, plots, intervals=intervals, comparison=comparison),
     }
-    images = {f"plots/{plot.name}.{kind}": getattr(plot, kind) for plot in plots for kind in ("png", "svg")}
+    images = {f"{PLOTS}/{plot.name}.{kind}": getattr(plot, kind) for plot in plots for kind in ("png", "svg")}
     paths = {name: pathlib.Path(folder, name) for name in (*pages, *images)}
     for name, text in pages.items():
         files.write_text(paths[name], text)
