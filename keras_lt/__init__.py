@@ -44,8 +44,8 @@ _HOME = {
     "learn_classifier": "stages.learn_classifier",
     "learn_representation": "stages.learn_representation",
     "load": "datasets.load",
-    "plot_class_counts": "report.notebook.plot_class_counts",
-    "plot_tau_curve": "report.notebook.plot_tau_curve",
+    "plot_class_counts": "report.plots.plot_class_counts",
+    "plot_tau_curve": "report.plots.plot_tau_curve",
     "shot_accuracy": "metrics.shot_accuracy",
 }
 _FAMILIES = ("backbones", "classifiers", "datasets", "losses", "methods", "metrics", "samplers")

@@ -37,8 +37,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_evaluate_f
     from keras_lt.inspection import readable, screen
     from keras_lt.metrics import ShotGroups, accuracy_under
     from keras_lt.report.cells import Table, rich_table, show
-    from keras_lt.report.measures import ERRORS, OF_CLASSES, OPEN_SET, measure_table
-    from keras_lt.report.tables import SCORES, display_name
+    from keras_lt.report.tables import ERRORS, OF_CLASSES, OPEN_SET, SCORES, display_name, measure_table
     from keras_lt.run import Run, source_prior
     from keras_lt.serving import PriorEstimate, estimate_prior, logit_offset, read_prior
 

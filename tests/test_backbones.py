@@ -9,8 +9,7 @@ import tensorflow as tf
 import torch
 
 from keras_lt import backbones
-from keras_lt.backbones.residual import bottleneck, zero_padded_shortcut
-from keras_lt.backbones.resnets import resnet
+from keras_lt.backbones.resnets import bottleneck, resnet, zero_padded_shortcut
 from tests import torch_resnet
 from tests.conftest import some_of
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from keras_lt import backbones
-from keras_lt.backbones.residual import basic_block
-from keras_lt.backbones.resnets import resnet
+from keras_lt.backbones.resnets import basic_block, resnet
 from tests.conftest import some_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)

@@ -7,8 +7,7 @@ import inspect
 import pytest
 
 import keras_lt
-from keras_lt.backbones.residual import bottleneck
-from keras_lt.backbones.resnets import resnet
+from keras_lt.backbones.resnets import bottleneck, resnet
 from tests.programs import lines_of
 
 FAMILIES = {

@@ -13,7 +13,7 @@ from keras_lt.datasets import Split
 from keras_lt.datasets.examples import Records
 from keras_lt.evaluation import Scores, thumbnails
 from keras_lt.metrics import Reliability, ShotGroups
-from keras_lt.report import examples, intervals, measures
+from keras_lt.report import examples, intervals, tables
 from keras_lt.report.score_plots import draw_reliability
 from keras_lt.report.style import styles_for
 from keras_lt.significance import interval, stratified_bootstrap
@@ -110,7 +110,7 @@ def test_the_page_shows_the_intervals_below_their_scores(page):
 
 
 def test_measures_have_only_columns_that_were_measured():
-    header, rows = measures.measure_table(RESULTS)
+    header, rows = tables.measure_table(RESULTS)
     assert header == [
         *("Classifier", "Macro-F1", "Harmonic mean", "Geometric mean", "Worst class"),
         *("ECE", "ECE many", "ECE medium", "ECE few"),
@@ -119,7 +119,7 @@ def test_measures_have_only_columns_that_were_measured():
     assert [row[worst] for row in rows] == [("0.0", False), ("30.0", True)]
     errors = [float(row[header.index("ECE few")].text) for row in rows]
     assert [row[header.index("ECE few")].best for row in rows] == [error == min(errors) for error in errors]
-    assert measures.measure_table({"classifiers": {"joint": {"test": {"all": 0.5}}}}) == ([], [])
+    assert tables.measure_table({"classifiers": {"joint": {"test": {"all": 0.5}}}}) == ([], [])
 
 
 def test_the_page_warns_of_the_confidence_of_ncm(page, tmp_path):

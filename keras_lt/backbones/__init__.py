@@ -26,8 +26,7 @@ from keras_lt.backbones.parts import (
     with_experts,
 )
 from keras_lt.backbones.presets import find_preset
-from keras_lt.backbones.residual import basic_block, bottleneck, zero_padded_shortcut
-from keras_lt.backbones.resnets import resnet
+from keras_lt.backbones.resnets import basic_block, bottleneck, resnet, zero_padded_shortcut
 from keras_lt.backbones.torch_state import load_torch_state
 from keras_lt.backbones.trained_parts import TRAIN_PARTS, is_frozen
 

@@ -6,9 +6,8 @@ import keras
 import numpy as np
 
 from keras_lt.arguments import as_operand, check_kind
-from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import in_chunks
-from keras_lt.classifiers.dense import Candidates, copied, fold
+from keras_lt.classifiers.dense import Candidates, copied, fold, to_adapt
 from keras_lt.counts import check_counts
 from keras_lt.registry import check_choice, check_numbers
 from keras_lt.saving import SavedByArguments

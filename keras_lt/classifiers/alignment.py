@@ -3,10 +3,8 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import rows_at_once
-from keras_lt.classifiers.dense import Candidates, OnDense, linear
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Candidates, OnDense, linear, safe_norms, to_adapt
 
 
 @keras.saving.register_keras_serializable("keras_lt")

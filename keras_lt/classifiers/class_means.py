@@ -3,11 +3,9 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
-from keras_lt.classifiers.dense import Candidates
+from keras_lt.classifiers.dense import Candidates, safe_norms, to_adapt
 from keras_lt.classifiers.ncm import NearestClassMean
-from keras_lt.classifiers.norms import safe_norms
 
 SCALE = 25.0  # LIFT's
 

@@ -4,8 +4,7 @@ import math
 
 import keras
 
-from keras_lt.classifiers.dense import Candidates, Head
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Candidates, Head, safe_norms
 from keras_lt.registry import check_numbers
 
 SCALE = 16.0  # OLTR's; a softmax over plain cosines could not get sharp

@@ -1,11 +1,12 @@
-"""The dense classifier: fresh, frozen, re-trained (cRT), and as what other linear heads fold into."""
+"""What heads have in common; the dense one: fresh, frozen, re-trained (cRT), and what other linear ones fold into."""
 
 import numbers
 
 import keras
 import numpy as np
 
-from keras_lt.arguments import as_operand
+from keras_lt.arguments import as_operand, in_place
+from keras_lt.labels import labels_of
 from keras_lt.saving import SavedByArguments
 
 Candidates = list[tuple[list[dict], keras.layers.Layer]]  # layers, each with the choices that it stands for
@@ -50,6 +51,37 @@ class OnDense(Head):
     def dense_logits(self, features):
         """Stage one's logits, [B, C]."""
         return keras.ops.matmul(features, self.kernel) + self.bias
+
+
+def safe_norms(vectors, axis: int):
+    """Euclidean norms along an axis (kept as length one), with 1 in place of 0.
+
+    A zero vector divided by its safe norm stays zero and passes a finite gradient; 0 / 0 would be NaN.
+    """
+    squares = keras.ops.sum(keras.ops.square(vectors), axis=axis, keepdims=True)
+    return keras.ops.sqrt(keras.ops.where(squares > 0, squares, 1.0))
+
+
+def to_adapt(layer: keras.layers.Layer, features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Training features [N, D], where they are, and labels int64 [N], once they fit the layer, which is built for them.
+
+    Args:
+      layer: with `units`, its classes C.
+      labels: class ids in [0, C), [N] or [N, 1].
+    Raises:
+      ValueError: shapes or ids that do not fit, or features of another width than the layer was built for.
+    """
+    features = in_place("features", features)
+    if len(features.shape) != 2:
+        raise ValueError(f"features must be [N, D]. Received: features.shape={tuple(features.shape)}")
+    labels = labels_of(labels, len(features), classes=layer.units)
+    width = features.shape[1]
+    if not layer.built:
+        layer.build((None, width))
+    built_for = layer.get_build_config()["input_shape"][-1]
+    if built_for != width:
+        raise ValueError(f"features must be of the width that the layer was built for, {built_for}. Received: {width}")
+    return features, labels
 
 
 def fresh_dense(width: int, units: int, *, seed: int) -> keras.layers.Dense:

@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import Candidates, OnDense, linear
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Candidates, OnDense, linear, safe_norms
 
 START_TAUS = (0.5, 1.0)
 

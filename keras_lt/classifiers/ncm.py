@@ -5,10 +5,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_lt.classifiers.adapting import to_adapt
 from keras_lt.classifiers.chunks import rows_at_once
-from keras_lt.classifiers.dense import Candidates, Head
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Candidates, Head, safe_norms, to_adapt
 from keras_lt.registry import check_choice
 
 TRANSFORMS = ("cl2n", "l2n", "un")

@@ -5,8 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 import keras
 import numpy as np
 
-from keras_lt.classifiers.dense import Candidates, Head, dense_shape, linear
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Candidates, Head, dense_shape, linear, safe_norms
 from keras_lt.registry import check_numbers
 
 TAUS = tuple(round(0.1 * step, 1) for step in range(21))  # 0, 0.1, ..., 2: the reference's grid

@@ -14,8 +14,7 @@ from keras import ops
 
 from keras_lt import backbones, stages
 from keras_lt.classifiers import HeadEntry, dense_of, fold
-from keras_lt.classifiers.dense import Head
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Head, safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.losses import PerExampleLoss
 from keras_lt.recipe import Recipe

@@ -17,8 +17,7 @@ import numpy as np
 from keras import ops
 
 from keras_lt.classifiers import HeadEntry
-from keras_lt.classifiers.dense import Head, copied
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Head, copied, safe_norms
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.distribution import Strategy, is_first, make_strategy
 from keras_lt.features import FeatureSet

@@ -12,8 +12,7 @@ from keras import ops
 
 from keras_lt.backbones import BackboneEntry, feature_map, pooled
 from keras_lt.classifiers import NearestClassMean, fold
-from keras_lt.classifiers.dense import Head
-from keras_lt.classifiers.norms import safe_norms
+from keras_lt.classifiers.dense import Head, safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy
 from keras_lt.features import FeatureSet, extract_features

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jinja2
 import numpy as np
 
-from keras_lt.report import cells, examples, measures, tables
+from keras_lt.report import cells, examples, tables
 from keras_lt.report.details import RunDetails
 from keras_lt.report.figures import Plot
 from keras_lt.report.intervals import Ends, Intervals
@@ -24,7 +24,7 @@ def render_page(
     shown = details.exported or tables.best_classifier(results)
     scored = details.scores.get(shown)
     group, samples = examples.samples(details, scored) if scored else ("", {})
-    measure_header, measure_rows = measures.measure_table(results)
+    measure_header, measure_rows = tables.measure_table(results)
     return template("report.html").render(
         dataset=results["dataset"],
         headline=tables.headline(results),

@@ -1,4 +1,7 @@
-"""The plots of one run, drawn without pyplot and its global state."""
+"""The plots of one run, drawn without pyplot and its global state; two of them also without a run, in a notebook.
+
+`IPython.display.Image(plot.png)` shows one.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +9,8 @@ import matplotlib
 import matplotlib.ticker
 import numpy as np
 
+from keras_lt.arguments import checked
+from keras_lt.datasets import LongTailed
 from keras_lt.report.details import RunDetails
 from keras_lt.report.figures import Plot, add_legend, mark, new_axes, render
 from keras_lt.report.intervals import Ends
@@ -14,6 +19,7 @@ from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability, d
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
 from keras_lt.report.systems import BASELINE
 from keras_lt.report.tables import as_number, best_classifier, display_name, percent
+from keras_lt.stages import Classifier
 from keras_lt.work_folder import file_name
 
 
@@ -143,6 +149,39 @@ def draw_weight_norms(ranks: Ranks, weight_norms: Mapping[str, np.ndarray], *, s
         "divided by its mean, which changes no prediction." + shade,
         alt=f"Norm of the classifier weights per class against rank for {_listed(weight_norms)}.",
     )
+
+
+@checked
+def plot_class_counts(data: LongTailed) -> Plot:
+    """The long tail: training images of every class, most first, on a log scale.
+
+    >>> plot = keras_lt.plot_class_counts(data)
+    >>> plot.alt
+    '10 classes sorted by training images, from 1,000 down to 10.'
+    """
+    ranks = Ranks.sort(data.groups, class_counts=data.class_counts, class_names=data.class_names)
+    with matplotlib.rc_context(RC):
+        return draw_class_counts(ranks)
+
+
+@checked
+def plot_tau_curve(classifier: Classifier) -> Plot:
+    """What every tau does to many-, medium- and few-shot classes of val, with the one that was chosen.
+
+    >>> plot = keras_lt.plot_tau_curve(classifier)
+
+    Args:
+      classifier: of `learn_classifier("tau_norm", ...)` or "tau_search".
+    Raises:
+      ValueError: it did not choose a tau.
+    """
+    if "tau" not in classifier.chosen:
+        raise ValueError(f"The classifier must have chosen a tau, as tau_norm does. Received: {classifier.chosen}")
+    name = "tau_norm"
+    with matplotlib.rc_context(RC):
+        return draw_tau_curve(
+            name, classifier.candidates, style=styles_for([name])[name], chosen_tau=classifier.chosen["tau"]
+        )
 
 
 def _listed(classifiers: Mapping[str, np.ndarray]) -> str:

@@ -22,6 +22,17 @@ from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row,
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
 HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
 NUMERIC = range(1, 8)  # the columns of HEADER that align right
+# What is measured beside top-1 accuracy, of `evaluation.Scores.summary`.
+OF_CLASSES = {
+    "macro_f1": "Macro-F1",
+    "harmonic_mean": "Harmonic mean",
+    "geometric_mean": "Geometric mean",
+    "worst_class": "Worst class",
+    "top_5": "Top-5",
+}
+ERRORS = {"ece": "ECE", "ece_many": "ECE many", "ece_medium": "ECE medium", "ece_few": "ECE few"}  # the lowest is best
+OPEN_SET = {"open_f_measure": "Open-set F-measure", "open_auroc": "Open-set AUROC"}
+MEASURES = {**OF_CLASSES, **ERRORS, **OPEN_SET}
 
 
 def duration(seconds: float | None) -> str:
@@ -63,6 +74,26 @@ def score_rows(results: Mapping) -> list[list[Cell]]:
 
 def _gain(scores: Mapping, joint: Mapping, score: str) -> str:
     return points(as_number(scores.get(score)) - as_number(joint.get(score)))
+
+
+def measure_table(results: Mapping, measures: Mapping[str, str] = MEASURES) -> tuple[list[str], list[list[Cell]]]:
+    """Header and a row per classifier, without the columns that no classifier has a number in; both empty without any.
+
+    The best of a column is marked as printed. A mean that is 0 for all, as one class is never correct, is not.
+
+    Args:
+      measures: of a classifier's summary -> the column's name.
+    """
+    tests = {name: classifier["test"] for name, classifier in results["classifiers"].items()}
+    columns = {}
+    for measure in measures:
+        numbers = [as_number(test.get(measure)) for test in tests.values()]
+        if not all(map(math.isnan, numbers)):
+            columns[measure] = column_cells(numbers, lowest=measure in ERRORS, zero=False)
+    if not columns:
+        return [], []
+    rows = [[Cell(display_name(name)), *row] for name, *row in zip(tests, *columns.values(), strict=True)]
+    return ["Classifier", *(measures[measure] for measure in columns)], rows
 
 
 def best_classifier(results: Mapping) -> str | None:

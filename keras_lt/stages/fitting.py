@@ -24,10 +24,9 @@ from keras_lt.optimization import make_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
-from keras_lt.stages.callbacks import AfterEpoch, FiniteLoss, LearningRateLog, StatisticsOfAverage
+from keras_lt.stages.callbacks import AfterEpoch, FiniteLoss, LearningRateLog, StatisticsOfAverage, estimated_statistics
 from keras_lt.stages.checks import check_devices
 from keras_lt.stages.mixing import OnMixedLabels
-from keras_lt.stages.statistics import estimated_statistics
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.
