@@ -1,11 +1,7 @@
 """The two stages of Kang et al. (ICLR 2020): learn a representation, then a balanced classifier on top of it."""
 
 from keras_lt.classifiers import HEADS
-from keras_lt.stages.checks import (
-    check_hosts,
-    check_own_classifier,
-    classifier_entry,
-)
+from keras_lt.stages.checks import check_hosts, check_own_classifier, classifier_entry
 from keras_lt.stages.choosing import chooses
 from keras_lt.stages.classifier import JOINT, Classifier, copy_of, join, learn_classifier, load_classifier
 from keras_lt.stages.feature_losses import WithFeatureLoss

@@ -22,22 +22,9 @@ from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
 from keras_lt.resampling.indices import check_integers
-from keras_lt.stages.checks import (
-    STAGE_TWO,
-    begins_by,
-    check_epoch,
-    check_stage_two,
-    classifier_entry,
-    trains_on_images,
-)
+from keras_lt.stages import checks
 from keras_lt.stages.choosing import as_chosen, best_of, chooses, each_judged, scores_of
-from keras_lt.stages.fitting import (
-    fit_on_features,
-    fit_on_images,
-    load_model,
-    on_features,
-    save_model,
-)
+from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, on_features, save_model
 from keras_lt.stages.given import FEATURES, check_features, check_given, check_splits, own_head
 from keras_lt.stages.in_memory import fit_in_memory, trains_in_memory
 from keras_lt.stages.one_pass import OnePass, fit_through_frozen
@@ -111,7 +98,7 @@ def learn_classifier(
     features: Mapping[str, FeatureSet] | None = None,
     head: keras.layers.Layer | None = None,
     groups: ShotGroups | npt.ArrayLike | None = None,
-    recipe: Recipe = STAGE_TWO,
+    recipe: Recipe = checks.STAGE_TWO,
     stage_two: str = "features",
     batch_norm: str = "frozen",
     tau_split: str = "val",
@@ -157,15 +144,15 @@ def learn_classifier(
     Raises:
       ValueError: a name or number that does not fit, before any training.
     """
-    entry, recipe = classifier_entry(name, recipe)
+    entry, recipe = checks.classifier_entry(name, recipe)
     check_integers(seed=(seed, 0))
-    check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
-    on_images = trains_on_images(entry, stage_two)
+    checks.check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
+    on_images = checks.trains_on_images(entry, stage_two)
     without_images = on_images and (representation is None or (data is not None and data.of_features))
     check_given(name, representation, features, without_images=without_images)
     if features is None:
         if entry.trained:
-            check_epoch(recipe, data.class_counts)
+            checks.check_epoch(recipe, data.class_counts)
         splits = dict.fromkeys(("train", "val", tau_split))
         features = extract_splits(representation.backbone, representation.preprocessing, data=data, splits=splits)
     strategy = strategy or make_strategy()
@@ -173,7 +160,7 @@ def learn_classifier(
     alone = alone and trains_in_memory(features["train"], recipe, strategy=strategy, folder=folder)
     if alone:
         features = {**features, "val": FeatureSet(features["train"].features[:0], features["train"].labels[:0])}
-    begins = begins_by(entry, recipe)
+    begins = checks.begins_by(entry, recipe)
     head, groups = _start(
         name,
         entry,

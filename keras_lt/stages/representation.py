@@ -23,15 +23,7 @@ from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
-from keras_lt.stages.checks import (
-    begins_by,
-    check_classes,
-    check_epoch,
-    check_hosts,
-    check_no_images,
-    check_stage_one,
-    head_entry,
-)
+from keras_lt.stages import checks
 from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
@@ -156,24 +148,24 @@ def learn_representation(
       ValueError: a name or number that does not fit, or an image that does not decode, before any training.
     """
     entry = backbones.find(backbone)
-    check_classes(data.class_names, data.name)
+    checks.check_classes(data.class_names, data.name)
     asked = {"pretrained": pretrained, "train_parts": train_parts, "precision": precision, **augmentations}
     asked["backbone_lr_multiplier"] = backbone_lr_multiplier
     seen = {"image_size": image_size, "augmentation": augmentation}
     if data.of_features:
-        check_no_images(hooks, backbone=backbone, **seen, **asked)
+        checks.check_no_images(hooks, backbone=backbone, **seen, **asked)
         stage_one, asked["train_parts"] = "features", "classifier"
-    check_stage_one(recipe, hooks, backbone=entry, head=head, stage_one=stage_one, seed=seed, **asked)
+    checks.check_stage_one(recipe, hooks, backbone=entry, head=head, stage_one=stage_one, seed=seed, **asked)
     entry = entry.available()
     parts = member(backbones.TRAIN_PARTS, asked["train_parts"], what="train_parts")
     parts.check(entry)
-    make_head = hooks.head or head_entry(head, recipe)
+    make_head = hooks.head or checks.head_entry(head, recipe)
     preprocessing = make_preprocessing(data, backbone=entry, **seen, **augmentations)
     strategy = strategy or make_strategy()
-    check_hosts(strategy, recipe, hooks)
+    checks.check_hosts(strategy, recipe, hooks)
     learned = hooks.data(data)
-    check_epoch(recipe, learned.class_counts)
-    by_text = begins_by(make_head, recipe) == "text"
+    checks.check_epoch(recipe, learned.class_counts)
+    by_text = checks.begins_by(make_head, recipe) == "text"
     start = (text or text_features(entry, data.class_names, pretrained=pretrained)) if by_text else None
     if check_images:
         screen(data)

@@ -13,17 +13,7 @@ from typing import NamedTuple
 
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.methods import METHODS
-from keras_lt.report.published import (
-    FIGURE_1,
-    GROUPS,
-    JOINT_BY_SAMPLER,
-    TABLE_1,
-    TABLE_2,
-    TABLE_2_COLUMNS,
-    TABLE_3,
-    TABLE_3_COLUMNS,
-    TABLE_4,
-)
+from keras_lt.report import published as papers
 from keras_lt.report.systems import BASELINE, OLTR_DECOUPLED, display_name
 
 ONE_COLUMN: Mapping[str, Mapping] = {"": {}}
@@ -72,14 +62,14 @@ class Plan:
     rows: tuple[Row, ...]
     columns: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: ONE_COLUMN)
     columns_elsewhere: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=lambda: ONE_COLUMN)
-    scores: tuple[str, ...] = GROUPS
+    scores: tuple[str, ...] = papers.GROUPS
     ranked_by: str = ""
 
 
 def _sampled(sampler: str, classifier: str) -> Row:
     """A row of figure 1: a classifier on a sampler's representation; beyond the first, only Joint is printed."""
-    of_joint = JOINT_BY_SAMPLER[sampler] if classifier == BASELINE else ()
-    published = FIGURE_1[classifier] if sampler == next(iter(JOINT_BY_SAMPLER)) else of_joint
+    of_joint = papers.JOINT_BY_SAMPLER[sampler] if classifier == BASELINE else ()
+    published = papers.FIGURE_1[classifier] if sampler == next(iter(papers.JOINT_BY_SAMPLER)) else of_joint
     return Row(f"{sampler}, {display_name(classifier)}", sampler, classifier, published)
 
 
@@ -139,18 +129,18 @@ PLANS = {
         "imagenet_lt",
         {"decoupling": Run()},
         (
-            Row("B + C", "decoupling", "crt_all", TABLE_1["crt_all"]),
-            Row("B + C at a tenth of the rate", "decoupling", "crt_all_tenth", TABLE_1["crt_all_tenth"]),
-            Row("Last block + C", "decoupling", "crt_last_block", TABLE_1["crt_last_block"]),
-            Row("C", "decoupling", "crt", TABLE_1["crt"]),
+            Row("B + C", "decoupling", "crt_all", papers.TABLE_1["crt_all"]),
+            Row("B + C at a tenth of the rate", "decoupling", "crt_all_tenth", papers.TABLE_1["crt_all_tenth"]),
+            Row("Last block + C", "decoupling", "crt_last_block", papers.TABLE_1["crt_last_block"]),
+            Row("C", "decoupling", "crt", papers.TABLE_1["crt"]),
         ),
     ),
     "2": Plan(
         "ImageNet-LT by backbone",
         "imagenet_lt",
         IMAGENET_RUNS,
-        _rows(TABLE_2),
-        columns={name: {"backbone": name.lower().replace("-", "")} for name in TABLE_2_COLUMNS},
+        _rows(papers.TABLE_2),
+        columns={name: {"backbone": name.lower().replace("-", "")} for name in papers.TABLE_2_COLUMNS},
         scores=("all",),
     ),
     "3": Plan(
@@ -164,10 +154,10 @@ PLANS = {
                 {"loss": "ldam", "class_weights": "effective_number", "class_weights_from": Fraction(160, 200)}
             ),
         },
-        _rows(TABLE_3),
+        _rows(papers.TABLE_3),
         columns={
             f"{name}-{epochs}-epochs": {"backbone": name.lower().replace("-", ""), "epochs": epochs}
-            for name, epochs in TABLE_3_COLUMNS
+            for name, epochs in papers.TABLE_3_COLUMNS
         },
         scores=("all",),
     ),
@@ -188,20 +178,20 @@ PLANS = {
                 }
             ),
         },
-        _rows(TABLE_4),
+        _rows(papers.TABLE_4),
     ),
     "fig1": Plan(
         "Classifiers on representations learned with each sampler",
         "imagenet_lt",
-        {sampler: Run({"sampler": sampler}) for sampler in JOINT_BY_SAMPLER},
-        tuple(_sampled(sampler, classifier) for sampler in JOINT_BY_SAMPLER for classifier in FIGURE_1),
+        {sampler: Run({"sampler": sampler}) for sampler in papers.JOINT_BY_SAMPLER},
+        tuple(_sampled(sampler, classifier) for sampler in papers.JOINT_BY_SAMPLER for classifier in papers.FIGURE_1),
     ),
     "fig2": Plan(
         "Norms of the classifiers' weights, and accuracy over τ",
         "imagenet_lt",
         {"decoupling": Run()},
         tuple(
-            Row(display_name(classifier), "decoupling", classifier, FIGURE_1[classifier])
+            Row(display_name(classifier), "decoupling", classifier, papers.FIGURE_1[classifier])
             for classifier in ("joint", "crt", "tau_norm", "lws")  # NCM has no weights
         ),
     ),
@@ -222,7 +212,7 @@ PLANS = {
             *(Row(display_name(name), "heads", name) for name in HEADS),
             *(Row(display_name(loss), "heads", f"crt:loss={loss}:sampler=instance_balanced") for loss in HEAD_LOSSES),
         ),
-        scores=(*GROUPS, "class_mean"),
+        scores=(*papers.GROUPS, "class_mean"),
         ranked_by="class_mean",
     ),
 }
