@@ -265,7 +265,7 @@ def main():
     with plain_errors():
         run = Run.of(config.from_flags())
         folder = expanded(config.output_dir() or run.description_folder)
-        run.fit_to_data(config.said())
+        run.fit_to_data(config.said(run.config))
         run_config, data = run.config, run.listed_data
         check_outside(folder, "output_dir", run_config.dataset, run_config.data_dir, **run_config.data_options)
         check_own(folder / WRITTEN[0], '{\n "dataset":', beside=WRITTEN[1:])

@@ -201,35 +201,6 @@ def describe(strategy: Strategy, batch_size: int) -> str:
     return f"{replicas} devices{hosts(strategy).devices()}, {batch_size // replicas} images of a batch each"
 
 
-def check_replicas(
-    strategy: Strategy,
-    *,
-    batch_size: int,
-    accumulate_steps: int = 1,
-    steps_per_execution: int = 1,
-    jit_compile: bool = False,
-):
-    """Raises ValueError for what Keras cannot do on several devices, where it would fail from inside."""
-    replicas = strategy.num_replicas_in_sync
-    if batch_size // accumulate_steps % replicas:
-        passes = f", accumulate_steps={accumulate_steps}" if accumulate_steps > 1 else ""
-        raise ValueError(
-            "The global batch, or each pass over it, must divide by the number of devices. "
-            f"Received: batch_size={batch_size}{passes}, {replicas} devices"
-        )
-    asked = {
-        "accumulate_steps": accumulate_steps > 1 and accumulate_steps,
-        "steps_per_execution": steps_per_execution > 1 and steps_per_execution,
-        "jit_compile": jit_compile and "true",
-    }
-    refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
-    mirrored = replicas > 1 or isinstance(strategy, tf.distribute.MirroredStrategy)  # of one device, too
-    if refused and mirrored and hosts(strategy).one_host:
-        raise ValueError(
-            f"Keras can do this on one device only, by --strategy=none. Received: {refused}, {replicas} devices"
-        )
-
-
 def evaluation_batch_size(strategy: Strategy, batch_size: int, examples: int) -> int:
     """A batch size by which every device has an example of every batch, the last included; `batch_size` if it does.
 

@@ -224,11 +224,7 @@ def extract_features(
 
 
 def extract_splits(
-    backbone: keras.Model,
-    preprocessing: Preprocessing | NoPreprocessing,
-    *,
-    data: LongTailed,
-    splits: Iterable[str],
+    backbone: keras.Model, preprocessing: Preprocessing | NoPreprocessing, *, data: LongTailed, splits: Iterable[str]
 ) -> dict[str, FeatureSet]:
     """`extract_features` of several splits of a data set, into memory."""
     return {split: extract_features(backbone, data.splits[split], preprocessing) for split in splits}

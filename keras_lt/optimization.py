@@ -116,12 +116,7 @@ class AdamW(WithMultipliers, keras.optimizers.Adam):
     """
 
     def __init__(
-        self,
-        learning_rate: float = 0.001,
-        *,
-        decoupled_weight_decay: float = 0.0,
-        name: str = "adamw",
-        **kwargs,
+        self, learning_rate: float = 0.001, *, decoupled_weight_decay: float = 0.0, name: str = "adamw", **kwargs
     ):
         super().__init__(learning_rate, name=name, **kwargs)
         self.decoupled_weight_decay = decoupled_weight_decay

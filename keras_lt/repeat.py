@@ -144,7 +144,7 @@ def main():
         check_folder_of_runs(first.folder.parent, runs)
         if run_config.export_onnx:
             import_onnx()  # refuses where its libraries are missing
-        first.fit_to_data(config.said())  # looks at images
+        first.fit_to_data(config.said(run_config))  # looks at images
         runs = runs_of(dataclasses.replace(first.config, workdir=run_config.workdir), seeds)
         check_own(runs[0].folder.with_name(SUMMARY_FILES[0]), '{\n "dataset":', beside=SUMMARY_FILES[1:])
         train_all(runs)

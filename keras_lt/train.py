@@ -337,8 +337,8 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
 def main():
     """Runs the command."""
     with plain_errors():
-        run_config, said = config.from_flags(), config.said()
-    run(run_config, said=said)
+        run_config = config.from_flags()
+    run(run_config, said=config.said(run_config))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ def parse(*arguments):
     flag_values = flags.FlagValues()
     config.define_flags(flag_values)
     flag_values(["keras_lt", *arguments])
-    return config.from_flags(flag_values), config.said(flag_values)
+    run_config = config.from_flags(flag_values)
+    return run_config, config.said(run_config, flag_values)
 
 
 def fit(examples, *arguments, image_size=32, sizes=None):

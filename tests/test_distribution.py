@@ -4,13 +4,14 @@ import tensorflow as tf
 
 from keras_lt.distribution import (
     MultiHost,
-    check_replicas,
     evaluation_batch_size,
     first_ahead,
     hosts,
     is_first,
     make_strategy,
 )
+from keras_lt.recipe import Recipe
+from keras_lt.stages.checks import check_devices
 from tests.programs import NOISE, TWO_CPUS, lines_of
 
 
@@ -46,27 +47,27 @@ class Replicas:
 
 
 def test_a_batch_must_divide_by_the_devices():
-    check_replicas(Replicas(2), batch_size=8)
+    check_devices(Replicas(2), Recipe(batch_size=8))
     with pytest.raises(ValueError, match="batch_size=7, 2 devices"):
-        check_replicas(Replicas(2), batch_size=7)
-    check_replicas(TwoHosts(0), batch_size=16, accumulate_steps=2, jit_compile=True)
+        check_devices(Replicas(2), Recipe(batch_size=7))
+    check_devices(TwoHosts(0), Recipe(batch_size=16, accumulate_steps=2, jit_compile="true"))
     with pytest.raises(ValueError, match="batch_size=12, accumulate_steps=2, 4 devices"):
-        check_replicas(TwoHosts(0), batch_size=12, accumulate_steps=2)
+        check_devices(TwoHosts(0), Recipe(batch_size=12, accumulate_steps=2))
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"jit_compile": True}, "Received: jit_compile=true, 2 devices"),
+        ({"jit_compile": "true"}, "Received: jit_compile=true, 2 devices"),
         ({"steps_per_execution": 4, "accumulate_steps": 2}, "accumulate_steps=2, steps_per_execution=4, 2 devices"),
     ],
 )
 def test_what_keras_cannot_do_on_several_devices_is_refused_in_a_line(asked, message):
-    check_replicas(Replicas(1), batch_size=8, **asked)
+    check_devices(Replicas(1), Recipe(batch_size=8, **asked))
     with pytest.raises(ValueError, match=message):
-        check_replicas(Replicas(2), batch_size=8, **asked)
+        check_devices(Replicas(2), Recipe(batch_size=8, **asked))
     with pytest.raises(ValueError, match=message.replace("2 devices", "1 devices")):
-        check_replicas(make_strategy("mirrored", ["CPU:0"]), batch_size=8, **asked)
+        check_devices(make_strategy("mirrored", ["CPU:0"]), Recipe(batch_size=8, **asked))
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -66,10 +66,7 @@ TRAIN_PARTS: dict[str, PartsEntry] = {
     "classifier": PartsEntry(_none, label="Classifier", frozen=True),
     "lora": PartsEntry(_lora, label="LoRA", ranges={"rank": NOT_NEGATIVE}, check=BackboneEntry.check_takes_adapters),
     "adaptformer": PartsEntry(
-        _adaptformer,
-        label="AdaptFormer",
-        ranges={"bottleneck": NOT_NEGATIVE},
-        check=BackboneEntry.check_takes_adapters,
+        _adaptformer, label="AdaptFormer", ranges={"bottleneck": NOT_NEGATIVE}, check=BackboneEntry.check_takes_adapters
     ),
 }
 

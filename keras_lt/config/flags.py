@@ -95,11 +95,14 @@ def from_flags(flag_values: flags.FlagValues = flags.FLAGS, **changes) -> RunCon
     return RunConfig(**translated(values, old, begun_with=begun_with) | changes)
 
 
-def said(flag_values: flags.FlagValues = flags.FLAGS) -> set[str]:
-    """The flags of a run that have a value of somebody's: on the command line, in a flag file, by an old name."""
-    values, defaults = from_flags(flag_values), RunConfig()
+def said(config: RunConfig, flag_values: flags.FlagValues = flags.FLAGS) -> set[str]:
+    """The flags of a run that have a value of somebody's: on the command line, in a flag file, by an old name.
+
+    Args:
+      config: what `from_flags` made of them.
+    """
     names = [field.name for field in dataclasses.fields(RunConfig)]
-    return {name for name in names if flag_values[name].present or getattr(values, name) != getattr(defaults, name)}
+    return {name for name in names if flag_values[name].present or getattr(config, name) != getattr(RunConfig, name)}
 
 
 def _parse(field: dataclasses.Field, words: list[str]) -> tuple:

@@ -43,9 +43,8 @@ class Examples(abc.ABC):
     features: "np.ndarray | ArrayRows | None" = None
     called = "images"
 
-    @abc.abstractmethod
     def __len__(self) -> int:
-        """N."""
+        return len(self.content)
 
     @abc.abstractmethod
     def read(self, row: int) -> bytes | np.ndarray:
@@ -111,9 +110,6 @@ class Pixels(Examples):
                 f"[N, D]. Received: dtype={images.dtype}, shape={images.shape}"
             )
         self.content, self.shape, self.image_size = images, images.shape[1:], images.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.content)
 
     @property
     def names(self) -> np.ndarray:
@@ -278,20 +274,13 @@ class FeatureVectors(Examples):
         if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
             received = f"dtype={features.dtype}, shape={features.shape}"
             raise ValueError(f"Features must be floating [N, D]. Received: {received}")
-        self.features, self.shape = features, features.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.features)
+        self.content = self.features = features
+        self.shape = features.shape[1:]
 
     @property
     def names(self) -> np.ndarray:
         """The numbers of the rows in the array that was given."""
         return getattr(self.features, "rows", np.arange(len(self))).astype(str)
-
-    @property
-    def content(self) -> np.ndarray | ArrayRows:
-        """The vectors, [N, D]."""
-        return self.features
 
     def read(self, row: int) -> np.ndarray:
         """The vector of a row, float32 [D]; of rows [B], [B, D]."""

@@ -180,11 +180,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
             f"Received: {root} with {unknown}"
         )
     split, ignored = _read_folders(root, class_names) if found else _read_unlabelled(root)
-    for note in (*ignored_note(ignored), *_beside_note(root) * bool(found)):
-        print(note)
-    if not len(split):
-        raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {root} without any")
-    return split
+    return _not_empty(split, root, (*ignored_note(ignored), *_beside_note(root) * bool(found)))
 
 
 def unlabelled_images(images: str) -> Split:
@@ -200,10 +196,15 @@ def unlabelled_images(images: str) -> Split:
     if not path.is_dir():
         raise FileNotFoundError(f"--images must be a folder of images, or one image. Not found: {path}")
     split, ignored = _read_unlabelled(path)
-    for note in ignored_note(ignored):
+    return _not_empty(split, path, ignored_note(ignored))
+
+
+def _not_empty(split: Split, images: pathlib.Path, notes: Sequence[str]) -> Split:
+    """The split, once what there is to say of its folder is said and it is known to have an image."""
+    for note in notes:
         print(note)
     if not len(split):
-        raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {path} without any")
+        raise ValueError(f"--images must hold images, {', '.join(EXTENSIONS)}. Received: {images} without any")
     return split
 
 

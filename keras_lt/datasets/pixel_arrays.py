@@ -41,10 +41,7 @@ def fashion_lt(data_dir: str = "") -> LongTailed:
             "fashion_lt comes with the package and reads no --data_dir; images of your own are --dataset=folder, or "
             f"lists, csv, arrays, features, hf. Received: --data_dir={data_dir}"
         )
-    with (
-        (importlib.resources.files("keras_lt") / "data/fashion_lt.npz").open("rb") as file,
-        np.load(file) as arrays,
-    ):
+    with (importlib.resources.files("keras_lt") / "data/fashion_lt.npz").open("rb") as file, np.load(file) as arrays:
         splits = {
             split: Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "val", "test")
         }

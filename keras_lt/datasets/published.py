@@ -95,9 +95,7 @@ def places_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> Long
       FileNotFoundError: a list is missing.
       ValueError: a line is not `path label`, or the lists are not those published.
     """
-    lists = _read_lists(PLACES_LT, data_dir, "Places_LT_{}.txt", ("train", "val", "test"))
-    open_set = _read_open(data_dir, "Places_LT_open")
-    return _checked(PLACES_LT, lists, data_dir, allow_modified_lists, open_set=open_set)
+    return _of_oltr(PLACES_LT, "Places_LT", data_dir, allow_modified_lists)
 
 
 def imagenet_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> LongTailed:
@@ -107,9 +105,7 @@ def imagenet_lt(data_dir: str = "", *, allow_modified_lists: bool = False) -> Lo
     test is its val. Where it also holds `ImageNet_LT_open.txt`, the images that this names in `ImageNet_LT_open/`, of
     ILSVRC2010's other classes, are the open set. Arguments and errors as for `places_lt`.
     """
-    lists = _read_lists(IMAGENET_LT, data_dir, "ImageNet_LT_{}.txt", ("train", "val", "test"))
-    open_set = _read_open(data_dir, "ImageNet_LT_open")
-    return _checked(IMAGENET_LT, lists, data_dir, allow_modified_lists, open_set=open_set)
+    return _of_oltr(IMAGENET_LT, "ImageNet_LT", data_dir, allow_modified_lists)
 
 
 def inaturalist18(data_dir: str = "", *, allow_modified_lists: bool = False, seed: int = 0) -> LongTailed:
@@ -160,10 +156,12 @@ def _read_lists(published: Published, data_dir: str, pattern: str, splits: tuple
     return {split: read_list(path) for split, path in files.items()}
 
 
-def _read_open(data_dir: str, name: str) -> Split | None:
-    """The open set of OLTR, where there is one: a list, and a folder beside it that it names images of."""
-    path = pathlib.Path(data_dir, f"{name}.txt")
-    return read_open_list(path, images=path.with_suffix("")) if path.exists() else None
+def _of_oltr(published: Published, name: str, data_dir: str, allow_modified_lists: bool) -> LongTailed:
+    """Lists of a name, and the open set where there is one: a list more, and a folder that it names images of."""
+    lists = _read_lists(published, data_dir, f"{name}_{{}}.txt", ("train", "val", "test"))
+    path = pathlib.Path(data_dir, f"{name}_open.txt")
+    open_set = read_open_list(path, images=path.with_suffix("")) if path.exists() else None
+    return _checked(published, lists, data_dir, allow_modified_lists, open_set=open_set)
 
 
 def _read_competition(folder: pathlib.Path) -> tuple[Lists, list[str]]:

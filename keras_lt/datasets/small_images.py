@@ -108,7 +108,7 @@ def _with_tail(
     **recipe,
 ) -> LongTailed:
     """Thins train, of which val is then carved; labels may be [N] or, as Keras gives CIFAR's, [N, 1]."""
-    full, test = (Split(images, np.ravel(labels)) for images, labels in (train, test))
+    full, test = Split(*train), Split(*test)
     tail = impose(full, classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
     counts = np.bincount(tail.labels)
     note = (

@@ -131,10 +131,7 @@ def _read_array_record(split: str, files: list[str]) -> Split:
     return Split(ArrayRecords(source, files, np.arange(len(labels)), _row_names(split, len(labels))), labels)
 
 
-READERS: dict[str, Callable[[str, list[str]], Split]] = {
-    "tfrecord": _read_tfrecord,
-    "array_record": _read_array_record,
-}
+READERS: dict[str, Callable[[str, list[str]], Split]] = {"tfrecord": _read_tfrecord, "array_record": _read_array_record}
 
 
 def _row_names(split: str, examples: int) -> np.ndarray:

@@ -63,13 +63,7 @@ def rejection_resample(
 
 
 def resampled_epochs(
-    dataset: tf.data.Dataset,
-    epochs: tf.data.Dataset,
-    copies: np.ndarray,
-    *,
-    size: int,
-    seed: int,
-    shuffle_buffer: int,
+    dataset: tf.data.Dataset, epochs: tf.data.Dataset, copies: np.ndarray, *, size: int, seed: int, shuffle_buffer: int
 ) -> tf.data.Dataset:
     """`size` records for each of the epochs, by its row of copies [E, C], or by the last row once past it."""
     with tf.device("CPU:0"):

@@ -14,21 +14,13 @@ from keras_lt.files import atomic
 from keras_lt.recipe import Recipe
 
 
-class LearningRateLog(keras.callbacks.Callback):
-    """Logs the learning rate of every epoch's last step.
+def learning_rate_log(recipe: Recipe, steps: int) -> keras.callbacks.Callback:
+    """Logs the learning rate of every epoch's last step, of so many."""
 
-    Args:
-      steps: of one epoch.
-    """
+    def log(epoch: int, logs: dict):
+        logs["learning_rate"] = recipe.rate(epoch + (steps - 1) / steps)
 
-    def __init__(self, recipe: Recipe, steps: int):
-        super().__init__()
-        self.recipe = recipe
-        self.steps = steps
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None):
-        """Keras's hook."""
-        logs["learning_rate"] = self.recipe.rate(epoch + (self.steps - 1) / self.steps)
+    return keras.callbacks.LambdaCallback(on_epoch_end=log)
 
 
 class AfterEpoch(keras.callbacks.Callback):

@@ -4,9 +4,11 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 
+import tensorflow as tf
+
 from keras_lt import backbones
 from keras_lt.classifiers import CLASSIFIERS, HEADS, ClassifierEntry, HeadEntry
-from keras_lt.distribution import Strategy, check_replicas, hosts
+from keras_lt.distribution import Strategy, hosts
 from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_choice, check_numbers, member, parsed, split
@@ -190,14 +192,21 @@ def check_hosts(strategy: Strategy, recipe: Recipe, hooks: Hooks = DECOUPLING):
 
 
 def check_devices(strategy: Strategy, recipe: Recipe):
-    """Raises ValueError for what of a recipe Keras cannot do on several devices."""
-    check_replicas(
-        strategy,
-        batch_size=recipe.batch_size,
-        accumulate_steps=recipe.accumulate_steps,
-        steps_per_execution=recipe.steps_per_execution,
-        jit_compile=recipe.jit_compile == "true",
-    )
+    """Raises ValueError for what Keras cannot do on several devices, where it would fail from inside."""
+    replicas, passes = strategy.num_replicas_in_sync, recipe.accumulate_steps
+    if recipe.micro_batch % replicas:
+        raise ValueError(
+            "The global batch, or each pass over it, must divide by the number of devices. Received: "
+            f"batch_size={recipe.batch_size}{f', accumulate_steps={passes}' * (passes > 1)}, {replicas} devices"
+        )
+    names = ("accumulate_steps", "steps_per_execution", "jit_compile")
+    asked = {name: getattr(recipe, name) for name in names}
+    refused = ", ".join(f"{name}={value}" for name, value in asked.items() if value not in (1, "auto", "false"))
+    mirrored = replicas > 1 or isinstance(strategy, tf.distribute.MirroredStrategy)  # of one device, too
+    if refused and mirrored and hosts(strategy).one_host:
+        raise ValueError(
+            f"Keras can do this on one device only, by --strategy=none. Received: {refused}, {replicas} devices"
+        )
 
 
 def classifier_entry(name: str, recipe: Recipe = STAGE_TWO) -> tuple[ClassifierEntry, Recipe]:

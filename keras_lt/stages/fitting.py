@@ -24,7 +24,13 @@ from keras_lt.optimization import make_optimizer
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.samplers import probability_table
-from keras_lt.stages.callbacks import AfterEpoch, FiniteLoss, LearningRateLog, StatisticsOfAverage, estimated_statistics
+from keras_lt.stages.callbacks import (
+    AfterEpoch,
+    FiniteLoss,
+    StatisticsOfAverage,
+    estimated_statistics,
+    learning_rate_log,
+)
 from keras_lt.stages.checks import check_devices
 from keras_lt.stages.mixing import OnMixedLabels
 
@@ -88,7 +94,7 @@ def fit(
         hosts(strategy).check_same(done, "epochs behind them: the work folder must be one that all of them see")
         if done < recipe.epochs:
             shared = [
-                LearningRateLog(recipe, steps),
+                learning_rate_log(recipe, steps),
                 FiniteLoss(batches, recipe, passes, folder if writes else None),
                 *_after_epoch(recipe, statistics),
                 *(_event_log(stream, groups, folder) if folder is not None and writes else ()),

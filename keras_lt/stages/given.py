@@ -15,11 +15,7 @@ KEYS = ("train", "val", "test", "open_set", "text")
 
 
 def check_given(
-    name: str,
-    representation: Representation | None,
-    features: Mapping[str, FeatureSet] | None,
-    *,
-    without_images: bool,
+    name: str, representation: Representation | None, features: Mapping[str, FeatureSet] | None, *, without_images: bool
 ):
     """Raises ValueError where a classifier has nothing to be trained on, or what is given is something else.
 
