@@ -3,7 +3,9 @@
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from keras_lt.datasets.long_tailed import VAL_NAMES
 
@@ -91,3 +93,43 @@ def files_in(root: str | os.PathLike) -> Iterator[str]:
 def has_extension(path: str, extensions: tuple[str, ...]) -> bool:
     """Whether it is no hidden file, and ends so."""
     return path.lower().endswith(extensions) and not os.path.basename(path).startswith(".")
+
+
+def beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
+    """Notes of images that lie beside the folders of classes, or of splits, and of hidden folders there."""
+    beside = [path for folder in folders for path in sorted(folder.iterdir())]
+    stray = [str(path) for path in beside if has_extension(str(path), EXTENSIONS) and path.is_file()]
+    hidden = [str(path) for path in beside if path.name.startswith(".") and path.is_dir()]
+    notes = (f"{len(stray)} images lie in no folder of a class and were ignored, such as {stray[0]}.",) if stray else ()
+    return notes + (f"Hidden folders are no classes and were ignored: {', '.join(hidden)}.",) * bool(hidden)
+
+
+def check_read(labels: np.ndarray, folders: Sequence[pathlib.Path], ignored: Sequence[str]):
+    """Raises ValueError where a folder has no image, which says what of the ignored files lies there instead.
+
+    Args:
+      labels: of the images that were read, [N]; which of the folders each is from, unless there is one.
+    """
+    found = [len(labels)] if len(folders) == 1 else np.bincount(labels, minlength=len(folders))
+    for folder in (folder for folder, images in zip(folders, found, strict=True) if not images):
+        others = [path for path in ignored if pathlib.Path(path).is_relative_to(folder)]
+        unread = [path for path in others if has_extension(path, UNREAD_EXTENSIONS)]
+        what_to_do = CONVERT if unread else "rename what is one" if others else "add some, or take the folder away"
+        instead = f", and {len(unread or others)} other files such as {(unread or others)[0]}" if others else ""
+        raise ValueError(
+            f"Images must end in {', '.join(EXTENSIONS)}: {what_to_do}. Received: no image in {folder}{instead}"
+        )
+
+
+def ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
+    """Says which files were passed over among images."""
+    unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
+    others, notes = [path for path in ignored if not has_extension(path, UNREAD_EXTENSIONS)], ()
+    if others:
+        few = f"{len(others)} files among the images are hidden or have another extension and were ignored"
+        notes = (f"{few}, such as {others[0]}.",)
+    if unread:
+        kinds = ", ".join(sorted({os.path.splitext(path)[1].lower() for path in unread}))
+        shown = ", ".join(unread[:3]) + ", ..." * (len(unread) > 3)
+        notes += (f"{len(unread)} photographs were left out, as {kinds} is not read: {CONVERT}. They are {shown}",)
+    return notes

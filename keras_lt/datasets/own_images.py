@@ -12,13 +12,14 @@ import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
 from keras_lt.datasets.image_folders import (
-    CONVERT,
     EXTENSIONS,
-    UNREAD_EXTENSIONS,
     alike_note,
+    beside_note,
+    check_read,
     files_in,
     folders_in,
     has_extension,
+    ignored_note,
     split_folders,
     split_of,
 )
@@ -54,7 +55,7 @@ def folder(data_dir: str = "", *, seed: int = 0) -> LongTailed:
         raise FileNotFoundError(f"--dataset=folder reads its images from the folder --data_dir. Not found: {root}")
     name, found = root.resolve().name, folders_in(root)
     places = split_folders(root)
-    notes = _beside_note(root, *(root / place for place in places.values()))
+    notes = beside_note(root, *(root / place for place in places.values()))
     if not places:
         if not found:
             files = sorted(path.name for path in root.iterdir())
@@ -180,7 +181,7 @@ def labelled_images(images_dir: str, class_names: Sequence[str]) -> Split:
             f"Received: {root} with {unknown}"
         )
     split, ignored = _read_folders(root, class_names) if found else _read_unlabelled(root)
-    return _not_empty(split, root, (*ignored_note(ignored), *_beside_note(root) * bool(found)))
+    return _not_empty(split, root, (*ignored_note(ignored), *beside_note(root) * bool(found)))
 
 
 def unlabelled_images(images: str) -> Split:
@@ -229,46 +230,6 @@ def _read_folders(root: pathlib.Path, class_names: Sequence[str]) -> tuple[Split
             ignored += sorted(set(files) - set(images))
     labels = np.repeat(np.arange(len(class_names)), np.array(counts, np.int64))
     return Split(ImageFiles(np.array(paths, dtype=str), root=root), labels), ignored
-
-
-def _beside_note(*folders: pathlib.Path) -> tuple[str, ...]:
-    """Notes of images that lie beside the folders of classes, or of splits, and of hidden folders there."""
-    beside = [path for folder in folders for path in sorted(folder.iterdir())]
-    stray = [str(path) for path in beside if has_extension(str(path), EXTENSIONS) and path.is_file()]
-    hidden = [str(path) for path in beside if path.name.startswith(".") and path.is_dir()]
-    notes = (f"{len(stray)} images lie in no folder of a class and were ignored, such as {stray[0]}.",) if stray else ()
-    return notes + (f"Hidden folders are no classes and were ignored: {', '.join(hidden)}.",) * bool(hidden)
-
-
-def check_read(labels: np.ndarray, folders: Sequence[pathlib.Path], ignored: Sequence[str]):
-    """Raises ValueError where a folder has no image, which says what of the ignored files lies there instead.
-
-    Args:
-      labels: of the images that were read, [N]; which of the folders each is from, unless there is one.
-    """
-    found = [len(labels)] if len(folders) == 1 else np.bincount(labels, minlength=len(folders))
-    for folder in (folder for folder, images in zip(folders, found, strict=True) if not images):
-        others = [path for path in ignored if pathlib.Path(path).is_relative_to(folder)]
-        unread = [path for path in others if has_extension(path, UNREAD_EXTENSIONS)]
-        what_to_do = CONVERT if unread else "rename what is one" if others else "add some, or take the folder away"
-        instead = f", and {len(unread or others)} other files such as {(unread or others)[0]}" if others else ""
-        raise ValueError(
-            f"Images must end in {', '.join(EXTENSIONS)}: {what_to_do}. Received: no image in {folder}{instead}"
-        )
-
-
-def ignored_note(ignored: Sequence[str]) -> tuple[str, ...]:
-    """Says which files were passed over among images."""
-    unread = [path for path in ignored if has_extension(path, UNREAD_EXTENSIONS)]
-    others, notes = [path for path in ignored if not has_extension(path, UNREAD_EXTENSIONS)], ()
-    if others:
-        few = f"{len(others)} files among the images are hidden or have another extension and were ignored"
-        notes = (f"{few}, such as {others[0]}.",)
-    if unread:
-        kinds = ", ".join(sorted({os.path.splitext(path)[1].lower() for path in unread}))
-        shown = ", ".join(unread[:3]) + ", ..." * (len(unread) > 3)
-        notes += (f"{len(unread)} photographs were left out, as {kinds} is not read: {CONVERT}. They are {shown}",)
-    return notes
 
 
 def train_val_test(split: Split, *, name: str, seed: int) -> tuple[dict[str, Split], tuple[str, ...]]:

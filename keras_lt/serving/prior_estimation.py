@@ -58,8 +58,7 @@ def estimate_prior(
     if scores.ndim != 2 or not len(scores) or not np.isfinite(scores).all():
         raise ValueError(f"log_posteriors must be finite numbers [N, C]. Received: shape {scores.shape}")
     examples, classes = scores.shape
-    source = np.full(classes, 1 / classes) if source_prior is None else source_prior
-    source = check_prior("source_prior", source, classes)
+    source = check_prior("source_prior", source_prior, classes)
     shares = np.full(examples, 1 / examples) if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
     scores = scores - np.log(source)
     ratios = np.exp(scores - scores.max(axis=1, keepdims=True))

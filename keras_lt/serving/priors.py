@@ -92,8 +92,7 @@ def logit_offset(
     if target_prior is None:
         return np.zeros(classes, np.float32)
     target = check_prior("target_prior", target_prior, classes)
-    source = np.full(classes, 1 / classes) if source_prior is None else source_prior
-    source = check_prior("source_prior", source, classes)
+    source = check_prior("source_prior", source_prior, classes)
     return (np.log(target) - np.log(source)).astype(np.float32)
 
 
@@ -133,9 +132,9 @@ def fitted_rows(examples: int, classes: int) -> slice:
     return slice(None, None, examples * classes // FITTED_NUMBERS + 1)
 
 
-def check_prior(name: str, prior: npt.ArrayLike, classes: int) -> np.ndarray:
-    """Class probabilities [C], or a ValueError where they are none."""
-    prior = np.asarray(prior, np.float64)
+def check_prior(name: str, prior: npt.ArrayLike | None, classes: int) -> np.ndarray:
+    """Class probabilities [C], uniform where None are given, or a ValueError where they are no such."""
+    prior = np.full(classes, 1 / classes) if prior is None else np.asarray(prior, np.float64)
     if prior.shape != (classes,) or not (prior > 0).all() or abs(prior.sum() - 1) > TOLERANCE:
         raise ValueError(
             f"{name} must be {classes} probabilities above 0 that sum to 1. "

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from keras_lt.checkpoints import write_history
+from keras_lt.metrics import shot_accuracy
 from keras_lt.samplers import probability_table
 from tools.benchmarks.torch_resnet import NETS, ResNet
 
 SAMPLERS = ("instance_balanced", "class_balanced", "square_root", "progressive")
 CLASSIFIERS = ("joint", "ncm", "crt", "tau_norm", "lws")
-GROUPS = {"many": (101, np.inf), "medium": (20, 100), "few": (1, 19)}  # training images of a class
 PEAK, DECAY, MOMENTUM, BATCH = 0.1, 5e-4, 0.9, 128
 STAGE_TWO_EPOCHS = {"crt": 10, "lws": 10}
 PADDING = 4
@@ -276,7 +276,6 @@ def _fit(logits: Callable, parameters: list, features, labels, *, epochs: int, s
 
 def _accuracies(logits, labels, counts) -> dict[str, float]:
     """Of all images, and of the classes of each group, whose test images are equally many."""
-    correct = (logits.argmax(1) == labels).float()
-    images = counts[labels]
-    groups = {name: float(correct[(images >= low) & (images <= high)].mean()) for name, (low, high) in GROUPS.items()}
-    return {**groups, "all": float(correct.mean())}
+    predicted, labels, counts = (one.cpu().numpy() for one in (logits.argmax(1), labels, counts))
+    accuracies = shot_accuracy(predicted, labels, counts)
+    return {name: accuracies[name] for name in ("many", "medium", "few", "all")}
