@@ -13,7 +13,7 @@ import pytest
 
 from keras_lt import backbones
 from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE, package_file
-from keras_lt.backbones.torch_file import read_tensors
+from keras_lt.backbones.weight_files import read_tensors
 from keras_lt.preprocessing import Preprocessing
 from tests.conftest import some_of
 

@@ -12,8 +12,7 @@ from keras_lt.arguments import checked
 from keras_lt.backbones.adapters import folded
 from keras_lt.backbones.applications import APPLICATIONS
 from keras_lt.backbones.efficientnet_lite import EFFICIENTNET_LITE
-from keras_lt.backbones.entries import BackboneEntry
-from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization, Resizing
+from keras_lt.backbones.entries import BYTES, CAFFE, SYMMETRIC, TORCH, BackboneEntry, Normalization, Resizing
 from keras_lt.backbones.own_models import of_model
 from keras_lt.backbones.parts import (
     BEFORE_POOL,
@@ -27,8 +26,8 @@ from keras_lt.backbones.parts import (
 )
 from keras_lt.backbones.presets import find_preset
 from keras_lt.backbones.resnets import basic_block, bottleneck, resnet, zero_padded_shortcut
-from keras_lt.backbones.torch_state import load_torch_state
 from keras_lt.backbones.trained_parts import TRAIN_PARTS, is_frozen
+from keras_lt.backbones.weight_files import load_torch_state
 
 __all__ = [
     "APPLICATIONS",

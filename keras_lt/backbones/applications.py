@@ -4,8 +4,7 @@ import functools
 
 import keras
 
-from keras_lt.backbones.entries import BackboneEntry
-from keras_lt.backbones.normalizations import BYTES, CAFFE, SYMMETRIC, TORCH, Normalization
+from keras_lt.backbones.entries import BYTES, CAFFE, SYMMETRIC, TORCH, BackboneEntry, Normalization
 
 
 def _without_top(net: str, *, image_size: int | None = None, weights: str | None = None, **options) -> keras.Model:

@@ -13,9 +13,8 @@ import keras
 import numpy as np
 
 from keras_lt.backbones.batch_norm import FusedInferenceBatchNormalization
-from keras_lt.backbones.entries import BackboneEntry
-from keras_lt.backbones.normalizations import SYMMETRIC
-from keras_lt.backbones.torch_file import read_tensors
+from keras_lt.backbones.entries import SYMMETRIC, BackboneEntry
+from keras_lt.backbones.weight_files import read_tensors
 
 # Per stage: blocks, kernel size, stride of the first block, expansion, channels.
 STAGES = (

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lt.backbones.normalizations import CENTRE, Normalization, Resizing
+from keras_lt.backbones.entries import CENTRE, Normalization, Resizing
 from keras_lt.backbones.parts import ClassTokenAndMean, FirstToken, PoolingLayer, on_images
 from keras_lt.backbones.preset_names import folder_config, import_library, last_but_one, not_known, owned
 from keras_lt.backbones.text_towers import TextTower, as_they_are, projected_back

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lt.backbones.entries import BackboneEntry
-from keras_lt.backbones.normalizations import Normalization
+from keras_lt.backbones.entries import BackboneEntry, Normalization
 from keras_lt.backbones.parts import BEFORE_POOL, has_last_block, on_images, poolings_of
 from keras_lt.backbones.token_nets import token_net
 

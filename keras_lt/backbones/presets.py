@@ -8,9 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_lt.backbones.entries import BackboneEntry
+from keras_lt.backbones.entries import BYTES, BackboneEntry
 from keras_lt.backbones.hub_presets import ask_keras_hub
-from keras_lt.backbones.normalizations import BYTES
 from keras_lt.backbones.preset_names import folder_config, import_library, last_but_one, not_known, owned
 from keras_lt.keras_settings import plain_settings
 

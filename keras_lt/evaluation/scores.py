@@ -98,7 +98,7 @@ class Scores:
 
         The accuracies; macro-F1 and the means of `metrics.class_means`; "top_5"; the expected calibration error "ece"
         of all, "ece_many", "ece_medium" and "ece_few" of the groups' examples; and, with open images, "open_f_measure"
-        and "open_auroc", as in `metrics.open_set`.
+        and "open_auroc", as in `metrics.confidence`.
         """
         errors = {name: bins.error for name, bins in self.reliability.items()}
         summary = {

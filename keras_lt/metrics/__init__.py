@@ -1,9 +1,7 @@
 """How well a classifier does: by groups of classes, over classes, in its confidence, and on images of no class."""
 
-from keras_lt.metrics.calibration import ECE_BINS, Reliability, softmax
-from keras_lt.metrics.distributions import accuracy_under, long_tailed_shares
-from keras_lt.metrics.open_set import auroc, open_f_measure
-from keras_lt.metrics.over_classes import class_means
+from keras_lt.metrics.classes import accuracy_under, class_means, long_tailed_shares
+from keras_lt.metrics.confidence import ECE_BINS, Reliability, auroc, open_f_measure, softmax
 from keras_lt.metrics.shots import (
     FEW_SHOT_BELOW,
     MANY_SHOT_ABOVE,

@@ -10,9 +10,8 @@ from keras_lt.report.advice import advise, shared_examples
 from keras_lt.report.cells import show
 from keras_lt.report.details import RunDetails
 from keras_lt.report.intervals import bootstrap_intervals
-from keras_lt.report.page import render_page
+from keras_lt.report.page import Prediction, render_page, render_predictions
 from keras_lt.report.plots import draw_plots
-from keras_lt.report.predictions import Prediction, render_predictions
 from keras_lt.report.tables import markdown, terminal_table
 from keras_lt.work_folder import PLOTS
 

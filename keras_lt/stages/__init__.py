@@ -4,10 +4,8 @@ from keras_lt.classifiers import HEADS
 from keras_lt.stages.checks import check_hosts, check_own_classifier, classifier_entry
 from keras_lt.stages.choosing import chooses
 from keras_lt.stages.classifier import JOINT, Classifier, copy_of, join, learn_classifier, load_classifier
-from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import CHOSEN_BY, fit, fit_on_images, on_features
 from keras_lt.stages.hooks import DECOUPLING, Hooks
-from keras_lt.stages.mixing import OnMixedLabels
 from keras_lt.stages.one_pass import OnePass
 from keras_lt.stages.representation import (
     Representation,
@@ -17,6 +15,7 @@ from keras_lt.stages.representation import (
     read_preprocessing,
     text_features,
 )
+from keras_lt.stages.training_models import OnMixedLabels, WithFeatureLoss
 
 __all__ = [
     "CHOSEN_BY",

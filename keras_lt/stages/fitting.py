@@ -32,7 +32,7 @@ from keras_lt.stages.callbacks import (
     learning_rate_log,
 )
 from keras_lt.stages.checks import check_devices
-from keras_lt.stages.mixing import OnMixedLabels
+from keras_lt.stages.training_models import OnMixedLabels
 
 # Epochs, tau and NCM's distance are chosen by this on val. On the papers' balanced val sets it is top-1; on a val set
 # with a long tail, top-1 would choose the classifier that forgets the tail.

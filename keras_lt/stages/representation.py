@@ -24,9 +24,9 @@ from keras_lt.preprocessing import NoPreprocessing, Preprocessing
 from keras_lt.recipe import Recipe
 from keras_lt.registry import member
 from keras_lt.stages import checks
-from keras_lt.stages.feature_losses import WithFeatureLoss
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, save_model
 from keras_lt.stages.hooks import DECOUPLING, Hooks
+from keras_lt.stages.training_models import WithFeatureLoss
 
 STAGE_ONE = Recipe()
 MODEL = "model.keras"  # of the files in its folder the last to be written
