@@ -17,6 +17,21 @@ from keras_lt.arguments import as_numbers, checked
 from keras_lt.files import expanded
 
 KINDS = ".weights.h5, .h5 or .keras"
+SHOWN = 10  # of the names that do not fit
+_BATCH_NORM_VARIABLES = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of PyTorch's files before its version 1.6
+_DTYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+}
 
 
 def load_weights(model: keras.Model, path: str):
@@ -58,15 +73,6 @@ def _shapes(path: str) -> Iterator[tuple[int, ...]]:
             if name not in ("optimizer", "optimizer_weights"):
                 group.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
         yield from (dataset.shape for dataset in datasets if dataset.dtype.kind == "f")
-
-
-SHOWN = 10  # of the names that do not fit
-_BATCH_NORM_VARIABLES = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
 
 
 @checked
@@ -114,16 +120,6 @@ def _named_variables(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]
         elif isinstance(layer, keras.layers.BatchNormalization):
             for theirs, ours in _BATCH_NORM_VARIABLES.items():
                 yield f"{name}.{theirs}", getattr(layer, ours)
-
-
-_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of such a file
-_DTYPES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-}
 
 
 class _Storage(NamedTuple):

@@ -5,13 +5,12 @@ import pathlib
 
 from keras_lt.arguments import checked
 from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
-from keras_lt.datasets.feature_arrays import FEATURES_READ, features
 from keras_lt.datasets.hub_sets import hugging_face
 from keras_lt.datasets.image_folders import split_folders
 from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
+from keras_lt.datasets.own_arrays import ARRAYS_READS, FEATURES_READ, arrays, fashion_lt, features
 from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists
 from keras_lt.datasets.packaged import ELPV_READS, elpv
-from keras_lt.datasets.pixel_arrays import ARRAYS_READS, arrays, fashion_lt
 from keras_lt.datasets.prepared import is_prepared, read_prepared
 from keras_lt.datasets.published import IMAGENET_LT, INATURALIST18, PLACES_LT, imagenet_lt, inaturalist18, places_lt
 from keras_lt.datasets.small_images import cifar10_lt, cifar100_lt, fashion_mnist_lt, mnist_lt

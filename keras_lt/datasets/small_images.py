@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_lt.datasets.long_tailed import LongTailed, Split
-from keras_lt.datasets.pixel_arrays import FASHION_CLASSES, from_pixels
+from keras_lt.datasets.own_arrays import FASHION_CLASSES, from_pixels
 from keras_lt.datasets.profiles import impose
 from keras_lt.datasets.small_image_files import Arrays, read_cifar, read_idx_pairs
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 ECE_BINS = 15  # of equal width, as Guo et al. (2017)
+OPEN_THRESHOLD = 0.1  # confidence below which Liu et al. (2019) take an image for open
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -60,9 +61,6 @@ class Reliability:
 
     def _mean(self, sums: np.ndarray) -> np.ndarray:
         return np.divide(sums, self.count, out=np.full(ECE_BINS, np.nan), where=self.count > 0)
-
-
-OPEN_THRESHOLD = 0.1  # confidence below which Liu et al. (2019) take an image for open
 
 
 def open_f_measure(
