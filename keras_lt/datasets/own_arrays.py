@@ -82,7 +82,7 @@ def _names_of_splits(folder: pathlib.Path, *patterns: str) -> dict[str, str]:
     return {split: name for split, name in names.items() if split in {"train", "test", *there}}
 
 
-def _read_npz(path: pathlib.Path, *, open_set: bool = False) -> Split:
+def _read_npz(path: pathlib.Path, *, open_set: bool) -> Split:
     if not path.exists():
         raise FileNotFoundError(f"--dataset=arrays reads {ARRAYS_READS} from --data_dir. Not found: {path}")
     try:
@@ -99,8 +99,9 @@ def _arrays_in(path: pathlib.Path, name: str, *, open_set: bool) -> tuple[np.nda
     """
     if not zipfile.is_zipfile(path):  # of which NumPy would speak of pickled data
         raise ValueError("no npz, or one that was cut short")
+    wanted = {name} if open_set else {name, "labels"}
     with np.load(path) as arrays:
-        if {name, *(() if open_set else ("labels",))} - set(arrays):
+        if wanted - set(arrays):
             raise ValueError(f"with {', '.join(arrays) or 'nothing'} in it")
         content = arrays[name]
         return content, np.full(content.shape[:1], OPEN) if open_set else arrays["labels"]
