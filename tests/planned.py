@@ -2,7 +2,8 @@
 
 from keras_lt.config import RunConfig
 from keras_lt.files import write_json
-from tools.reproduction.plans import GROUPS, Plan, Row, Run
+from keras_lt.report.published import GROUPS
+from tools.reproduction.plans import Plan, Row, Run
 
 TINY = Plan(
     "Two classifiers, and one on the first one's representation",

@@ -22,11 +22,9 @@ MOST = {"seed": 2**63 - 1, "feature_views": 1000}  # what TensorFlow takes; what
 def check(config: RunConfig):
     """Raises ValueError for flags that cannot be, that contradict one another, or of which one would do nothing."""
     for field in dataclasses.fields(config):
-        value, valid = getattr(config, field.name), field.metadata["choices"]
-        if valid:
-            check_choice(valid, **{f"--{field.name}": value})
-    for field in dataclasses.fields(config):
         value, most = getattr(config, field.name), MOST.get(field.name, 2**31 - 1)
+        if field.metadata["choices"]:
+            check_choice(field.metadata["choices"], **{f"--{field.name}": value})
         if isinstance(field.default, int) and not 0 <= value <= most:
             raise ValueError(f"--{field.name} must be at least 0 and at most {most:,}. Received: {value}")
     for name, value in config.as_flags().items():
@@ -161,13 +159,11 @@ def _check_unused(config: RunConfig):
 
     makes_features = config.stage_two_recipe(config.method).resampling_entry.makes_features
     on_images = len(on_features) < len(trained)
+    has_views = config.stage_one == "features" or (on_features and not makes_features)
     augmented = config.stage_one == "images" or config.feature_views > 1 or on_images
+    class_start = any(entry.class_start for entry in (*entries.values(), stage_one_head(config)))
     for name, used, why in (
-        (
-            "head_start",
-            any(entry.class_start for entry in (*entries.values(), stage_one_head(config))),
-            "no head of it begins as directions of classes",
-        ),
+        ("head_start", class_start, "no head of it begins as directions of classes"),
         ("classifier_sampler", takes("sampler"), "no classifier of it is trained on batches so drawn"),
         ("classifier_class_weights", takes("class_weights"), "no classifier of it is trained with them"),
         ("classifier_resampling", takes("resampling"), "no classifier of it is trained on such a list"),
@@ -175,18 +171,15 @@ def _check_unused(config: RunConfig):
         ("tau_split", any(entry.tau_split for entry in entries.values()), "no classifier of it chooses tau"),
         ("i_know_this_is_test", config.tau_split == "test", "it belongs to --tau_split=test"),
         ("batch_norm", on_images, "no classifier of it is trained on images"),
-        (
-            "feature_views",
-            config.stage_one == "features" or (on_features and not makes_features),
-            "nothing of it is trained on features of images",
-        ),
+        ("feature_views", has_views, "nothing of it is trained on features of images"),
         ("feature_loss_weight", config.feature_loss, "it belongs to --feature_loss"),
         ("decay_factor", config.decay_epochs or config.classifier_decay_epochs, "it belongs to multistep schedules"),
         ("randaugment_magnitude", config.randaugment, "it belongs to --randaugment"),
         ("backbone_lr_multiplier", not backbones.is_frozen(config.train_parts), "nothing of the backbone is trained"),
-        ("randaugment", augmented, "no image of it is augmented"),
-        ("random_erasing", augmented, "no image of it is augmented"),
-        ("augmentation", augmented, "no image of it is augmented"),
+        *(
+            (name, augmented, "no image of it is augmented")
+            for name in ("randaugment", "random_erasing", "augmentation")
+        ),
     ):
         if not used and getattr(config, name) != getattr(RunConfig, name) and not _begun_with(config, name):
             raise ValueError(

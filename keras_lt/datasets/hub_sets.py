@@ -3,12 +3,13 @@
 The library keeps a set as Arrow files, which are memory-mapped; what is read is one row's encoded image at a time.
 """
 
+import contextlib
 import copy
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -172,20 +173,29 @@ def _folder(name: str) -> str:
 def _loaded(name: str, root: str, *, cache: str, config: str, columns: tuple[str, str]) -> Mapping:
     """The set's splits by name; its columns are looked at before anything is fetched, where they are known."""
     datasets = library("datasets", extra="hf", needed_by=f"--dataset=hf:{name}")
-    try:
+    with _loading(name):
         if root and any(os.path.exists(os.path.join(root, file)) for file in SAVED):
             return _saved(root)
         builder = datasets.load_dataset_builder(root or name, config or None, cache_dir=cache or None)
         known = builder.info.features
-    except Exception as error:  # the library's own, the Hub's, and those of whatever reads the files
-        raise _not_loaded(name, error) from error
     if known:
         _columns(known, name, image=columns[0], label=columns[1])
-    try:
+    with _loading(name):
         builder.download_and_prepare()
         return builder.as_dataset()
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Says in one line what goes wrong in the library, the Hub, or whatever reads the files."""
+    try:
+        yield
     except Exception as error:
-        raise _not_loaded(name, error) from error
+        reason = " ".join(str(error.__cause__ or error).split())[:SHOWN_LETTERS] or type(error).__name__
+        raise ValueError(
+            "hf:<name> must be a set that the `datasets` library can load: one of the Hugging Face Hub, or a folder of "
+            f"Parquet or image files. Received: hf:{name}: {reason}"
+        ) from error
 
 
 def _saved(root: str) -> dict:
@@ -199,14 +209,6 @@ def _saved(root: str) -> dict:
         folders = {name: os.path.join(root, name) for name in read_json(os.path.join(root, of_several))["splits"]}
     files = {name: read_json(os.path.join(folder, of_one))["_data_files"] for name, folder in folders.items()}
     return {name: datasets.load_from_disk(folder) if files[name] else () for name, folder in folders.items()}
-
-
-def _not_loaded(name: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error.__cause__ or error).split())[:SHOWN_LETTERS] or type(error).__name__
-    return ValueError(
-        "hf:<name> must be a set that the `datasets` library can load: one of the Hugging Face Hub, or a folder of "
-        f"Parquet or image files. Received: hf:{name}: {reason}"
-    )
 
 
 def _columns(features: Mapping, name: str, *, image: str, label: str) -> tuple[str, str]:
