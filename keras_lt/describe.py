@@ -32,12 +32,12 @@ with quietly(__name__, functools.partial(config.answer, config.define_describe_f
     from keras_lt.report.style import BARS, RC
     from keras_lt.run import Run
     from keras_lt.stages import make_preprocessing
+    from keras_lt.work_folder import DESCRIPTION_FILES
 
 SHOWN_CLASSES = 5  # of the head and of the tail
 SHOWN_LINES = 5  # of leaks, and of bad images
 VIEWS = 7  # training views of an image on the page of augmented ones
 CELL = 1.0  # inches
-WRITTEN = ("describe.json", "classes.png", "sizes.png", "augmented.png")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 
 Group = Mapping[str, np.ndarray]  # equal images: split -> rows, in the splits that have one
@@ -268,12 +268,12 @@ def main():
         run.fit_to_data(config.said(run.config))
         run_config, data = run.config, run.listed_data
         check_outside(folder, "output_dir", run_config.dataset, run_config.data_dir, **run_config.data_options)
-        check_own(folder / WRITTEN[0], '{\n "dataset":', beside=WRITTEN[1:])
+        check_own(folder / DESCRIPTION_FILES[0], '{\n "dataset":', beside=DESCRIPTION_FILES[1:])
         preprocessing = make_preprocessing(data, backbone=run_config.backbone, **run_config.preprocessing_options)
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
     print_summary(summary)
-    for name in WRITTEN[: 2 if data.of_features else None]:
+    for name in DESCRIPTION_FILES[: 2 if data.of_features else None]:
         print(folder / name)
 
 

@@ -118,20 +118,14 @@ class SamplerEntry(Entry):
     engine: str = "weighted"
 
 
+def _power(q: float) -> Sampler:
+    return lambda class_counts, progress: power_probabilities(class_counts, q)
+
+
 SAMPLERS: dict[str, SamplerEntry] = {
-    "instance_balanced": SamplerEntry(
-        lambda class_counts, progress: power_probabilities(class_counts, 1.0),
-        label="Instance-balanced",
-        engine="instance",
-    ),
-    "class_balanced": SamplerEntry(
-        lambda class_counts, progress: power_probabilities(class_counts, 0.0),
-        label="Class-balanced",
-        engine="stratified",
-    ),
-    "square_root": SamplerEntry(
-        lambda class_counts, progress: power_probabilities(class_counts, 0.5), label="Square-root"
-    ),
+    "instance_balanced": SamplerEntry(_power(1.0), label="Instance-balanced", engine="instance"),
+    "class_balanced": SamplerEntry(_power(0.0), label="Class-balanced", engine="stratified"),
+    "square_root": SamplerEntry(_power(0.5), label="Square-root"),
     "power": SamplerEntry(
         lambda class_counts, progress, *, q=0.5: power_probabilities(class_counts, q), label="Power of the counts"
     ),

@@ -22,6 +22,7 @@ _PLOTS = (
     "weight_norms",
 )
 PLOTS = "plots"
+DESCRIPTION_FILES = ("describe.json", "classes.png", "sizes.png", "augmented.png")
 FEATURE_FILES = ("features.npy", "manifest.json")
 DRAWN_FILES = ("drawn/*.npy",)
 SAVED_MODEL_FILES = (
@@ -32,7 +33,7 @@ SAVED_MODEL_FILES = (
 RUN_FILES = (  # all that is written into a work folder, as patterns; what fits none of them is somebody else's
     *("flags.cfg", "data.json", "data.npz", "train.log", "results.json", "results.md", "report.html"),
     *("bad_images.txt", *(f"{PLOTS}/{plot}.{kind}" for plot in _PLOTS for kind in ("png", "svg"))),
-    *(f"describe/{name}" for name in ("describe.json", "classes.png", "sizes.png", "augmented.png")),
+    *(f"describe/{name}" for name in DESCRIPTION_FILES),
     *(f"{part}/{name}" for part in ("representation", "classifiers/*") for name in _OF_A_PART),
     *(f"features/*/{name}" for name in FEATURE_FILES),
     *DRAWN_FILES,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt.backbones.batch_norm import FusedBatchNormalization, FusedInferenceBatchNormalization
+from keras_lt.backbones.fast_layers import FusedBatchNormalization, FusedInferenceBatchNormalization
 
 MODES = {
     "eager": lambda function: function,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lt.backbones.grouped_convolution import GroupedConv2D
+from keras_lt.backbones.fast_layers import GroupedConv2D
 from tests.conftest import some_of
 
 MODES = {
@@ -156,7 +156,7 @@ images = tf.constant(np.load(folder + "/images.npy"))
 exported = tf.saved_model.load(folder + "/exported")
 np.save(folder + "/served.npy", exported.serve(images))
 
-from keras_lt.backbones.grouped_convolution import GroupedConv2D
+from keras_lt.backbones.fast_layers import GroupedConv2D
 
 layer = GroupedConv2D(8, 3, groups=4, use_bias=False)
 layer.build(images.shape)

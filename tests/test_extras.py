@@ -11,7 +11,7 @@ from keras_lt.datasets.tfds import tfds_dataset
 from keras_lt.extras import library
 from keras_lt.resampling.lists import smote
 from keras_lt.serving.onnx_model import import_onnx
-from keras_lt.serving.warmup import write_warmup
+from keras_lt.serving.saved_model import write_warmup
 
 FOUR = (np.zeros((4, 2)), np.array([0, 0, 1, 1]))
 USES = {  # module -> (extra, what imports it)

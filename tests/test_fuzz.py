@@ -21,7 +21,7 @@ from keras_lt.classifiers import CLASSIFIERS, HEADS
 from keras_lt.config import RunConfig
 from keras_lt.datasets import DATASETS
 from keras_lt.datasets.examining import examine_encoded
-from keras_lt.datasets.image_lists import read_class_names, read_list
+from keras_lt.datasets.image_files import read_class_names, read_list
 from keras_lt.datasets.own_images import csv, lists
 from keras_lt.losses import LOSSES
 from keras_lt.methods import METHODS

@@ -6,7 +6,7 @@ import pytest
 
 from keras_lt import backbones, files, train
 from keras_lt.backbones.text_towers import TextTower
-from keras_lt.classifiers import class_means
+from keras_lt.classifiers import cosine
 from keras_lt.config import RunConfig
 from keras_lt.config.checks import check_with_data
 from keras_lt.datasets import LongTailed, Split
@@ -56,7 +56,7 @@ def test_zero_shot_cosines_are_the_net_s_own(family, tmp_path):
         net.vision_projection.kernel.assign(rotation)
     name = tiny_presets.spelled(net, tmp_path)
     entry = backbones.find(name).available()
-    head = class_means.fresh(16, 3, seed=0, scale=1.0)
+    head = cosine.fresh_class_means(16, 3, seed=0, scale=1.0)
     head.adapt(entry.text_tower(NAMES), np.arange(3))
     cosines = head(entry(image_size=32, pretrained="imagenet")(IMAGES))
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.preprocessing.rand_augment import _operations, randaugment
+from keras_lt.preprocessing.augmentations import _operations, randaugment
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 STRENGTHLESS = {"autocontrast", "equalize"}

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2, prediction_log_pb2
 
-from keras_lt.backbones.grouped_convolution import GroupedConv2D
+from keras_lt.backbones.fast_layers import GroupedConv2D
 from keras_lt.classifiers import LearnableWeightScaling
 from keras_lt.preprocessing import Preprocessing
 from keras_lt.serving import ONNX, WARMUP, export_saved_model

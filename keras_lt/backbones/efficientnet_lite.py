@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_lt.backbones.batch_norm import FusedInferenceBatchNormalization
 from keras_lt.backbones.entries import SYMMETRIC, BackboneEntry
+from keras_lt.backbones.fast_layers import FusedInferenceBatchNormalization
 from keras_lt.backbones.weight_files import read_tensors
 
 # Per stage: blocks, kernel size, stride of the first block, expansion, channels.

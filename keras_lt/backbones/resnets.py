@@ -9,8 +9,7 @@ from collections.abc import Callable
 import keras
 
 from keras_lt.backbones import parts
-from keras_lt.backbones.batch_norm import FusedBatchNormalization
-from keras_lt.backbones.grouped_convolution import GroupedConv2D
+from keras_lt.backbones.fast_layers import FusedBatchNormalization, GroupedConv2D
 from keras_lt.saving import SavedByArguments
 
 Block = Callable[..., keras.KerasTensor]

@@ -16,12 +16,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from keras_lt.classifiers import adjusted, alignment, bounded, class_means, cosine, dense, lws, ncm, tau_norm
+from keras_lt.classifiers import adjusted, alignment, bounded, cosine, dense, lws, ncm, tau_norm
 from keras_lt.classifiers.adjusted import LogitAdjustment, adjust_logits
 from keras_lt.classifiers.alignment import DisAlign, MarginCalibration
 from keras_lt.classifiers.bounded import MaxNormDense, ScaledDense, max_norm_radius, project_max_norm
-from keras_lt.classifiers.class_means import ClassMeanCosine
-from keras_lt.classifiers.cosine import CosineDense, fresh_cosine
+from keras_lt.classifiers.cosine import ClassMeanCosine, CosineDense, fresh_cosine
 from keras_lt.classifiers.dense import dense_of, fold, fresh_dense
 from keras_lt.classifiers.lws import LearnableWeightScaling
 from keras_lt.classifiers.ncm import NearestClassMean
@@ -77,7 +76,7 @@ HEADS: dict[str, HeadEntry] = {
         ranges=cosine.RANGES,
     ),
     "class_mean_cosine": HeadEntry(
-        class_means.fresh, label="Class-mean cosine", ranges=cosine.RANGES, class_start=True
+        cosine.fresh_class_means, label="Class-mean cosine", ranges=cosine.RANGES, class_start=True
     ),
 }
 
@@ -153,12 +152,12 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
         tau_split=True,
         rescales=True,
     ),
-    "class_mean_cosine": _untrained(class_means.untrained, label="Class-mean cosine", ranges=cosine.RANGES),
+    "class_mean_cosine": _untrained(cosine.class_means, label="Class-mean cosine", ranges=cosine.RANGES),
     "zero_shot": _untrained(
-        class_means.untrained, label="Zero-shot", ranges=cosine.RANGES, class_start=True, recipe={"head_start": "text"}
+        cosine.class_means, label="Zero-shot", ranges=cosine.RANGES, class_start=True, recipe={"head_start": "text"}
     ),
     "lift": ClassifierEntry(
-        class_means.trained,
+        cosine.lift,
         label="LIFT's head",
         ranges=cosine.RANGES,
         gives="cosine:scale={scale}",

@@ -6,7 +6,7 @@ import pathlib
 from keras_lt.arguments import checked
 from keras_lt.datasets.examples import Examples, FeatureVectors, ImageFiles, Pixels, Records
 from keras_lt.datasets.hub_sets import hugging_face
-from keras_lt.datasets.image_folders import split_folders
+from keras_lt.datasets.image_files import split_folders
 from keras_lt.datasets.long_tailed import LongTailed, Split, carve_validation
 from keras_lt.datasets.own_arrays import ARRAYS_READS, FEATURES_READ, arrays, fashion_lt, features
 from keras_lt.datasets.own_images import FOLDER_READS, csv, folder, lists

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_lt.datasets.examining import stamp_of_all, stamps_of
 from keras_lt.datasets.examples import Records
-from keras_lt.datasets.image_folders import SPLITS, check_read, files_in, folders_in, ignored_note, split_of
+from keras_lt.datasets.image_files import SPLITS, check_read, files_in, folders_in, ignored_note, split_of
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.datasets.own_images import train_val_test
 from keras_lt.datasets.profiles import impose

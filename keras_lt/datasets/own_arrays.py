@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_lt.datasets.examining import first_not_finite
 from keras_lt.datasets.examples import FeatureVectors
-from keras_lt.datasets.image_lists import numbered_classes, read_class_names
+from keras_lt.datasets.image_files import numbered_classes, read_class_names
 from keras_lt.datasets.long_tailed import OPEN, LongTailed, Split, image_statistics, name_of_val
 
 ARRAYS_READS = "train.npz, test.npz and optionally val.npz, each with `images` and `labels`,"

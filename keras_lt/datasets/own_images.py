@@ -11,7 +11,7 @@ from csv import Error as CsvError
 import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
-from keras_lt.datasets.image_folders import (
+from keras_lt.datasets.image_files import (
     EXTENSIONS,
     alike_note,
     beside_note,
@@ -20,10 +20,14 @@ from keras_lt.datasets.image_folders import (
     folders_in,
     has_extension,
     ignored_note,
+    is_class_id,
+    numbered_classes,
+    read_class_names,
+    read_list,
+    read_open_list,
     split_folders,
     split_of,
 )
-from keras_lt.datasets.image_lists import is_class_id, numbered_classes, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import OPEN, VAL_NAMES, LongTailed, Split, divide, name_of_val, not_known
 from keras_lt.files import expanded, read_text
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from keras_lt.datasets.examples import ImageFiles
-from keras_lt.datasets.image_lists import names_from_folders, read_class_names, read_list, read_open_list
+from keras_lt.datasets.image_files import names_from_folders, read_class_names, read_list, read_open_list
 from keras_lt.datasets.long_tailed import LongTailed, Split
 from keras_lt.files import read_json
 from keras_lt.metrics import ShotGroups

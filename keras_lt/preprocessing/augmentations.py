@@ -1,13 +1,18 @@
-"""Crops, flips, colour jitter and erasing of one image. `AUGMENTATIONS` maps a name to what is done before normalising.
+"""Crops, flips, colour jitter, RandAugment and erasing of one image.
 
-An augmentation is a function (preprocessing, image, seed int [2]) -> float32 [S, S, 3] in 0..255, and one line there.
+`AUGMENTATIONS` maps a name to what is done before normalising: a function (preprocessing, image, seed int [2]) ->
+float32 [S, S, 3] in 0..255, and one line there.
 """
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
+from keras_lt.compat import CountedSeeds, compute_on_tensorflow
 from keras_lt.preprocessing.decoding import decode_window
 
 fold_in = tf.random.experimental.stateless_fold_in
@@ -17,6 +22,8 @@ JITTER = 0.4  # brightness, contrast and saturation factors in [1 - JITTER, 1 + 
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in grey
 CROP_AREA, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of the image's area; width over height
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
+# Of the settings of `Preprocessing`; each operation of RandAugment is a part of the graph.
+MOST = {"randaugment": 100, "randaugment_magnitude": 10.0, "random_erasing": 1.0}
 PADDING = 4  # pixels around a small image before its random crop
 
 
@@ -127,6 +134,68 @@ def erase(image: tf.Tensor, seed: tf.Tensor, *, probability: float) -> tf.Tensor
     window = random_window(tf.shape(image), fold_in(seed, 5), area=ERASED_AREA, ratio=ERASED_RATIO)
     chosen = tf.random.stateless_uniform((), fold_in(seed, 6)) < probability
     return tf.cond(chosen, lambda: fill_window(image, window, 0.0), lambda: image)
+
+
+def randaugment(image: tf.Tensor, seed: tf.Tensor, *, operations: int, magnitude: float) -> tf.Tensor:
+    """Does so many operations, each drawn from all of them and with a strength of up to the magnitude.
+
+    `keras.layers.RandAugment` computes every operation to keep one, draws the same for a whole batch, and draws it
+    from a variable: slow, and another image after a resume. So here its layers are called one by one.
+
+    Args:
+      image: float32 [S, S, 3] in 0..255.
+      seed: int [2].
+      magnitude: in 0..10; 0 leaves only automatic contrast and equalization, which have no strength.
+    Returns: as the image.
+    """
+    choices = list(_operations(magnitude).values())
+    for step in range(operations):
+        step_seed = fold_in(fold_in(seed, 8), step)
+        drawn = tf.random.stateless_uniform((), fold_in(step_seed, 0), 0, len(choices), tf.int32)
+        branches = [functools.partial(operation, image, fold_in(step_seed, 1)) for operation in choices]
+        image = tf.ensure_shape(tf.switch_case(drawn, branches), image.shape)
+    return image
+
+
+@functools.cache
+def _operations(magnitude: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
+    """Name -> (image, seed) -> image; what is moved out of the picture leaves grey."""
+    strength = magnitude / MOST["randaugment_magnitude"]
+    settings = {"seed": 0}  # never drawn from; without it a layer takes one from Python's global generator
+    grey = {"fill_mode": "constant", "fill_value": 128.0, **settings}
+    shear, shift, turn = 0.3 * strength, 0.3 * strength, 30 / 360 * strength
+    bits = 8 - round(4 * strength)
+    layers = {
+        "shear": keras.layers.RandomShear(x_factor=shear, y_factor=shear, **grey),
+        "translate": keras.layers.RandomTranslation(height_factor=shift, width_factor=shift, **grey),
+        "rotate": keras.layers.RandomRotation(turn, **grey),
+        "brightness": keras.layers.RandomBrightness(0.4 * strength, **settings),  # added, so less than the others
+        "contrast": keras.layers.RandomContrast(0.9 * strength, **settings),
+        "colour": keras.layers.RandomColorDegeneration((0.0, 0.9 * strength), **settings),
+        "sharpness": keras.layers.RandomSharpness((0.5 - 0.45 * strength, 0.5 + 0.45 * strength), **settings),
+        "posterize": keras.layers.RandomPosterization((bits, 8), **settings),
+        "autocontrast": keras.layers.AutoContrast(),
+        "equalize": keras.layers.Equalization(),
+    }
+    for layer in layers.values():
+        compute_on_tensorflow(layer)
+    return {
+        **{name: functools.partial(_apply, layer) for name, layer in layers.items()},
+        "solarize": functools.partial(_solarize, strength=strength),
+    }
+
+
+def _apply(layer, image, seed):
+    batch = image[None]
+    seeds = CountedSeeds(functools.partial(fold_in, seed))
+    transformation = layer.get_random_transformation(batch, training=True, seed=seeds)
+    return layer.transform_images(batch, transformation, training=True)[0]
+
+
+def _solarize(image, seed, *, strength):
+    """Inverts what is brighter than a threshold; that of `keras.layers.Solarization` cannot be bounded from below."""
+    threshold = 255.0 * (1.0 - strength * tf.random.stateless_uniform((), seed))
+    return tf.where(image > threshold, 255.0 - image, image)
 
 
 AUGMENTATIONS = {

@@ -13,14 +13,15 @@ from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import (
     AUGMENTATIONS,
     JITTERED,
+    MOST,
     NO_AUGMENTATION,
     adjust_colours,
     drawn_jitter,
     erase,
+    randaugment,
 )
 from keras_lt.preprocessing.decoding import bounded, cut_to_ratio, decode
 from keras_lt.preprocessing.mixing import mix
-from keras_lt.preprocessing.rand_augment import MAX_MAGNITUDE, MOST_OPERATIONS, randaugment
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 RESIZES = ("crop", "stretch")
@@ -103,9 +104,8 @@ class Preprocessing:
             raise ValueError(
                 f"augmentation must be one of {tuple(AUGMENTATIONS)}. Received: augmentation={self.augmentation!r}"
             )
-        upper = {"randaugment": MOST_OPERATIONS, "randaugment_magnitude": MAX_MAGNITUDE, "random_erasing": 1.0}
         for name in ("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix"):
-            value, most = getattr(self, name), upper.get(name, MOST_ALPHA)
+            value, most = getattr(self, name), MOST.get(name, MOST_ALPHA)
             if not 0 <= value <= most:
                 raise ValueError(f"{name} must lie in [0, {most:g}]. Received: {name}={value}")
 

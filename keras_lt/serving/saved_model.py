@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -15,6 +16,7 @@ from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import dense_of, fold
 from keras_lt.compat import versions
 from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
+from keras_lt.extras import library
 from keras_lt.files import atomic, check_loadable, expanded, write_json, write_text
 from keras_lt.forward import traced
 from keras_lt.input_pipeline import mapped
@@ -23,7 +25,6 @@ from keras_lt.preprocessing import Preprocessing
 from keras_lt.registry import check_choice
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
-from keras_lt.serving.warmup import write_warmup
 from keras_lt.stages import join
 from keras_lt.work_folder import SAVED_MODEL_FILES
 
@@ -32,6 +33,7 @@ LABELS = "assets.extra/labels.txt"  # a folder for files that the graph does not
 MODEL_CARD = "README.md"
 MADE_BY = "made_by.json"
 ONNX = "assets.extra/model.onnx"
+WARMUP = "assets.extra/tf_serving_warmup_requests"  # where TensorFlow Serving looks for it
 
 
 @checked
@@ -280,3 +282,35 @@ def _shifted(model: keras.Model, temperature: float, offset: np.ndarray) -> kera
         return model
     inputs = keras.Input(model.input_shape[1:])
     return keras.Model(inputs, model(inputs) / temperature + offset)
+
+
+def write_warmup(folder: pathlib.Path, signatures: Mapping[str, tf.TensorSpec], *, image_size: int) -> bool:
+    """Writes one request per signature; returns False, and writes none, without tensorflow-serving-api.
+
+    Args:
+      signatures: name -> the one input that it takes, of which a request has a grey image, or a vector of zeros.
+      image_size: side of that image, pixels; 0 of a model of vectors.
+    """
+    try:
+        model_pb2, predict_pb2, prediction_log_pb2 = map(_protocol, ("model_pb2", "predict_pb2", "prediction_log_pb2"))
+    except ImportError:
+        return False
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
+        for signature, spec in signatures.items():
+            request = predict_pb2.PredictRequest(model_spec=model_pb2.ModelSpec(signature_name=signature))
+            request.inputs[spec.name].CopyFrom(tf.make_tensor_proto(_input(spec, image_size=image_size)))
+            log = prediction_log_pb2.PredictLog(request=request)
+            writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+    return True
+
+
+def _protocol(name: str) -> types.ModuleType:
+    return library(f"tensorflow_serving.apis.{name}", extra="serving", needed_by="A warm-up request")
+
+
+def _input(spec: tf.TensorSpec, *, image_size: int) -> np.ndarray | list[bytes]:
+    """A batch of one for a signature."""
+    image = np.full((1, image_size, image_size, 3), 128, np.uint8)
+    if spec.dtype == tf.string:
+        return [tf.io.encode_jpeg(image[0]).numpy()]
+    return image.astype(spec.dtype.as_numpy_dtype) if image_size else np.zeros((1, *spec.shape[1:]), np.float32)

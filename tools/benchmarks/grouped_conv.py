@@ -49,7 +49,7 @@ def _keras_step(batch_size: int, side: int, channels: int, *, ours: bool, jit_co
     import keras  # noqa: PLC0415 - after `use_threads`
     import tensorflow as tf  # noqa: PLC0415
 
-    from keras_lt.backbones.grouped_convolution import GroupedConv2D  # noqa: PLC0415
+    from keras_lt.backbones.fast_layers import GroupedConv2D  # noqa: PLC0415
 
     layer_class = GroupedConv2D if ours else keras.layers.Conv2D
     layer = layer_class(channels, 3, padding="same", groups=32, use_bias=False)
