@@ -84,7 +84,7 @@ def plan_runs(
     Raises:
       ValueError: a column that the table does not have on this data.
     """
-    found = columns_of(plan, base)
+    found = plan.columns if on_own_data(plan, base) else plan.columns_elsewhere
     if unknown := [name for name in columns if name not in found]:
         raise ValueError(f"--columns must be some of {', '.join(found) or 'none'}. Received: {', '.join(unknown)}")
     runs = {}
@@ -107,11 +107,6 @@ def plan_runs(
 def on_own_data(plan: Plan, base: RunConfig) -> bool:
     """Whether this is the data set that the table was published on."""
     return base.dataset == config.read_flag_file(f"flags/{plan.flag_file}.cfg").dataset
-
-
-def columns_of(plan: Plan, base: RunConfig) -> Mapping[str, Mapping[str, object]]:
-    """The table's columns on the data of a run."""
-    return plan.columns if on_own_data(plan, base) else plan.columns_elsewhere
 
 
 def in_epochs(changes: Mapping[str, object], epochs: int) -> dict[str, object]:

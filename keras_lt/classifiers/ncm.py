@@ -52,7 +52,10 @@ class NearestClassMean(Head):
           ValueError: shapes or ids that do not fit, or a class without an example.
         """
         features, labels = to_adapt(self, features, labels)
-        counts = self._count(labels)
+        counts = np.bincount(labels, minlength=self.units)
+        if not counts.all():
+            absent = np.flatnonzero(counts == 0).tolist()
+            raise ValueError(f"every class needs an example. Received: labels without classes {absent}")
         if self.transform != "l2n":
             self.center.assign(sum(chunk.sum(0, np.float64) for chunk in rows_at_once(features, CHUNK)) / len(features))
         self.means.assign(self._class_means(features, labels, counts))
@@ -104,13 +107,6 @@ class NearestClassMean(Head):
         if self.transform == "cl2n":
             features = features - self.center
         return features / safe_norms(features, axis=-1)
-
-    def _count(self, labels: np.ndarray) -> np.ndarray:
-        counts = np.bincount(labels, minlength=self.units)
-        if not counts.all():
-            absent = np.flatnonzero(counts == 0).tolist()
-            raise ValueError(f"every class needs an example. Received: labels without classes {absent}")
-        return counts
 
     def _class_means(self, features: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
         sums = np.zeros(self.means.shape, np.float64)

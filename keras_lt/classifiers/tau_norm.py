@@ -95,13 +95,9 @@ class TauNormalizedDense(Head):
 
     def fold(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel [D, C] and bias [C], all zero, of the dense layer with the same logits."""
-        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, self._tau_value))
+        tau = float(keras.ops.convert_to_numpy(self.tau))  # a learned one may have a copy on every device
+        kernel = keras.ops.convert_to_numpy(tau_normalize(self.kernel, tau))
         return kernel, np.zeros(self.units, kernel.dtype)
-
-    @property
-    def _tau_value(self) -> float:
-        """A learned tau may have a copy on every device."""
-        return float(keras.ops.convert_to_numpy(self.tau))
 
 
 def candidates(head: keras.layers.Layer, *, seed: int) -> Candidates:

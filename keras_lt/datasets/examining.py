@@ -64,14 +64,9 @@ def check_depth(encoded: bytes, image: PIL.Image.Image):
     """Raises ValueError for a PNG of 16 bits that uses the lowest twelve at most: its upper eight are nearly black."""
     if not encoded.startswith(PNG) or encoded[BIT_DEPTH] != 16:
         return
-    largest = max(high for _, high in _extrema(image))
+    largest = np.max(image.getextrema())  # of all bands
     if largest < (DARK if image.mode.startswith("I") else DARK >> 8):
         raise ValueError(f"PNG of 16 bits with values up to {largest} alone, nearly black: stretch them to 0..65535")
-
-
-def _extrema(image: PIL.Image.Image) -> tuple:
-    extrema = image.getextrema()
-    return extrema if isinstance(extrema[0], tuple) else (extrema,)
 
 
 def hash_of(content) -> bytes:

@@ -59,14 +59,9 @@ def tfds_dataset(
         labelled["train"] = impose(
             labelled["train"], classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed
         )
-    recipe = _recipe(builder.info.features["image"].shape)
+    side = builder.info.features["image"].shape[0]  # small pictures of one size fill their frame, and stay as they are
+    recipe = {"image_size": side, "crop_fraction": 1.0, "augmentation": "none"} if side and side <= SMALL else {}
     return LongTailed.from_splits(f"tfds:{name}", labelled, class_names=class_names, seed=seed, notes=notes, **recipe)
-
-
-def _recipe(shape: tuple[int | None, ...]) -> dict:
-    """Small pictures of one size, [H, W, channels], fill their frame, and are taken as they are."""
-    side = shape[0]
-    return {"image_size": side, "crop_fraction": 1.0, "augmentation": "none"} if side and side <= SMALL else {}
 
 
 def _prepared_builder(name: str, data_dir: str):

@@ -49,7 +49,6 @@ def rejection_resample(
     """
     _check_dataset(dataset)
     check_integers(seed=(seed, 0), shuffle_buffer=(shuffle_buffer, 1))
-    class_counts = check_counts(class_counts)
     copies = expected_copies(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     fraction = accepted_fraction(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     logging.info("rejection_resample accepts %.1f %% of the records it reads", 100 * np.mean(fraction))
@@ -82,8 +81,7 @@ def expected_copies(
 ) -> np.ndarray:
     """How often a record of each class is emitted in one pass on average, [C] or [E, C] as the probabilities are.
 
-    Args:
-      class_counts, probabilities, samples_per_epoch: as for `rejection_resample`.
+    Args: as for `rejection_resample`.
     """
     probabilities = samplers.check_probabilities(probabilities)
     counts = check_counts(class_counts)
@@ -102,8 +100,7 @@ def accepted_fraction(
 ) -> np.ndarray:
     """Fraction of the records read that are emitted at least once, a scalar, or [E] for probabilities [E, C].
 
-    Args:
-      class_counts, probabilities, samples_per_epoch: as for `rejection_resample`.
+    Args: as for `rejection_resample`.
     """
     copies = expected_copies(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     return np.minimum(copies, 1) @ np.asarray(class_counts) / np.sum(class_counts)

@@ -47,22 +47,16 @@ def each_judged(
 
 
 def scores_of(layer, judged: FeatureSet, groups: ShotGroups, choices: list[dict]) -> list[dict[str, float]]:
-    """The accuracies of each choice."""
-    predictions = _predict(layer, choices, judged.features)
-    return [groups.of_predictions(predicted, judged.labels) for predicted in predictions]
-
-
-def _predict(layer: keras.layers.Layer, choices: list[dict], features: np.ndarray) -> list[np.ndarray]:
-    """Predicted classes [N] under each choice, in chunks: neither all features nor all logits are ever in memory."""
+    """The accuracies of each choice, in chunks: neither all features nor all logits are ever in memory."""
     if len(choices) == 1:
-        return [classify(layer, features)]
+        return [groups.of_predictions(classify(layer, judged.features), judged.labels)]
     logits_by = [layer.logits_by(keras.ops.convert_to_numpy, **choice) for choice in choices]
     predicted = []
     with ThreadPool() as pool:  # of parts in a core's cache; NumPy lets go of Python's lock
-        for chunk in in_chunks(layer, features):
+        for chunk in in_chunks(layer, judged.features):
             parts = parts_of(layer.shared(keras.ops.convert_to_tensor(chunk)))
             predicted += pool.imap(lambda part: [largest(logits(part)) for logits in logits_by], parts)
-    return list(np.concatenate(predicted, axis=1))
+    return [groups.of_predictions(classes, judged.labels) for classes in np.concatenate(predicted, axis=1)]
 
 
 def as_chosen(layer: keras.layers.Layer, chosen: dict, width: int) -> keras.layers.Layer:

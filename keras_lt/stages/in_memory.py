@@ -86,8 +86,9 @@ def fit_in_memory(
         for epoch in range(recipe.epochs):
             rows = rows_of(epoch)
             weights = tf.ones(rows.shape) if table is None else update_weights(table[epoch], train.labels[rows], recipe)
-            losses = compiled.epoch(*arrays, tf.constant(rows), weights)
-            _check_finite(losses.numpy(), epoch=epoch, rate=recipe.rate(epoch))
+            losses = compiled.epoch(*arrays, tf.constant(rows), weights).numpy()
+            if (bad := np.flatnonzero(~np.isfinite(losses))).size:
+                raise no_number(losses[bad[0]], epoch=epoch, batch=bad[0], rate=recipe.rate(epoch))
             if hasattr(compiled.layer, "after_epoch"):
                 compiled.layer.after_epoch()
             score = epoch
@@ -170,10 +171,3 @@ def _compiled(
     function = keras.saving.deserialize_keras_object(json.loads(loss))
     function.reduction = "sum_over_batch_size"  # the weights are normalised
     return _Compiled(copy, function, optimizer, width=width, batch_size=recipe.batch_size)
-
-
-def _check_finite(losses: np.ndarray, *, epoch: int, rate: float):
-    """Raises FloatingPointError for the first loss, of an epoch's steps, that is no number."""
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if bad.size:
-        raise no_number(losses[bad[0]], epoch=epoch, batch=bad[0], rate=rate)

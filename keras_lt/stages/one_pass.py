@@ -149,7 +149,11 @@ def _batches(
 
     labels_spec = images_of(stream.start_step).element_spec[1]
     features_spec = tf.TensorSpec((recipe.micro_batch, backbone.output_shape[-1]), tf.float32)
-    computed = functools.partial(_computed, _forward(backbone, preprocessing.image_size, strategy), images_of)
+    forward = _forward(backbone, preprocessing.image_size, strategy)
+
+    def computed(start_step):
+        for images, labels in images_of(start_step):
+            yield [forward(images), *(part.numpy() for part in tf.nest.flatten(labels))]
 
     def drawn():
         for features, *labels in epochs.batches(computed, first=first, parts=1 + len(tf.nest.flatten(labels_spec))):
@@ -177,12 +181,6 @@ def _forward(backbone: keras.Model, size: int, strategy: Strategy) -> Callable[[
         return np.concatenate([part.numpy() for part in strategy.experimental_local_results(on_devices(own))])
 
     return forward
-
-
-def _computed(forward: Callable, images_of: Callable[[int], tf.data.Dataset], start_step: int) -> Iterator[list]:
-    """The features [B, D] of batch after batch, and its labels, or what they consist of."""
-    for images, labels in images_of(start_step):
-        yield [forward(images), *(part.numpy() for part in tf.nest.flatten(labels))]
 
 
 @dataclasses.dataclass(frozen=True)
