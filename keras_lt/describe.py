@@ -26,9 +26,8 @@ with quietly(__name__, functools.partial(config.answer, config.define_describe_f
     from keras_lt.inspection import Inspection, bad_images, inspect
     from keras_lt.metrics import ShotGroups
     from keras_lt.preprocessing import Preprocessing
-    from keras_lt.report.figures import lay_grid, mark
+    from keras_lt.report.figures import LONGEST_NAME, lay_grid, mark
     from keras_lt.report.plots import plot_class_counts
-    from keras_lt.report.ranks import LONGEST_NAME
     from keras_lt.report.style import BARS, RC
     from keras_lt.run import Run
     from keras_lt.stages import make_preprocessing

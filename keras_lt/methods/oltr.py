@@ -170,8 +170,8 @@ def _square(vectors):
 
 def hooks(*, train_backbone: bool = True, backbone_rate: float = 0.1, centroids_rate: float = 0.1) -> Hooks:
     """What OLTR changes: stage one is the plain one, its classifier is `learn_classifier`'s; arguments as there."""
-    check_numbers(backbone_rate=backbone_rate, centroids_rate=centroids_rate)
     rates = {"backbone_rate": backbone_rate, "centroids_rate": centroids_rate}
+    check_numbers(**rates)
     return Hooks(
         name="oltr",
         check_backbone=check_backbone,

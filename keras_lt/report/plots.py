@@ -12,9 +12,8 @@ import numpy as np
 from keras_lt.arguments import checked
 from keras_lt.datasets import LongTailed
 from keras_lt.report.details import RunDetails
-from keras_lt.report.figures import Plot, add_legend, mark, new_axes, render
+from keras_lt.report.figures import Plot, Ranks, add_legend, mark, new_axes, render
 from keras_lt.report.intervals import Ends
-from keras_lt.report.ranks import Ranks
 from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability, draw_test_distributions
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
 from keras_lt.report.systems import BASELINE
