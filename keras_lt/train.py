@@ -320,7 +320,7 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
         groups=run.data.groups,
         per_class={name: np.array(row["per_class"], np.float64) for name, row in outcomes.items()},
         curves={
-            name: sorted(row["candidates"], key=lambda candidate: candidate["tau"])
+            name: row["candidates"]
             for name, row in outcomes.items()
             if "tau" in row["chosen"] and len(row["candidates"]) > 1
         },

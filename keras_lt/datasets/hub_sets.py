@@ -217,10 +217,9 @@ def _columns(features: Mapping, name: str, *, image: str, label: str) -> tuple[s
 
     def holds_images(column):
         kind = features[column]
-        storage = (
-            "bytes" in kind if isinstance(kind, dict) else getattr(kind, "dtype", "") in ("binary", "large_binary")
-        )
-        return isinstance(kind, datasets.Image) or storage
+        if isinstance(kind, dict):
+            return "bytes" in kind
+        return isinstance(kind, datasets.Image) or getattr(kind, "dtype", "") in ("binary", "large_binary")
 
     def holds_classes(column):
         return isinstance(features[column], datasets.ClassLabel)
@@ -302,9 +301,8 @@ def _known_splits(splits: Mapping, name: str) -> tuple[dict, tuple[str, ...]]:
         raise ValueError(f"The set needs a split train with images. Received: hf:{name} with {', '.join(splits)}")
     read = {split: splits[place] for split, place in places.items()}
     others = sorted(place for place in set(splits) - set(places.values()) if len(splits[place]))
-    return read, (f"Splits of hf:{name} that are not train, val or test were ignored: {', '.join(others)}.",) * bool(
-        others
-    )
+    note = f"Splits of hf:{name} that are not train, val or test were ignored: {', '.join(others)}."
+    return read, (note,) * bool(others)
 
 
 def _values(rows, label: str, names: Sequence[str] | None) -> list:
@@ -331,9 +329,8 @@ def _classes(names: Sequence[str] | None, values: list, name: str) -> tuple[dict
     else:
         classes = {value: str(value) for value in sorted({value for value in values if value is not None})}
     of_strings = names is None and any(isinstance(value, str) for value in classes)
-    return classes, (
-        f"Labels of hf:{name} are strings: the {len(classes)} that differ are the classes, sorted.",
-    ) * of_strings
+    note = f"Labels of hf:{name} are strings: the {len(classes)} that differ are the classes, sorted."
+    return classes, (note,) * of_strings
 
 
 def _ids(values: list, classes: dict, where: str) -> np.ndarray:

@@ -157,13 +157,7 @@ def csv(data_dir: str = "", *, seed: int = 0) -> LongTailed:
                 "Labels must be class ids from 0, or names; names that are numbers stand in classes.txt. "
                 f"Received: {split} with {wrong[0]}"
             )
-    entries = {
-        split: (
-            np.array([path for path, _ in table], dtype=str),
-            np.array([int(label) for _, label in table], np.int64),
-        )
-        for split, table in tables.items()
-    }
+    entries = {split: ([path for path, _ in of], [int(label) for _, label in of]) for split, of in tables.items()}
     notes += (f"Columns beside path and label were ignored: {', '.join(dict.fromkeys(others))}.",) * bool(others)
     return _listed(root, entries, names, seed=seed, notes=notes)
 
