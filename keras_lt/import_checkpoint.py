@@ -23,10 +23,8 @@ WEIGHTS = ".weights.h5"
 def parser() -> Arguments:
     """The command's own flags."""
     own = Arguments(__doc__.splitlines()[0])
-    nets, augmentations = (
-        names_in("backbones/__init__.py", "BACKBONES"),
-        names_in("preprocessing/augmentations.py", "AUGMENTATIONS"),
-    )
+    nets = names_in("backbones/__init__.py", "BACKBONES")
+    augmentations = names_in("preprocessing/augmentations.py", "AUGMENTATIONS")
     own.add_argument("--checkpoint", type=expanded, required=True, help="PyTorch file")
     own.add_argument("--backbone", choices=nets, required=True, help="network that the checkpoint is of")
     own.add_argument("--output", type=expanded, required=True, help=f"folder to make, or a file *{WEIGHTS}")

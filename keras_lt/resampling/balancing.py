@@ -287,11 +287,10 @@ def _counts(source: _Arrays | _Stream, class_counts: npt.ArrayLike | None, count
 
 def _check_counts(path: pathlib.Path, counts: np.ndarray, source: "_Stream"):
     """Raises ValueError where counts that were kept cannot be those of the data: other data, or data that grew."""
-    known, size = int(source.examples.cardinality()), source.batch_size or 1
-    if known < 0 and source.labels.cardinality() >= 0:
-        batches = int(source.labels.cardinality())
-        at_least = (batches - 1) * (size if source.batch_size else COUNTING_BATCH)
-        fits = at_least < counts.sum() <= batches * (size if source.batch_size else COUNTING_BATCH)
+    known, batches = int(source.examples.cardinality()), int(source.labels.cardinality())
+    if known < 0 and batches >= 0:
+        size = source.batch_size or COUNTING_BATCH
+        fits = (batches - 1) * size < counts.sum() <= batches * size
     else:
         fits = known < 0 or known == counts.sum()
     if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or not fits:
