@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_lt.metrics import ShotGroups
-from keras_lt.report import ranks, tables
+from keras_lt.report import figures, tables
 from tests.test_report import RESULTS
 
 
@@ -78,14 +78,14 @@ def test_points(difference, text):
 
 def test_smooth_is_the_mean_over_neighbors_that_exist():
     nan = np.nan
-    np.testing.assert_allclose(ranks.smooth([1, 2, 6, 4], 3), [1.5, 3, 4, 5])
-    np.testing.assert_allclose(ranks.smooth([1, nan, 6, nan, nan, nan], 3), [1, 3.5, 6, 6, nan, nan])
-    np.testing.assert_allclose(ranks.smooth([3, 5], 9), [4, 4])
+    np.testing.assert_allclose(figures.smooth([1, 2, 6, 4], 3), [1.5, 3, 4, 5])
+    np.testing.assert_allclose(figures.smooth([1, nan, 6, nan, nan, nan], 3), [1, 3.5, 6, 6, nan, nan])
+    np.testing.assert_allclose(figures.smooth([3, 5], 9), [4, 4])
 
 
 def test_ranks_sort_classes_by_training_images():
     counts = np.array([50, 500, 50, 679])
-    sorted_classes = ranks.Ranks.sort(ShotGroups(counts), class_counts=counts, class_names=["a", "b", "c", "d"])
+    sorted_classes = figures.Ranks.sort(ShotGroups(counts), class_counts=counts, class_names=["a", "b", "c", "d"])
     assert sorted_classes.order.tolist() == [3, 1, 0, 2]  # equal counts keep their order
     assert sorted_classes.counts.tolist() == [679, 500, 50, 50]
     assert sorted_classes.names == ["d", "b", "a", "c"]
@@ -93,7 +93,7 @@ def test_ranks_sort_classes_by_training_images():
 
 def test_classes_are_ranked_by_the_list_that_groups_go_by():
     groups = ShotGroups([102, 101, 19])
-    ranked = ranks.Ranks.sort(groups, class_counts=np.array([90, 91, 17]), class_names=["a", "b", "c"])
+    ranked = figures.Ranks.sort(groups, class_counts=np.array([90, 91, 17]), class_names=["a", "b", "c"])
     assert ranked.names == ["a", "b", "c"]
     assert ranked.counts.tolist() == [90, 91, 17]
     assert ranked.groups == {"many": 2, "medium": 0, "few": 1}
