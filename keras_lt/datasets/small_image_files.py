@@ -20,13 +20,11 @@ UNSIGNED_BYTES = 8  # idx's code for them
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 
 
-def read_cifar(
-    archive: str, batches: tuple[list[str], ...], data_dir: pathlib.Path, *, labels_key: bytes
-) -> list[Arrays]:
+def read_cifar(folder: pathlib.Path, batches: tuple[list[str], ...], *, labels_key: bytes) -> list[Arrays]:
     """Reads splits that are each a list of pickled batches: (images uint8 [N, 32, 32, 3], labels [N]) per split.
 
     Args:
-      archive: the unpacked one's folder in `data_dir`.
+      folder: the unpacked archive's.
       batches: file names per split.
       labels_key: of the labels in a batch.
 
@@ -34,7 +32,6 @@ def read_cifar(
       FileNotFoundError: a batch is missing.
       ValueError: a file is not such a batch.
     """
-    folder = data_dir / archive
     missing = [str(folder / name) for split in batches for name in split if not (folder / name).exists()]
     if missing:
         raise FileNotFoundError(

@@ -4,10 +4,8 @@ With a folder their published files are read; without one `keras.datasets` downl
 so a tenth of the thinned training split becomes one. The test split is whole.
 """
 
-import functools
 import pathlib
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -17,7 +15,6 @@ from keras_lt.datasets.own_arrays import FASHION_CLASSES, from_pixels
 from keras_lt.datasets.profiles import impose
 from keras_lt.datasets.small_image_files import Arrays, read_cifar, read_idx_pairs
 
-CIFAR10_BATCHES = [f"data_batch_{batch}" for batch in range(1, 6)], ["test_batch"]
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_CLASSES = tuple(
     """
@@ -35,32 +32,83 @@ CIFAR100_CLASSES = tuple(
 CIFAR_RECIPE = {"augmentation": "crop_flip", "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 
 
-def _under_tail(
-    name: str,
-    published: types.ModuleType,
-    read: Callable[[pathlib.Path], Sequence[Arrays]],
-    class_names: Sequence,
-    data_dir: str = "",
-    *,
-    imbalance_ratio: float = 100.0,
-    profile: str = "exponential",
-    seed: int = 0,
-    **recipe,
+def cifar10_lt(
+    data_dir: str = "", *, imbalance_ratio: float = 100.0, profile: str = "exponential", seed: int = 0
 ) -> LongTailed:
-    """A balanced data set whose train is thinned, of which val is then carved.
+    """CIFAR-10-LT (Cui et al., 2019; Cao et al., 2019): 12,406 of 50,000 training images at ratio 100, 32x32 RGB.
 
     Args:
-      published: its module in `keras.datasets`.
-      read: folder -> train and test from the published files.
-      data_dir: holds these files, unpacked; empty: `keras.datasets` downloads them.
+      data_dir: holds `cifar-10-batches-py`, the unpacked "python version"; empty: `keras.datasets` downloads it.
       imbalance_ratio: largest class over smallest.
       profile: a name in `profiles.PROFILES`.
       seed: of the choice of images and of the carved validation split.
-      **recipe: as of `from_pixels`.
+
     Raises:
       FileNotFoundError, ValueError: a file is missing or is not as published.
     """
-    full, test = (Split(*arrays) for arrays in (read(pathlib.Path(data_dir)) if data_dir else published.load_data()))
+    if data_dir:
+        batches = [f"data_batch_{batch}" for batch in range(1, 6)], ["test_batch"]
+        train, test = read_cifar(pathlib.Path(data_dir, "cifar-10-batches-py"), batches, labels_key=b"labels")
+    else:
+        train, test = keras.datasets.cifar10.load_data()
+    tail = {"imbalance_ratio": imbalance_ratio, "profile": profile, "seed": seed}
+    return _with_tail("cifar10_lt", train, test, CIFAR10_CLASSES, **tail, **CIFAR_RECIPE)
+
+
+def cifar100_lt(
+    data_dir: str = "", *, imbalance_ratio: float = 100.0, profile: str = "exponential", seed: int = 0
+) -> LongTailed:
+    """CIFAR-100-LT, the 100 fine classes: 10,847 of 50,000 training images at ratio 100, 32x32 RGB.
+
+    `data_dir` holds `cifar-100-python`; the rest is as in `cifar10_lt`.
+    """
+    if data_dir:
+        batches = ["train"], ["test"]
+        train, test = read_cifar(pathlib.Path(data_dir, "cifar-100-python"), batches, labels_key=b"fine_labels")
+    else:
+        train, test = keras.datasets.cifar100.load_data()
+    tail = {"imbalance_ratio": imbalance_ratio, "profile": profile, "seed": seed}
+    return _with_tail("cifar100_lt", train, test, CIFAR100_CLASSES, **tail, **CIFAR_RECIPE)
+
+
+def fashion_mnist_lt(
+    data_dir: str = "", *, imbalance_ratio: float = 100.0, profile: str = "exponential", seed: int = 0
+) -> LongTailed:
+    """Fashion-MNIST (Xiao et al., 2017) under a tail: 14,886 of 60,000 training images at ratio 100, 28x28 grey.
+
+    `data_dir` holds the four published idx files, gzipped or not; the rest is as in `cifar10_lt`.
+    """
+    train, test = read_idx_pairs(pathlib.Path(data_dir)) if data_dir else keras.datasets.fashion_mnist.load_data()
+    tail = {"imbalance_ratio": imbalance_ratio, "profile": profile, "seed": seed}
+    return _with_tail("fashion_mnist_lt", train, test, FASHION_CLASSES, **tail, augmentation="crop_flip")
+
+
+def mnist_lt(
+    data_dir: str = "", *, imbalance_ratio: float = 100.0, profile: str = "exponential", seed: int = 0
+) -> LongTailed:
+    """MNIST (LeCun et al., 1998) under a tail, 28x28 grey; digits are not mirrored.
+
+    Its classes differ in size, from 5,421 to 6,742 images, so the zeros stay below the profile.
+    `data_dir` holds the four published idx files, gzipped or not; the rest is as in `cifar10_lt`.
+    """
+    train, test = read_idx_pairs(pathlib.Path(data_dir)) if data_dir else keras.datasets.mnist.load_data()
+    tail = {"imbalance_ratio": imbalance_ratio, "profile": profile, "seed": seed}
+    return _with_tail("mnist_lt", train, test, range(10), **tail, augmentation="crop")
+
+
+def _with_tail(
+    name: str,
+    train: Arrays,
+    test: Arrays,
+    class_names: Sequence,
+    *,
+    imbalance_ratio: float,
+    profile: str,
+    seed: int,
+    **recipe,
+) -> LongTailed:
+    """Thins train, of which val is then carved; labels may be [N] or, as Keras gives CIFAR's, [N, 1]."""
+    full, test = Split(*train), Split(*test)
     tail = impose(full, classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
     counts = np.bincount(tail.labels)
     note = (
@@ -68,36 +116,3 @@ def _under_tail(
         f"{counts.max():,} to {counts.min():,} per class."
     )
     return from_pixels(name, {"train": tail, "test": test}, class_names, seed=seed, notes=(note,), **recipe)
-
-
-# Cui et al. (2019), Cao et al. (2019): 12,406 of 50,000 training images at ratio 100, 32x32 RGB.
-cifar10_lt = functools.partial(
-    _under_tail,
-    "cifar10_lt",
-    keras.datasets.cifar10,
-    functools.partial(read_cifar, "cifar-10-batches-py", CIFAR10_BATCHES, labels_key=b"labels"),
-    CIFAR10_CLASSES,
-    **CIFAR_RECIPE,
-)
-# The 100 fine classes: 10,847 of 50,000 training images at ratio 100, 32x32 RGB.
-cifar100_lt = functools.partial(
-    _under_tail,
-    "cifar100_lt",
-    keras.datasets.cifar100,
-    functools.partial(read_cifar, "cifar-100-python", (["train"], ["test"]), labels_key=b"fine_labels"),
-    CIFAR100_CLASSES,
-    **CIFAR_RECIPE,
-)
-# Xiao et al. (2017): 14,886 of 60,000 training images at ratio 100, 28x28 grey.
-fashion_mnist_lt = functools.partial(
-    _under_tail,
-    "fashion_mnist_lt",
-    keras.datasets.fashion_mnist,
-    read_idx_pairs,
-    FASHION_CLASSES,
-    augmentation="crop_flip",
-)
-# LeCun et al. (1998), 28x28 grey; digits are not mirrored. Classes have 5,421 to 6,742 images, so the zeros stay below.
-mnist_lt = functools.partial(
-    _under_tail, "mnist_lt", keras.datasets.mnist, read_idx_pairs, range(10), augmentation="crop"
-)
