@@ -1,6 +1,6 @@
-"""Classification losses: labels, class ids [B], and logits [B, C] to the loss per example in nats, [B], in float32.
+"""Classification losses: labels [B] and logits [B, C] to one value per example, [B], computed in float32.
 
-`class_ids` takes a column of ids and one-hot rows for the same. What a loss takes beside these stands with it.
+Labels are class ids; `class_ids` takes a column of them and one-hot rows for the same.
 """
 
 import keras
@@ -35,8 +35,10 @@ def focal(labels, logits, gamma):
     """Focal loss on the softmax, -(1 - p)^gamma log p (Lin et al., 2017).
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       gamma: 0 is the cross-entropy; more gives well-classified examples less weight.
+    Returns: loss per example in nats, [B].
     """
     loss = cross_entropy(labels, logits)
     # Held above 0, where a power below 1 has no finite slope.
@@ -49,8 +51,10 @@ def balanced_softmax(labels, logits, class_counts):
     """Cross-entropy of logits + log(class_counts), so that the logits themselves suit balanced data (Ren et al., 2020).
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       class_counts: training images per class, [C].
+    Returns: loss per example in nats, [B].
     """
     labels, logits = ids_and_logits(labels, logits)
     return cross_entropy(labels, logits + keras.ops.log(_counts(class_counts, logits.shape[-1])))
@@ -61,9 +65,11 @@ def logit_adjustment(labels, logits, class_counts, tau=1.0):
     """Cross-entropy of logits + tau log pi, pi being the classes' shares of the images (Menon et al., 2021).
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       class_counts: training images per class, [C].
       tau: 0 is the cross-entropy, 1 the balanced softmax.
+    Returns: loss per example in nats, [B].
     """
     labels, logits = ids_and_logits(labels, logits)
     counts = _counts(class_counts, logits.shape[-1])
@@ -98,7 +104,13 @@ def ldam_of_logits(labels, logits, class_counts, max_margin=0.5, scale=LDAM_SCAL
 
 @keras.saving.register_keras_serializable("keras_lt")
 def sigmoid_cross_entropy(labels, logits):
-    """One sigmoid for every class against the rest; the sum of their binary cross-entropies."""
+    """One sigmoid for every class against the rest; the sum of their binary cross-entropies.
+
+    Args:
+      labels: class ids, [B].
+      logits: [B, C].
+    Returns: loss per example in nats, [B].
+    """
     return keras.ops.sum(keras.ops.softplus(_wrongness(labels, logits)), axis=-1)
 
 
@@ -109,8 +121,10 @@ def sigmoid_focal(labels, logits, gamma):
     They divide the sum by the batch's positives, of which each example has one: a mean over examples.
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       gamma: 0 is `sigmoid_cross_entropy`; more gives well-separated classes less weight.
+    Returns: loss per example in nats, [B].
     """
     wrongness = _wrongness(labels, logits)
     # (1 - p)^gamma as a logarithm, which has a finite slope where 1 - p is 0.

@@ -1,4 +1,4 @@
-"""Classification losses that came after the paper; labels, logits and what is returned are as `cross_entropy`'s."""
+"""Classification losses that came after the paper: [B] labels, [B, C] logits -> one value per example, [B], float32."""
 
 import math
 
@@ -53,7 +53,8 @@ def label_aware_smoothing(labels, logits, class_counts, *, head, tail, shape="co
     (1 - e) (-log p_y) + e mean(-log p), e being `smoothing_by_class` of the label; the mean is over all C classes, as
     in the authors' code, where their paper spreads e over the other C - 1.
 
-    Args: as `cross_entropy` and `smoothing_by_class`.
+    Args: as `smoothing_by_class`; labels [B], logits [B, C].
+    Returns: loss per example in nats, [B].
     """
     labels, logits = ids_and_logits(labels, logits)
     counts = check_counts(class_counts, classes=logits.shape[-1])
@@ -68,10 +69,11 @@ def balanced_binary_cross_entropy(labels, logits, class_counts, *, label_smoothi
     """One sigmoid per class, of logits + log pi - log(1 - pi) (LiVT, Xu et al., CVPR 2023).
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       class_counts: training images per class, [C]; a class without images counts as one of a single image.
       label_smoothing: share of the target that is spread evenly over all classes.
-    Returns: the sum over the C classes, [B].
+    Returns: loss per example in nats, the sum over the C classes, [B].
     """
     labels, logits = ids_and_logits(labels, logits)
     prior = _prior(class_counts, logits.shape[-1])
@@ -90,8 +92,10 @@ def lade(labels, logits, class_counts, *, weight=0.1, regularizer=0.1):
     exp(logit c) / (C pi_c). That is one number of a batch, which each example has.
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       class_counts: training images per class, [C].
+    Returns: loss per example in nats, [B].
     """
     labels, logits = ids_and_logits(labels, logits)
     prior = _prior(class_counts, logits.shape[-1])
@@ -111,7 +115,8 @@ def class_balanced_binary(labels, logits, class_weights):
     """Binary cross-entropy of softmax probabilities, as weight balancing's code has it (Alshammari et al., CVPR 2022).
 
     Args:
-      labels, logits: as of `cross_entropy`.
+      labels: class ids, [B].
+      logits: [B, C].
       class_weights: of the label's class, [C].
     Returns: mean over the C classes, times the label's weight, [B].
     """
