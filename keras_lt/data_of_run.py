@@ -23,12 +23,17 @@ from keras_lt.work_folder import WorkFolder
 OPTIONS = [field.name for field in dataclasses.fields(RunConfig) if not field.metadata["of_the_run"]]
 
 
+def check_options(changes: Collection[str]):
+    """Raises ValueError for flags, by their names, that decide the numbers of a run, or that there are not."""
+    if unknown := [name for name in changes if name not in OPTIONS]:
+        raise ValueError(f"A run can be opened with other {', '.join(OPTIONS)}. Received: {', '.join(unknown)}")
+
+
 class DataOfRun(WorkFolder):
     """The work folder of a run with its flags and its data set; arguments as of `run.Run`."""
 
     def __init__(self, folder: str | os.PathLike, **changes):
-        if unknown := [name for name in changes if name not in OPTIONS]:
-            raise ValueError(f"A run can be opened with other {', '.join(OPTIONS)}. Received: {', '.join(unknown)}")
+        check_options(changes)
         super().__init__(folder)
         self._changes = {**changes, "workdir": str(self.folder)}
 

@@ -49,7 +49,7 @@ def inspect(data: LongTailed, *, cache_dir: str | os.PathLike | None = None) -> 
     """Examines every image of every split, in threads: split name -> its inspection.
 
     An image is good where it decodes as training decodes it, to at most a hundred million pixels. Good ones are
-    remembered, and examined again only where size or time of the file change; bad ones are examined every time.
+    remembered, and examined again only where length or a time of the file change; bad ones are examined every time.
 
     Args:
       cache_dir: where to remember; None is `keras_lt/inspections` in Keras's home. One that cannot be written is no

@@ -10,11 +10,12 @@ import keras
 import numpy as np
 
 from keras_lt import files, serving, stages
+from keras_lt.arguments import checked
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.compat import versions
 from keras_lt.config import RunConfig
 from keras_lt.config.renamed import RENAMED_VALUES, renamed_classifiers
-from keras_lt.data_of_run import OPTIONS, DataOfRun
+from keras_lt.data_of_run import OPTIONS, DataOfRun, check_options
 from keras_lt.datasets import Split
 from keras_lt.evaluation import Scores, evaluate_classifier, logits_in_chunks
 from keras_lt.features import FeatureSet, extract_features
@@ -68,6 +69,7 @@ class Run(DataOfRun):
         }
         return sorted(names, key=lambda name: (places[name], name))
 
+    @checked
     def classifier(self, name: str) -> stages.Classifier:
         """A classifier, with the backbone that it belongs to: stage one's, or its own where stage two changed that.
 
@@ -86,6 +88,7 @@ class Run(DataOfRun):
         classifier.save(self.classifier_folder(name), self.representation)
         self._classifiers[name] = classifier
 
+    @checked
     def features(self, split: str, classifier: str = "") -> FeatureSet:
         """Features of a split of the data set, which stay on disk where they are by stage one's backbone.
 
@@ -164,11 +167,13 @@ class Run(DataOfRun):
             open_features=self.features("open_set", name) if open_set else None,
         )
 
+    @checked
     def scores(self, name: str, split: str = "test") -> Scores:
         """What a classifier says of every example of a split; of test as it was found when it was learned."""
         path = self.predictions_file(name)
         return Scores.load(path) if split == "test" and path.exists() else self.evaluate(name, split)
 
+    @checked
     def outcome(self, name: str) -> dict:
         """What `save_scores` wrote of a classifier.
 
@@ -230,6 +235,7 @@ class Run(DataOfRun):
             logits, val.labels[rows], source_prior(name, self.config, self.data.class_counts)
         )
 
+    @checked
     def export(self, name: str, **options) -> pathlib.Path:
         """Writes the next SavedModel of a classifier; returns its folder.
 
@@ -239,6 +245,7 @@ class Run(DataOfRun):
           ValueError: the run has no finished classifier of that name, an option does not fit, or another process
             exports from the run.
         """
+        check_options(options)
         config = dataclasses.replace(self.config, **options)
         target = serving.read_prior(config.target_prior, self.about_data.class_counts)
         self.check_finished([name])

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keras_lt
-from keras_lt import classifiers, losses, resampling, samplers
+from keras_lt import classifiers, losses, resampling, samplers, serving
+from keras_lt.config import RunConfig
 from keras_lt.labels import ids_and_logits
 from keras_lt.preprocessing import Preprocessing
 
@@ -126,6 +127,16 @@ def test_an_argument_of_another_kind_is_refused_in_one_line(door, wrong):
         (lambda: keras_lt.ShotGroups([]), "class_counts must be [C], >= 0 and not infinite. Received: class_counts=[]"),
         (lambda: keras_lt.ShotGroups([np.inf, 1]), "[C], >= 0 and not infinite. Received: class_counts=[inf, 1]"),
         (lambda: classifiers.LogitAdjustment(3), "head must be a Layer. Received: head=3"),
+        (lambda: keras_lt.Run("runs/x").classifier(5), "name must be a text. Received: name=5"),
+        (lambda: keras_lt.Run("runs/x").features(None), "split must be a text. Received: split=None"),
+        (lambda: keras_lt.Run("runs/x").export("joint", epochs=3), "opened with other data_dir, "),
+        (lambda: RunConfig(export_onnx="yes"), "--export_onnx must be True or False. Received: --export_onnx='yes'"),
+        (lambda: RunConfig(target_prior=[0.5, 0.5]), "--target_prior must be a text. Received: a list"),
+        (lambda: Preprocessing(8, (0.5,), (0.0,)), "std above 0. Received: (0.5,), (0.0,)"),
+        (
+            lambda: serving.export_saved_model(NET, "x", class_names="abc", temperature=0),
+            "temperature must be at least 1e-30. Received: temperature=0",
+        ),
         (lambda: losses.focal(LABELS, LABELS, 2.0), "Logits must be [B, C]. Received: shape (4,)"),
     ],
 )

@@ -233,7 +233,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(method):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"method": "balpoe:experts=1:taus=1"}, r"experts must lie in \[2, 101\). Received: experts=1"),
+        ({"method": "balpoe:experts=1:taus=1"}, r"experts must lie in \[2, 101\)\. Received: experts=1"),
         ({"method": "ride:experts=0"}, r"experts must lie in \[2, 101\). Received: experts=0"),
         ({"method": "ride:experts=two"}, "experts must be a whole number. Received: method=ride:experts=two"),
         ({"method": "balpoe:taus=0+1"}, "one number for each expert.*Received: taus=0.1, experts=3"),

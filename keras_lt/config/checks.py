@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_lt import backbones, datasets
+from keras_lt.arguments import check_kind
 from keras_lt.classifiers import CLASSIFIERS, HeadEntry
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
@@ -23,6 +24,7 @@ def check(config: RunConfig):
     """Raises ValueError for flags that cannot be, that contradict one another, or of which one would do nothing."""
     for field in dataclasses.fields(config):
         value, most = getattr(config, field.name), MOST.get(field.name, 2**31 - 1)
+        check_kind(f"--{field.name}", value, field.type)
         if field.metadata["choices"]:
             check_choice(field.metadata["choices"], **{f"--{field.name}": value})
         if isinstance(field.default, int) and not 0 <= value <= most:

@@ -38,8 +38,6 @@ class MethodEntry(Entry):
     aggregated: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
 
-_EXPERTS = {"experts": (2, 101)}  # networks side by side; the papers' have two to seven
-
 METHODS: dict[str, MethodEntry] = {
     "decoupling": MethodEntry(lambda: DECOUPLING, label="Decoupling", own_row=False),
     "bbn": MethodEntry(bbn.hooks, label="BBN", prior="stage_one", stage_one_prior=np.ones_like),
@@ -47,13 +45,11 @@ METHODS: dict[str, MethodEntry] = {
         oltr.hooks, label="OLTR", takes=("sampler", "loss", "class_weights", "resampling"), prior="stage_two"
     ),
     "fslwf": MethodEntry(fslwf.hooks, label="FSLwF", takes=("loss",), prior="stage_two"),
-    "balpoe": MethodEntry(
-        balpoe.hooks, label="BalPoE", ranges=_EXPERTS, prior="stage_one", stage_one_prior=balpoe.prior
-    ),
+    "balpoe": MethodEntry(balpoe.hooks, label="BalPoE", prior="stage_one", stage_one_prior=balpoe.prior),
     "sade": MethodEntry(
         sade.hooks, label="SADE", prior="stage_one", stage_one_prior=sade.prior, aggregated=sade.aggregated
     ),
-    "ride": MethodEntry(ride.hooks, label="RIDE", ranges=_EXPERTS, prior="stage_one"),
+    "ride": MethodEntry(ride.hooks, label="RIDE", prior="stage_one"),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_lt.losses import logit_adjustment
-from keras_lt.methods.experts import BALANCED, expert_hooks, trained_by
+from keras_lt.methods.experts import BALANCED, check_experts, expert_hooks, trained_by
 from keras_lt.registry import check_numbers
 from keras_lt.stages import Hooks
 
@@ -44,6 +44,7 @@ def hooks(*, experts: int = 3, taus: str = "", cosine: bool = True) -> Hooks:
       taus: of every expert, joined by +; empty is evenly from 0 to 2, with a mean of 1, as the authors' 0+1+2.
       cosine: whether their classifiers are of cosines, as the authors', or plain linear ones.
     """
+    check_experts(experts)
     train = functools.partial(trained_by, loss, taus=_numbers(taus, experts))
     return expert_hooks("balpoe", train, experts=experts, cosine=cosine, fixed=BALANCED)
 

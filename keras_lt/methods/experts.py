@@ -193,6 +193,11 @@ def with_dense_classifier(model: keras.Model, data: LongTailed) -> keras.Model:
     return join(model.get_layer("backbone"), dense)
 
 
+def check_experts(experts: int):
+    """Raises ValueError for a number of them that cannot be, or that nobody has room for."""
+    check_numbers(experts=experts, at_least=2, below=101)
+
+
 def expert_hooks(
     name: str,
     training_model: Callable[[keras.Model, np.ndarray], keras.Model],
@@ -206,7 +211,7 @@ def expert_hooks(
 
     Args: as `Hooks`; experts and cosine as `ExpertHeads`.
     """
-    check_numbers(experts=experts, at_least=2)
+    check_experts(experts)
     heads = functools.partial(fresh_heads, experts=experts, cosine=cosine)
     return Hooks(
         name=name,

@@ -88,6 +88,8 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) not in (1, 3):
                 raise ValueError(f"{name} must be of three channels. Received: {name}={getattr(self, name)}")
+        if not (np.isfinite([*self.mean, *self.std]).all() and min(self.std) > 0):
+            raise ValueError(f"mean and std must be finite, and std above 0. Received: {self.mean}, {self.std}")
         if self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel. Received: image_size={self.image_size}")
         if not 0 < self.crop_fraction <= 1:

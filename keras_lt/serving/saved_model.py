@@ -22,7 +22,7 @@ from keras_lt.forward import traced
 from keras_lt.input_pipeline import mapped
 from keras_lt.keras_settings import plain_settings
 from keras_lt.preprocessing import Preprocessing
-from keras_lt.registry import check_choice
+from keras_lt.registry import check_choice, check_numbers
 from keras_lt.serving.onnx_model import import_onnx, write_onnx
 from keras_lt.serving.priors import logit_offset
 from keras_lt.stages import join
@@ -113,6 +113,7 @@ def export_saved_model(
             "The model must give one logit per class name. "
             f"Received: output shape {output_shape}, {len(class_names)} class names"
         )
+    check_numbers(temperature=temperature, at_least=1e-30)
     offset = logit_offset(target_prior, source_prior, classes=len(class_names))
     if onnx:
         import_onnx()
