@@ -81,7 +81,7 @@ def do_parts(run: Run, strategy: Strategy) -> dict:
 
     with part("Stage one: the representation"):
         stage_one(run, strategy)
-    with part("Features of every split"), first_ahead(strategy):
+    with part("Features of every split"), plain_errors(), first_ahead(strategy):  # of a net that diverged, none
         texts = ["text"] * run.config.begins_by_text
         features = {split: run.features(split) for split in [*run.data.all_splits, *texts]}
     for name in run.config.systems:
@@ -257,13 +257,14 @@ def stage_two(name: str, run: Run, features: dict[str, FeatureSet], strategy: St
     if not is_first(strategy):
         return
     run.keep(name, classifier)
-    scores = run.evaluate(name, "test")
+    with plain_errors():  # of a head that the last step has broken
+        scores, on_val = run.evaluate(name, "test"), run.evaluate(name, "val")
     dense = fold(classifier.model.layers[-1])
     run.save_scores(
         name,
         scores,
         {
-            "val": run.evaluate(name, "val").summary,
+            "val": on_val.summary,
             "test": scores.summary,
             "chosen": classifier.chosen,
             "seconds": seconds,

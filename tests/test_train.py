@@ -228,3 +228,21 @@ def test_an_export_that_fails_leaves_a_finished_run(finished, copied, monkeypatc
     monkeypatch.undo()
     train.run(config)
     assert Run(config.folder).exported == [best]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (
+            {"learning_rate": 1e30, "epochs": 1, "steps_per_epoch": 1, "classifiers": ("ncm",)},
+            "Features must be finite",
+        ),
+        ({"classifiers": ("crt:steps_per_epoch=1:epochs=1:learning_rate=1e38",)}, "Logits must be numbers"),
+    ],
+    ids=["net", "head"],
+)
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_what_the_last_step_has_broken_ends_the_command_in_a_line(run_config, broken, words):
+    """The loss of that step was still a number."""
+    with pytest.raises(SystemExit, match=f"^Error: {words}.*Received: "):
+        train.run(run_config(**broken))

@@ -220,7 +220,10 @@ def _ranked(logits: Iterable[np.ndarray], classes: int) -> tuple[np.ndarray, np.
             ranked += pool.imap(_rank, parts_of(chunk))
     top, confidences = map(np.concatenate, zip(*ranked, strict=True))
     if (bad := np.flatnonzero(np.isnan(confidences))).size:
-        raise ValueError(f"Logits must be numbers, and not infinite. Received: others for example {bad[0]}")
+        raise ValueError(
+            "Logits must be numbers, and not infinite; a lower learning rate keeps them so where features are. "
+            f"Received: others for example {bad[0]}"
+        )
     return top, confidences
 
 
