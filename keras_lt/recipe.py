@@ -17,6 +17,7 @@ from keras_lt.samplers import SamplerEntry, sampler_entry
 
 JIT_COMPILE = ("auto", "true", "false")
 KEPT_EPOCHS = ("best", "last")
+ENGINES = ("auto", *names_in("resampling/plans.py", "ENGINES"))
 MOST_EPOCHS = 100_000  # tables have a row of each
 HEAD_STARTS = ("class_means", "text")
 SAME = "same"  # stage two takes what stage one has
@@ -117,7 +118,7 @@ class Recipe:
         "auto",
         "How stage one draws example indices: {choices}; auto is the sampler's own way.",
         stage_two=None,
-        choices=("auto", *names_in("resampling/plans.py", "ENGINES")),
+        choices=ENGINES,
     )
     resampling: str = _field(
         SAMPLING,
@@ -174,13 +175,8 @@ class Recipe:
                 object.__setattr__(self, field.name, value.item())
             elif hasattr(value, "__len__") and not isinstance(value, str):  # a list; recipes are compared
                 object.__setattr__(self, field.name, tuple(value))
-        check_numbers(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            accumulate_steps=self.accumulate_steps,
-            steps_per_execution=self.steps_per_execution,
-            at_least=1,
-        )
+        names = ("epochs", "batch_size", "accumulate_steps", "steps_per_execution")
+        check_numbers(**{name: getattr(self, name) for name in names}, at_least=1)
         if self.epochs > MOST_EPOCHS:
             raise ValueError(f"epochs must be at most {MOST_EPOCHS:,}. Received: epochs={self.epochs}")
         names = ("learning_rate", "weight_decay", "clip_norm", "decay_factor", "feature_loss_weight")
@@ -188,8 +184,10 @@ class Recipe:
         names = ("class_weights_from", "warmup_epochs", "steps_per_epoch")
         check_numbers(**{name: getattr(self, name) for name in names}, below=2**31)
         check_numbers(momentum=self.momentum, ema_momentum=self.ema_momentum, below=1)
-        for name in ("jit_compile", "engine", "kept_epoch", "head_start"):  # others are members, with parameters
-            check_choice(self.__dataclass_fields__[name].metadata["choices"], **{name: getattr(self, name)})
+        check_choice(JIT_COMPILE, jit_compile=self.jit_compile)
+        check_choice(ENGINES, engine=self.engine)
+        check_choice(KEPT_EPOCHS, kept_epoch=self.kept_epoch)
+        check_choice(HEAD_STARTS, head_start=self.head_start)
         two = np.ones(2)  # parameters are refused by what they are for
         _ = self.resampling_entry, self.feature_loss_entry
         self.loss_entry(two)

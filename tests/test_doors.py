@@ -41,7 +41,7 @@ def with_flags(monkeypatch, module, define, *arguments):
     flag_values(["command", *arguments])
     for name in ("from_flags", "said", "output_dir", "seeds"):
         read = getattr(config, name)
-        monkeypatch.setattr(config, name, lambda read=read: read(flag_values))
+        monkeypatch.setattr(config, name, lambda *given, read=read: read(*given, flag_values))
     module.main()
 
 
