@@ -22,8 +22,7 @@ JITTER = 0.4  # brightness, contrast and saturation factors in [1 - JITTER, 1 + 
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in grey
 CROP_AREA, CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of the image's area; width over height
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
-# Of the settings of `Preprocessing`; each operation of RandAugment is a part of the graph.
-MOST = {"randaugment": 100, "randaugment_magnitude": 10.0, "random_erasing": 1.0}
+MAX_MAGNITUDE = 10.0  # of RandAugment
 PADDING = 4  # pixels around a small image before its random crop
 
 
@@ -160,7 +159,7 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, *, operations: int, magnitude
 @functools.cache
 def _operations(magnitude: float) -> dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
     """Name -> (image, seed) -> image; what is moved out of the picture leaves grey."""
-    strength = magnitude / MOST["randaugment_magnitude"]
+    strength = magnitude / MAX_MAGNITUDE
     settings = {"seed": 0}  # never drawn from; without it a layer takes one from Python's global generator
     grey = {"fill_mode": "constant", "fill_value": 128.0, **settings}
     shear, shift, turn = 0.3 * strength, 0.3 * strength, 30 / 360 * strength

@@ -13,7 +13,7 @@ from keras_lt.labels import MixedLabels
 from keras_lt.preprocessing.augmentations import (
     AUGMENTATIONS,
     JITTERED,
-    MOST,
+    MAX_MAGNITUDE,
     NO_AUGMENTATION,
     adjust_colours,
     drawn_jitter,
@@ -25,7 +25,12 @@ from keras_lt.preprocessing.mixing import mix
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 RESIZES = ("crop", "stretch")
-MOST_ALPHA = 1e6  # of MixUp and CutMix: every weight is a half long before
+MOST = {  # of settings
+    "randaugment": 100,  # each operation is a part of the graph
+    "randaugment_magnitude": MAX_MAGNITUDE,
+    "random_erasing": 1.0,
+    **dict.fromkeys(("mixup", "cutmix"), 1e6),  # every weight is a half long before
+}
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos3", "lanczos5")  # of `tf.image.resize`
 KEPT_FUNCTIONS = 32  # traced
 
@@ -106,9 +111,8 @@ class Preprocessing:
             raise ValueError(
                 f"augmentation must be one of {tuple(AUGMENTATIONS)}. Received: augmentation={self.augmentation!r}"
             )
-        for name in ("randaugment", "randaugment_magnitude", "random_erasing", "mixup", "cutmix"):
-            value, most = getattr(self, name), MOST.get(name, MOST_ALPHA)
-            if not 0 <= value <= most:
+        for name, most in MOST.items():
+            if not 0 <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name} must lie in [0, {most:g}]. Received: {name}={value}")
 
     @property
