@@ -8,6 +8,7 @@ from absl import flags
 
 from keras_lt import config, train
 from keras_lt.config import RunConfig
+from keras_lt.config.flags import check_places
 from keras_lt.recipe import SAME, Recipe
 from tests.conftest import some_of
 
@@ -336,3 +337,15 @@ def test_images_are_augmented_where_a_classifier_is_trained_on_them(name):
         assert getattr(RunConfig(**frozen, **changes), name) == flag
     with pytest.raises(ValueError, match=f"--{name} would do nothing in this run: no image of it is augmented"):
         RunConfig(**frozen, classifiers=("crt",), stage_two="features")
+
+
+@pytest.mark.parametrize("name", ["workdir", "images", "model", "predictions"])
+def test_an_empty_path_is_not_the_default(name):
+    """As `--workdir=$RUN` gives where nobody has set RUN; a flag file of a run may leave out data and weights."""
+    flag_values = flags.FlagValues()
+    config.define_evaluate_flags(flag_values)
+    flag_values(["command", "--data_dir=", "--pretrained="])
+    check_places(flag_values)
+    flag_values(["command", f"--{name}="])
+    with pytest.raises(ValueError, match=rf"^--{name} must be a path, or be left out\. Received: --{name}=$"):
+        check_places(flag_values)

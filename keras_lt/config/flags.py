@@ -16,6 +16,7 @@ from keras_lt.config.renamed import RENAMED, translated
 from keras_lt.config.run_config import TOPICS, RunConfig, folder_of
 from keras_lt.work_folder import WorkFolder
 
+PLACES = ("workdir", "output_dir", "model", "images", "predictions")  # flags that are left out, but never empty
 PARAMETERS = """Names of samplers, losses, class weights, classifiers, methods, heads and data sets take parameters,
 name:parameter=value:parameter=value, such as --sampler=power:q=0.33 or --classifiers=crt,lws:epochs=5.
 
@@ -61,6 +62,15 @@ def answer(define: Callable[[], None]):
         sys.exit(failure(f"{error} --help lists all flags."))
     if rest:
         sys.exit(failure(f"flags are written --name=value. Received: {' '.join(rest)}"))
+    with plain_errors():
+        check_places(flags.FLAGS)
+
+
+def check_places(flag_values: flags.FlagValues):
+    """Raises ValueError for a path that is empty, as a variable is that was not set: the default was not meant."""
+    for name in PLACES:
+        if name in flag_values and flag_values[name].present and not flag_values[name].value:
+            raise ValueError(f"--{name} must be a path, or be left out. Received: --{name}=")
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
