@@ -192,7 +192,7 @@ def packed(tiny_run, refusals):
     """Runs of many flags each that hold every accepted pair, greedily."""
     missing = {frozenset(pair) for pair, reason in refusals.items() if not reason}
     while missing:
-        chosen = dict(min(missing, key=str))
+        chosen = dict(min(map(sorted, missing), key=str))  # a set's own order differs from process to process
         for name, value in sorted(
             CHOICES, key=lambda choice: -sum(frozenset((choice, other)) in missing for other in chosen.items())
         ):
