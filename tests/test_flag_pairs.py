@@ -110,8 +110,6 @@ WITH_OTHERS = {
     "decay_factor": {"schedule": "multistep", "decay_epochs": (1,)},
     "devices": {"strategy": "mirrored"},
 }
-# In bfloat16, gradients of a whole EfficientNet on four images of 12 pixels are NaN now and then: packed last.
-APART = {"pretrained", "precision"}
 NOT_OF_A_STEP = {"dataset", "data_dir", "workdir", "overwrite"}  # which data and which folder
 CHOICES = [(name, value) for name, values in OTHER_VALUES.items() for value in values]
 
@@ -198,8 +196,6 @@ def packed(tiny_run, refusals):
         for name, value in sorted(
             CHOICES, key=lambda choice: -sum(frozenset((choice, other)) in missing for other in chosen.items())
         ):
-            if {*chosen, name} >= APART:
-                continue
             if name not in chosen and not refusal(tiny_run, **chosen, **{name: value}):
                 chosen[name] = value
         before = len(missing)

@@ -214,6 +214,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch(data, tmp_pat
         np.testing.assert_array_equal(kept["labels"], np.arange(48, 60) % 3)
 
 
+def test_weights_that_the_last_step_has_broken_end_the_run_before_anything_is_kept_of_them(data, tmp_path):
+    import tensorflow as tf  # noqa: PLC0415
+
+    recipe = dataclasses.replace(RECIPE, learning_rate=3e38, epochs=1, steps_per_epoch=1)
+    batch = tf.data.Dataset.from_tensors((np.full((12, 64), 100, np.float32), np.arange(12) % 3))
+    with pytest.raises(FloatingPointError, match=r"Weights are no longer finite in epoch 1, batch 1, .*: lower the le"):
+        linear(data, recipe, folder=tmp_path, train_batches=lambda own: batch)
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
+
+
 @pytest.mark.parametrize("precision", some_of(["mixed_bfloat16", "mixed_float16"], "mixed_bfloat16"))
 def test_mixed_precision_learns_in_float32_weights_and_survives_saving(data, tmp_path, precision):
     options = {"backbone": "tiny", "recipe": dataclasses.replace(RECIPE, epochs=1), "seed": 0}

@@ -24,6 +24,10 @@ def embeddings():
     return {"train": around((60, 20, 10), 0), "val": around((10, 10, 10), 1)}
 
 
+def scaled(embeddings, factor):
+    return {split: FeatureSet(factor * rows.features, rows.labels) for split, rows in embeddings.items()}
+
+
 @pytest.fixture(scope="module")
 def head(embeddings):
     return learn_classifier("crt:sampler=instance_balanced", features=embeddings, recipe=RECIPE).model.layers[-1]
@@ -56,6 +60,12 @@ def test_a_second_fit_of_that_shape_compiles_nothing_and_starts_afresh(embedding
     assert in_memory._compiled.cache_info().misses == traced
     for one, other in zip(first.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_weights_that_the_last_step_has_broken_are_an_error(embeddings):
+    recipe = dataclasses.replace(RECIPE, learning_rate=3e38, epochs=1, steps_per_epoch=1)
+    with pytest.raises(FloatingPointError, match=r"Weights are no longer finite in epoch 1, batch 1, at learning rate"):
+        learn_classifier("crt", features=scaled(embeddings, 100), recipe=recipe)
 
 
 def test_without_val_the_last_epoch_is_kept(embeddings):

@@ -110,8 +110,10 @@ def _block(x, channels: int, *, kernel: int, strides: int, expansion: int, name:
     inputs = x
     if expansion > 1:
         x = _convolution(x, x.shape[-1] * expansion, 1, name=f"{name}_expand")
+    # A map of one pixel stays one at any stride, but at two, oneDNN's gradient of the kernel in bfloat16 is noise.
+    one_pixel = tuple(x.shape[1:3]) == (1, 1)
     x = keras.layers.DepthwiseConv2D(
-        kernel, strides=strides, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
+        kernel, strides=1 if one_pixel else strides, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
     )(x)
     x = _normalized(x, name=f"{name}_depthwise")
     x = _convolution(x, channels, 1, activate=False, name=f"{name}_project")

@@ -104,7 +104,7 @@ def estimated_statistics(
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Ends training where the loss is no longer a number, and keeps the batch that did it.
+    """Ends training where loss or weights are no longer numbers, and keeps the batch that the loss is of.
 
     Args:
       train_batches: (updates already done) -> the batches after them, from which that batch is drawn again.
@@ -124,7 +124,7 @@ class FiniteLoss(keras.callbacks.Callback):
         self.recipe = recipe
         self.passes = passes
         self.folder = folder
-        self._epoch = 0
+        self._epoch = self._batch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         """Keras's hook."""
@@ -132,6 +132,7 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None):
         """Keras's hook: the logged loss is a mean over the epoch, which one bad batch spoils for good."""
+        self._batch = batch
         if np.isfinite(logs["loss"]):
             return
         kept = ""
@@ -143,13 +144,23 @@ class FiniteLoss(keras.callbacks.Callback):
                 np.savez(file, **_arrays(batch_parts))
             kept = f" The batch is kept in {path}."
         rate = float(self.model.optimizer.learning_rate)
-        raise no_number(logs["loss"], epoch=self._epoch, batch=batch, rate=rate, kept=kept)
+        raise no_number(f"The loss is {logs['loss']}", epoch=self._epoch, batch=batch, rate=rate, kept=kept)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None):
+        """Keras's hook: of what the last step did, no loss tells."""
+        check_weights(self.model, epoch=epoch, batch=self._batch, rate=float(self.model.optimizer.learning_rate))
 
 
-def no_number(loss: float, *, epoch: int, batch: int, rate: float, kept: str = "") -> FloatingPointError:
-    """The error of a loss that is no longer a number; epoch and batch count from 0."""
+def check_weights(model: keras.layers.Layer, *, epoch: int, batch: int, rate: float):
+    """Raises FloatingPointError where trained weights are no longer numbers; epoch and batch count from 0."""
+    if not all(np.isfinite(keras.ops.convert_to_numpy(variable)).all() for variable in model.trainable_variables):
+        raise no_number("Weights are no longer finite", epoch=epoch, batch=batch, rate=rate)
+
+
+def no_number(what: str, *, epoch: int, batch: int, rate: float, kept: str = "") -> FloatingPointError:
+    """The error of a training that has diverged; epoch and batch count from 0."""
     return FloatingPointError(
-        f"The loss is {loss} in epoch {epoch + 1}, batch {batch + 1}, at learning rate {rate:g}: "
+        f"{what} in epoch {epoch + 1}, batch {batch + 1}, at learning rate {rate:g}: "
         f"lower the learning rate, or clip gradients by clip_norm.{kept}"
     )
 

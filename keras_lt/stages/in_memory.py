@@ -21,7 +21,7 @@ from keras_lt.input_pipeline import Stream, epoch_rows, update_weights
 from keras_lt.metrics import ShotGroups
 from keras_lt.optimization import make_optimizer
 from keras_lt.recipe import Recipe
-from keras_lt.stages.callbacks import no_number
+from keras_lt.stages.callbacks import check_weights, no_number
 from keras_lt.stages.fitting import CHOSEN_BY
 
 QUIET_SECONDS = 5  # after which the epochs are shown
@@ -61,7 +61,7 @@ def fit_in_memory(
       features: where "val" has no rows, the last epoch is kept.
       multipliers: path of a variable -> factor on its learning rate.
     Raises:
-      FloatingPointError: the loss is no longer a number.
+      FloatingPointError: the loss, or a weight, is no longer a number.
     """
     train, val = features["train"].resampled(recipe.resampling, seed=seed), features["val"]
     class_counts = np.bincount(train.labels, minlength=layer.units)
@@ -88,7 +88,8 @@ def fit_in_memory(
             weights = tf.ones(rows.shape) if table is None else update_weights(table[epoch], train.labels[rows], recipe)
             losses = compiled.epoch(*arrays, tf.constant(rows), weights).numpy()
             if (bad := np.flatnonzero(~np.isfinite(losses))).size:
-                raise no_number(losses[bad[0]], epoch=epoch, batch=bad[0], rate=recipe.rate(epoch))
+                raise no_number(f"The loss is {losses[bad[0]]}", epoch=epoch, batch=bad[0], rate=recipe.rate(epoch))
+            check_weights(compiled.layer, epoch=epoch, batch=len(losses) - 1, rate=recipe.rate(epoch))
             if hasattr(compiled.layer, "after_epoch"):
                 compiled.layer.after_epoch()
             score = epoch
