@@ -3,7 +3,6 @@
 import codecs
 import contextlib
 import errno
-import fnmatch
 import glob
 import json
 import os
@@ -169,8 +168,8 @@ def remove(path: pathlib.Path):
 
 def unknown_in(folder: pathlib.Path, known: Sequence[str]) -> list[pathlib.Path]:
     """Files below a folder that fit none of the patterns, "plots/*.png" say, and are no lock or scratch of ours."""
-    own = (LOCK, f"{SCRATCH}*", f"*/{SCRATCH}*", *known)
-    return [path for path in sorted(folder.rglob("*")) if not _is_folder(path) and not _fits(path, folder, own)]
+    own = (LOCK, *known)
+    return [path for path in sorted(folder.rglob("*")) if not _is_folder(path) and not _is_ours(path, folder, own)]
 
 
 def holds_anything(folder: pathlib.Path) -> bool:
@@ -214,13 +213,13 @@ def check_own(path: str | os.PathLike, begins: str, *, beside: Sequence[str] = (
 
 def remove_known(folder: pathlib.Path, known: Sequence[str]):
     """Removes the files of a folder that fit the patterns and what `atomic` left, and folders that this empties."""
-    ours, folders, emptied = (f"{SCRATCH}*", f"*/{SCRATCH}*", *known), [os.path.dirname(name) for name in known], set()
+    folders, emptied = [os.path.dirname(name) for name in known], set()
     for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder before the folder
         if _is_folder(path):
-            if (path in emptied or _fits(path, folder, folders)) and not any(path.iterdir()):
+            if (path in emptied or _is_ours(path, folder, folders)) and not any(path.iterdir()):
                 path.rmdir()
                 emptied.add(path.parent)
-        elif _fits(path, folder, ours):
+        elif _is_ours(path, folder, known):
             path.unlink()
             emptied.add(path.parent)
 
@@ -235,9 +234,10 @@ def _is_folder(path: pathlib.Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _fits(path: pathlib.Path, folder: pathlib.Path, patterns: Sequence[str]) -> bool:
-    name = path.relative_to(folder).as_posix()
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _is_ours(path: pathlib.Path, folder: pathlib.Path, patterns: Sequence[str]) -> bool:
+    """Whether it fits a pattern, in which a star is a name and no path of several, or is what a kill left."""
+    rooted = pathlib.PurePosixPath("/", *path.relative_to(folder).parts)  # of such a path the whole has to match
+    return f"/{SCRATCH}" in str(rooted) or any(rooted.match(f"/{pattern}") for pattern in patterns)
 
 
 def _is_abandoned(scratch: pathlib.Path) -> bool:
