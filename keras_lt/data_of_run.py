@@ -14,6 +14,7 @@ from keras_lt import files
 from keras_lt.compat import versions
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.fitted import FITTED, fitted
+from keras_lt.config.paths import whole_paths
 from keras_lt.config.renamed import is_of_version_01, renamed_classifiers
 from keras_lt.datasets import LongTailed, folder_of
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
@@ -89,9 +90,8 @@ class DataOfRun(WorkFolder):
                 os.replace(self.classifier_folder(old), self.classifier_folder(new))
         weights = _digest(self.config.pretrained) or self._recorded.get("pretrained", "")
         made_by = self.begun_by if self.has_parts else versions()
-        data_dir = self.config.data_dir and os.path.abspath(files.expanded(self.config.data_dir))  # from anywhere
         # The flags first: by them the folder is a run's, and what else is in it ours.
-        dataclasses.replace(self.config, overwrite=False, data_dir=data_dir).save(self.flags_file)
+        dataclasses.replace(self.config, overwrite=False, **whole_paths(self.config)).save(self.flags_file)
         self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights, versions=made_by)
         files.sweep(self.folder)
 

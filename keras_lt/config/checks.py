@@ -5,6 +5,7 @@ import dataclasses
 from keras_lt import backbones, datasets
 from keras_lt.arguments import check_kind
 from keras_lt.classifiers import CLASSIFIERS, HeadEntry
+from keras_lt.config.paths import placed_flags
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy
@@ -197,4 +198,5 @@ def _has_learned(config: RunConfig) -> bool:
 
 def _begun_with(config: RunConfig, name: str) -> bool:
     """Whether a run lies in the work folder that has this flag with this value."""
-    return not config.overwrite and f"--{name}={config.as_flags()[name]}" in WorkFolder(config.folder).flag_lines
+    lines = [f"--{name}={flags[name]}" for flags in (config.as_flags(), placed_flags(config))]
+    return not config.overwrite and not set(lines).isdisjoint(WorkFolder(config.folder).flag_lines)

@@ -152,6 +152,8 @@ def of_a_run(flag_values: flags.FlagValues = flags.FLAGS, *, but: str = "") -> d
     Args:
       but: a topic, flags of which say something else here.
     """
+    from keras_lt.config.paths import placed_flags  # noqa: PLC0415 - imports Keras
+
     given, changes, other = from_flags(flag_values), {}, []
     flags_file = WorkFolder(given.folder).flags_file
     begun = read_flag_file(flags_file, workdir=given.workdir) if flags_file.exists() else given
@@ -160,7 +162,7 @@ def of_a_run(flag_values: flags.FlagValues = flags.FLAGS, *, but: str = "") -> d
         if flag_values[name].present and not field.metadata["of_the_run"]:
             changes[name] = getattr(given, name)
         elif flag_values[name].present and field.metadata["topic"] != but:
-            there, now = (config.as_flags()[name] for config in (begun, given))
+            there, now = (placed_flags(config)[name] for config in (begun, given))
             other += [f"--{name}={there} there, --{name}={now} now"] * (there != now)
     if other:
         print(f"{given.folder} is taken as it was trained, not as is said now: {'; '.join(other)}")

@@ -241,9 +241,8 @@ class RunConfig(_RecipeFlags):
     @property
     def data_options(self) -> dict:
         """Options of the data set that are given as flags."""
-        given = {"allow_modified_lists": self.allow_modified_lists, "imbalance_ratio": self.imbalance_ratio}
-        given |= {"profile": "" if self.profile == "auto" else self.profile}
-        return {name: value for name, value in given.items() if value}
+        given = {name: getattr(self, name) for name in ("allow_modified_lists", "imbalance_ratio", "profile")}
+        return {name: value for name, value in given.items() if value not in (0, "auto")}
 
     @property
     def cuts(self) -> dict[str, int]:
@@ -342,7 +341,9 @@ class RunConfig(_RecipeFlags):
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The flags by which the other would be another run: "--seed=0 there, --seed=1 now"."""
-        ours, theirs = self.as_flags(), other.as_flags()
+        from keras_lt.config.paths import placed_flags  # noqa: PLC0415 - imports Keras
+
+        ours, theirs = map(placed_flags, (self, other))
         return [
             f"--{f.name}={ours[f.name]} there, --{f.name}={theirs[f.name]} now"
             for f in dataclasses.fields(self)

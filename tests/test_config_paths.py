@@ -1,0 +1,72 @@
+"""A run is gone on with from whatever folder: paths of its flags mean the same everywhere."""
+
+import dataclasses
+import os
+
+import pytest
+
+import keras_lt
+from keras_lt import config
+from keras_lt.config import RunConfig
+from keras_lt.config.paths import placed_flags, whole_paths
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, with what flags may name, and another one in it."""
+    for name in ("photos", "k=v/photos", "preset", "imagenet", "uniform", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("x.weights.h5", "prior.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flag", "given", "whole"),
+    [
+        ("data_dir", "photos", "{}/photos"),
+        ("data_dir", "elsewhere/../gone", "{}/gone"),
+        ("dataset", "hf:photos", "hf:{}/photos"),
+        ("dataset", "hf:./photos:image=img:seed=1", "hf:{}/photos:image=img:seed=1"),
+        ("backbone", "keras_hub/./preset", "keras_hub/{}/preset"),
+        ("backbone", "keras_cv/preset", "keras_cv/{}/preset"),
+        ("pretrained", "x.weights.h5", "{}/x.weights.h5"),
+        ("target_prior", "prior.txt", "{}/prior.txt"),
+    ],
+)
+def test_a_path_is_kept_as_it_is_from_every_folder(here, flag, given, whole):
+    begun = RunConfig(**{"workdir": "run", flag: given})
+    assert whole_paths(begun)[flag] == whole.format(here)
+    run = keras_lt.Run.of(begun)
+    dataclasses.replace(begun, **whole_paths(begun)).save(run.flags_file)
+    os.chdir("elsewhere")
+    kept = config.read_flag_file(here / "run/flags.cfg")
+    assert getattr(kept, flag) == whole.format(here)
+    there = given.replace("photos", "../photos") if flag == "dataset" else f"../{given}"
+    if flag == "backbone":
+        there = given.replace("preset", "../preset")
+    assert kept.differences(dataclasses.replace(kept, **{flag: there})) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "given"),
+    [
+        ("dataset", "hf:owner/name"),
+        ("dataset", "tfds:photos"),
+        ("dataset", "fashion_lt"),
+        ("backbone", "keras_hub/vit_base"),
+        ("pretrained", "imagenet"),
+        ("pretrained", ""),
+        ("target_prior", "uniform"),
+        ("target_prior", "forward:ratio=25"),
+    ],
+)
+def test_what_is_no_path_stays_as_it_is(here, flag, given):
+    fits = {"backbone": "keras_applications/ResNet50"} if given == "imagenet" else {}
+    assert placed_flags(RunConfig(**{**fits, flag: given}))[flag] == given
+
+
+def test_a_folder_that_would_be_read_as_a_parameter_stays_relative(here, monkeypatch):
+    monkeypatch.chdir("k=v")
+    assert placed_flags(RunConfig(dataset="hf:photos"))["dataset"] == "hf:photos"
