@@ -254,7 +254,7 @@ class Run(DataOfRun):
 
     def _export(self, name: str, config: RunConfig, target: np.ndarray | None) -> pathlib.Path:
         """`export` by a config, for this class distribution [C]."""
-        data, latest = self.about_data, self.latest_export(name)
+        data = self.about_data
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
         calibrated = target is not None or config.calibrate == "temperature"
         temperature = self.temperature(name) if calibrated else 1.0
@@ -262,7 +262,7 @@ class Run(DataOfRun):
         flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
         written = serving.export_saved_model(
             backbone,
-            self.versions_folder(name) / str(1 + int(latest.name) if latest else 1),
+            self.next_export(name),
             class_names=data.class_names,
             classifier=classifier,
             target_prior=target,

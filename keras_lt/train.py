@@ -54,6 +54,7 @@ def run(run_config: RunConfig, *, said: Collection[str] = FITTED) -> dict:
                 this_run.check_emptiable()
             else:
                 this_run.check_free()
+            this_run.check_unobstructed(anew=run_config.overwrite or not this_run.has_representation)
             strategy = make_strategy(run_config.strategy, run_config.devices)
             if run_config.export_onnx:
                 import_onnx()  # refuses where its libraries are missing

@@ -138,9 +138,15 @@ class WorkFolder:
         """The SavedModels of a classifier, each in a folder that is a number."""
         return self.export_folder / file_name(name)
 
+    def next_export(self, name: str) -> pathlib.Path:
+        """The folder of the next version of a classifier: no number is taken twice, whatever is in its folder."""
+        taken = (int(path.name) for path in self.versions_folder(name).glob("*") if path.name.isdecimal())
+        return self.versions_folder(name) / str(1 + max(taken, default=0))
+
     def latest_export(self, name: str) -> pathlib.Path | None:
         """The newest SavedModel of a classifier, or None."""
-        versions = [path for path in self.versions_folder(name).glob("*") if path.name.isdecimal()]
+        versions = [path.parent for path in self.versions_folder(name).glob("*/saved_model.pb")]
+        versions = [path for path in versions if path.name.isdecimal()]
         return max(versions, key=lambda path: int(path.name), default=None)
 
     def locked(self) -> contextlib.AbstractContextManager:
@@ -161,6 +167,19 @@ class WorkFolder:
                 f"A run would replace {foreign}, in a folder that is no run's, having no {self.flags_file.name}: "
                 "move it away, or give another --workdir"
             )
+
+    def check_unobstructed(self, *, anew: bool):
+        """Raises ValueError where a file is in the place of a folder, or what is not ours where features are put.
+
+        Args:
+          anew: whether features are computed in any case; those that are there may otherwise do.
+        """
+        folders = {place for name in RUN_FILES for place in pathlib.PurePath(name).parents if "*" not in str(place)}
+        places = [self.folder / place for place in sorted(folders)]
+        if blocked := next((path for path in places if os.path.lexists(path) and not path.is_dir()), None):
+            raise ValueError(f"A run needs a folder where {blocked} is: move it away, or give another --workdir")
+        for path in self.features_folder.glob("*") if anew else ():
+            files.check_replaceable(path, FEATURE_FILES)
 
     def check_emptiable(self, *data_dirs: str | os.PathLike):
         """Raises ValueError where it is no run's, holds links, or is or holds the current folder or a data set's."""

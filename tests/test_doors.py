@@ -183,6 +183,23 @@ def test_a_run_begins_where_it_would_replace_nothing_that_is_not_its_own(run, tm
     keras_lt.Run(run.folder).check_free()
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_in_the_way_of_a_part_is_named_before_the_training(run, tmp_path, overwrite):
+    begun = dataclasses.replace(run.config, workdir=str(tmp_path / "run"), overwrite=overwrite)
+    parts = ("representation", "classifiers", "features", "plots", "export", "representation/checkpoints")
+    for name in (*parts, "features/train/notes.txt"):
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("my own")
+        (tmp_path / "run/flags.cfg").touch()
+        with pytest.raises(SystemExit, match=rf"^Error: .*{tmp_path}/run/{name}\b.*move (it|that) away"):
+            train.run(begun)
+        assert (tmp_path / "run" / name).read_text() == "my own"
+        shutil.rmtree(tmp_path / "run")
+    shutil.copytree(run.folder, tmp_path / "run")
+    (tmp_path / "run/features/train/notes.txt").write_text("of features that are there")
+    keras_lt.Run(tmp_path / "run").check_unobstructed(anew=False)
+
+
 def test_a_run_that_was_stopped_while_it_began_is_gone_on_with(run, tmp_path, monkeypatch):
     begun = dataclasses.replace(run.config, workdir=str(tmp_path / "run"))
     monkeypatch.setattr("keras_lt.datasets.data_record.DataRecord.save", stopped)

@@ -215,9 +215,12 @@ def test_parameters_are_part_of_a_classifiers_name_and_of_its_folder(tmp_path, n
     assert folder.finished_classifiers == folder.exported == [name]
     assert ":" not in folder.classifier_folder(name).name
     assert folder.latest_export(name).name == "3"
+    (folder.versions_folder(name) / "7").mkdir()  # without a SavedModel, as somebody emptied it
+    assert (folder.latest_export(name).name, folder.next_export(name).name) == ("3", "8")
 
 
 THEIRS = ("images/cat/1.jpg", "notes.txt", "plots/mine.png", "export/notes.md", "features/test/mine.npy", "empty")
+THEIRS += ("export/export/lws/1/saved_model.pb", "classifiers/crt/best/events/train/events.out.tfevents.1")  # deeper
 OURS = ("flags.cfg", "plots/reliability.png", "export/lws/1/saved_model.pb", "features/val.part/features.npy")
 
 
