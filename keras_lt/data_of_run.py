@@ -140,9 +140,15 @@ class DataOfRun(WorkFolder):
         if recorded is None:
             _check_classes(self, data)
             self.check_splits("test")
-        elif self.has_parts and (found := recorded.differences(self.current_data)):
-            raise ValueError(other_data(self.folder, found, grew=recorded.only_grew(self.current_data)))
+        elif self.changes:
+            raise ValueError(other_data(self.folder, self.changes, grew=recorded.only_grew(self.current_data)))
         return data
+
+    @functools.cached_property
+    def changes(self) -> list[str]:
+        """How the data set differs from what the parts of the run were made from; empty where that is not known."""
+        recorded = self.recorded_data if self.has_parts else None
+        return recorded.differences(self.current_data) if recorded else []
 
     def check_splits(self, *splits: str):
         """Raises ValueError where version 0.1 set other images aside for one of them than are now.

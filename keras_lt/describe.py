@@ -262,15 +262,22 @@ def main():
     """Runs the command."""
     with plain_errors():
         run = Run.of(config.from_flags())
+        said = config.said(run.config)
+        if run.flags_file.exists() and ("workdir" in said or not config.output_dir()):
+            run = Run(**config.of_a_run())
         folder = expanded(config.output_dir() or run.description_folder)
-        run.fit_to_data(config.said(run.config))
+        run.fit_to_data(said)
         run_config, data = run.config, run.listed_data
         check_outside(folder, "output_dir", run_config.dataset, run_config.data_dir, **run_config.data_options)
         check_own(folder / DESCRIPTION_FILES[0], '{\n "dataset":', beside=DESCRIPTION_FILES[1:])
         preprocessing = make_preprocessing(data, backbone=run_config.backbone, **run_config.preprocessing_options)
         with part(f"Describing {data.name}"):
             summary = describe(data, folder, preprocessing=preprocessing, seed=run_config.seed)
+        compares = run_config.on_bad_image == "skip" or not summary["bad_images"]
+        changes = run.changes if compares else ()
     print_summary(summary)
+    for change in changes:
+        print(f"since {run.folder} was trained: {change}")
     for name in DESCRIPTION_FILES[: 2 if data.of_features else None]:
         print(folder / name)
 

@@ -34,8 +34,14 @@ def choose(run: Run, name: str) -> str:
 def main():
     """Runs the command."""
     with plain_errors():
-        run = Run(**config.of_a_run())
+        given = config.of_a_run()
+        run = Run(**given)
         name = choose(run, run.config.export_classifier and run.exported_classifier)
+        if "classifiers" in given and name not in run.config.systems:
+            raise ValueError(
+                f"--export_classifier says what is exported, and not --classifiers. Received: {name} to be exported, "
+                f"--classifiers={','.join(given['classifiers'])}"
+            )
     with part(f"SavedModel of {name}"), plain_errors():
         print(run.export(name))
 

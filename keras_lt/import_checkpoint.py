@@ -162,6 +162,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
         made = output if as_weights else WorkFolder(output).representation_folder
         if made.exists():
             raise ValueError(f"--output must be new. Received: {made}, which exists")
+        if not arguments.checkpoint.is_file():
+            raise ValueError(f"--checkpoint must be a file that torch.save wrote. Not found: {arguments.checkpoint}")
         if as_weights:
             import_weights(**source, output=output)
         else:

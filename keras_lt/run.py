@@ -14,6 +14,7 @@ from keras_lt.arguments import checked
 from keras_lt.classifiers import CLASSIFIERS
 from keras_lt.compat import versions
 from keras_lt.config import RunConfig
+from keras_lt.config.paths import placed_flags
 from keras_lt.config.renamed import RENAMED_VALUES, renamed_classifiers
 from keras_lt.data_of_run import OPTIONS, DataOfRun, check_options
 from keras_lt.datasets import Split
@@ -297,7 +298,7 @@ class Run(DataOfRun):
         """All that an export depends on."""
         return {
             **self._learned(name),
-            "flags": {flag: value for flag, value in config.as_flags().items() if flag not in OPTIONS},
+            "flags": {flag: value for flag, value in placed_flags(config).items() if flag not in OPTIONS},
             "target_prior": serving.read_prior(config.target_prior, self.about_data.class_counts),
             "calibrate": config.calibrate,
             "on_bad_request": config.on_bad_request,

@@ -1,11 +1,16 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
+import keras_lt
+from keras_lt import config
+from keras_lt import describe as describe_command
+from keras_lt.config import RunConfig
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.describe import (
     describe,
@@ -23,6 +28,7 @@ from keras_lt.inspection import Inspection, inspect
 from keras_lt.metrics import ShotGroups
 from keras_lt.preprocessing import Preprocessing
 from tests.programs import command
+from tests.test_doors import SMALL, with_flags
 
 SPEC = Preprocessing(4, (0.2, 0.4, 0.6), (0.1, 0.2, 0.3), augmentation="crop_flip")
 
@@ -164,3 +170,19 @@ def test_the_command_describes_a_folder_of_arrays(arrays_dir, tmp_path):
     assert done.returncode == 0
     assert f"{tmp_path}/d/augmented.png" in done.stdout
     assert done.stderr == ""
+
+
+def test_of_a_work_folder_it_is_the_data_of_the_run_that_are_described(arrays_dir, tmp_path, monkeypatch, capsys):
+    data = shutil.copytree(arrays_dir, tmp_path / "data")
+    run = keras_lt.Run.of(RunConfig(dataset="arrays", data_dir=str(data), workdir=str(tmp_path / "run"), **SMALL))
+    run.save_config()
+    (run.representation_folder / "checkpoints").mkdir(parents=True)
+    (run.representation_folder / "checkpoints/epoch-00001.npz").touch()
+    with np.load(data / "test.npz") as test:
+        np.savez(data / "test.npz", images=test["images"][1:], labels=test["labels"][1:])
+    for more, changes in ((f"--data_dir={arrays_dir}", 0), ("--seed=0", 1)):
+        with monkeypatch.context() as patch:
+            with_flags(patch, describe_command, config.define_describe_flags, f"--workdir={run.folder}", more)
+        assert json.loads((run.description_folder / "describe.json").read_text())["splits"]["train"]["images"] == 150
+        said = capsys.readouterr().out
+        assert said.count(f"since {run.folder} was trained: test: images ") == changes

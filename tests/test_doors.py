@@ -39,7 +39,7 @@ def with_flags(monkeypatch, module, define, *arguments):
     flag_values = flags.FlagValues()
     define(flag_values)
     flag_values(["command", *arguments])
-    for name in ("from_flags", "said", "output_dir", "seeds"):
+    for name in ("from_flags", "said", "of_a_run", "output_dir", "seeds"):
         read = getattr(config, name)
         monkeypatch.setattr(config, name, lambda *given, read=read: read(*given, flag_values))
     module.main()

@@ -190,6 +190,14 @@ def test_what_is_not_finished_is_said(tmp_path, name, message):
         choose(Run(tmp_path), name)
 
 
+def test_classifiers_to_be_trained_are_not_taken_for_the_one_to_be_exported(run_config, results, monkeypatch):
+    monkeypatch.setattr(config, "of_a_run", lambda: {"folder": run_config.folder, "classifiers": ("joint", "tau_norm")})
+    with pytest.raises(
+        SystemExit, match=r"--export_classifier says what .*lws to be exported, --classifiers=joint,tau"
+    ):
+        export.main()
+
+
 def test_the_command_exports_as_its_flags_say(run_config, results, monkeypatch, capsys):
     flags = {"export_classifier": "tau_norm", "target_prior": "uniform", "on_bad_request": "nan", "export_onnx": True}
     monkeypatch.setattr(config, "of_a_run", lambda: {"folder": run_config.folder, **flags})

@@ -176,7 +176,7 @@ def test_what_is_no_pytorch_file_is_refused(tmp_path, content):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"Error: .*No such file.*nowhere\.pth"):
+    with pytest.raises(SystemExit, match=r"Error: --checkpoint must be a file that .* Not found: .*nowhere\.pth"):
         run(tmp_path / "nowhere.pth", tmp_path / "run")
 
 

@@ -103,6 +103,23 @@ def test_a_png_that_lacks_of_its_last_chunk_is_broken_for_training_and_preparati
         examine_encoded(cut)
 
 
+def refuses(function, image):
+    try:
+        function(image)
+    except ValueError:
+        return True
+    return False
+
+
+def test_a_gif_of_broken_pixels_is_broken_for_training_and_preparation_alike():
+    whole = encoded(noise(32, 24), "GIF")
+    places = range(800, len(whole), 7)  # behind the header and its colours
+    broken = [whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :] for place in places]
+    refused = [image for image in broken if refuses(convert, image)]
+    assert len(refused) > 5
+    assert all(refuses(examine_encoded, image) for image in refused)
+
+
 def test_a_png_that_tensorflow_refuses_is_written_anew_and_never_passed_on():
     whole = encoded(quarters(), "PNG")
     checksum = whole.index(b"IEND") - 8  # of the pixels' chunk, which Pillow passes over

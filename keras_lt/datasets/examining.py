@@ -50,6 +50,8 @@ def examine_encoded(encoded: bytes) -> Examined:
         height, width, _ = decode(encoded).shape
     except tf.errors.OpError as error:
         raise ValueError(_why_not_decoded(encoded, image, error)) from None
+    if image.format == "GIF":
+        _check_loads(encoded, image)  # TensorFlow passes over pixels that are broken
     check_depth(encoded, image)
     return (height, width), _orientation(image), hash_of(encoded)
 
@@ -74,12 +76,16 @@ def hash_of(content) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _why_not_decoded(encoded: bytes, image: PIL.Image.Image, error: tf.errors.OpError) -> str:
+def _check_loads(encoded: bytes, image: PIL.Image.Image):
     try:
         image.load()
         check_whole(encoded)
     except Exception:  # a broken image raises nearly anything
-        return f"corrupt or truncated ({image.format})"
+        raise ValueError(f"corrupt or truncated ({image.format})") from None
+
+
+def _why_not_decoded(encoded: bytes, image: PIL.Image.Image, error: tf.errors.OpError) -> str:
+    _check_loads(encoded, image)
     said = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", error.message)
     return f"{image.format} of a kind that TensorFlow does not decode: {PREPARE}. It says: {said}"
 
