@@ -126,14 +126,14 @@ def print_summary(summary: Mapping):
         classes = "\n".join(f"{count:>7,}  {name}" for name, count in summary[end])
         table.add_row(end, rich.markup.escape(classes))
     leaked = ", ".join(f"{number:,} of {pair}" for pair, number in summary["leaked"].items() if number)
-    table.add_row("leaked images", leaked or "none")
-    table.add_row("equal images, other labels", f"{summary['conflicting_labels']:,} groups")
+    table.add_row("leaked examples", leaked or "none")
+    table.add_row("equal examples, other labels", f"{summary['conflicting_labels']:,} groups")
     for note in summary["notes"]:
         table.add_row("note", rich.markup.escape(note))
     splits = rich.table.Table("split", show_edge=False)
-    columns = ("images", "bad", "rotated", "smallest", "largest", "repeated")
+    columns = dict.fromkeys(column for row in summary["splits"].values() for column in row)
     for column in columns:
-        splits.add_column(column, justify="right")
+        splits.add_column(column.replace("images", "examples"), justify="right")
     for name, row in summary["splits"].items():
         cells = [row.get(column, "") for column in columns]
         splits.add_row(name, *(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells))

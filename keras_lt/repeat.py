@@ -122,7 +122,7 @@ def _compare(name: str, reference: str, *, measured: Mapping, resampled: Mapping
 
 def compare(runs: Sequence[RunConfig]) -> dict:
     """The summary of finished runs that differ by their seed alone: what `summarize` returns, and what it is of."""
-    with part("Predictions of the test images"), plain_errors():  # data may be others now than those of a run found
+    with part("Predictions of the test examples"), plain_errors():  # data may be others now than those of a run found
         opened = [Run.of(run) for run in runs]
         predicted = [predict(run) for run in opened]
         data = opened[0].data

@@ -287,8 +287,8 @@ def assemble(run: Run, outcomes: dict) -> dict:
     notes = list(data.said)
     if data.groups.cuts != SHOT_CUTS["kang"]:
         notes.append(
-            f"Many-shot classes have more than {data.many_above} training images, few-shot ones fewer than "
-            f"{data.few_below}; groups that are cut otherwise do not compare."
+            f"Many-shot classes have more than {data.many_above} training {data.train.examples.called}, few-shot ones "
+            f"fewer than {data.few_below}; groups that are cut otherwise do not compare."
         )
     if run.config.tau_split == "test":
         notes.append("tau was chosen on test.")

@@ -1,5 +1,7 @@
 """`--dataset=features`: a whole run on vectors, without an image or a backbone anywhere."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,9 +14,11 @@ from keras_lt.datasets import FeatureVectors, LongTailed, Split
 from keras_lt.datasets.examples import ArrayRows
 from keras_lt.features import FeatureSet
 from keras_lt.files import read_json
+from keras_lt.inspection import inspect
 from keras_lt.metrics import ShotGroups
 from keras_lt.preprocessing import NoPreprocessing
 from keras_lt.recipe import Recipe
+from keras_lt.report.plots import plot_class_counts
 from keras_lt.run import Run
 from keras_lt.serving import MODEL_CARD, export_saved_model
 from keras_lt.stages import Representation, learn_classifier, learn_representation
@@ -132,6 +136,17 @@ def test_the_saved_model_takes_features(run):
     assert f"| `serving_default` | `features` float32 [B, {WIDTH}] |" in card
     assert "image_bytes" not in card
     assert "--backbone" not in card
+
+
+def test_nothing_that_is_written_speaks_of_images(run, capsys):
+    """But for the flags, which the page ends with, and the names of fields."""
+    page = (run.folder / "report.html").read_text("utf-8").partition("<h2>Flags</h2>")[0]
+    page = page.partition("<body>")[2]
+    for text in (page, (run.folder / "results.md").read_text("utf-8"), plot_class_counts(run.data).alt):
+        assert "examples" in text
+        assert not re.search("image|photo|picture", text.replace("<img", ""))
+    describe.print_summary(describe.summarize(run.data, inspect(run.data), []))
+    assert "image" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["SavedModel", "keras"])

@@ -67,7 +67,7 @@ def test_every_image_has_its_classes_the_surest_first_or_a_problem(model, photos
     page = (tmp_path / "out/p.html").read_text(encoding="utf-8")
     assert page.index("below/c.jpg") < page.index("below/b.png") < page.index("a.png")  # the least certain first
     assert page.count("data:image/png;base64,") == 5  # all three, and the least likely of two classes
-    assert "3 images predicted: 2 light, 1 none." in page
+    assert "3 images predicted: light (2), none (1)." in page
     predict.main([f"--model={model}", f"--images={photos / 'a.png'}", f"--output={output}"])  # one image, its own again
     (row,) = rows_of(output)
     assert row["label_3"] == "dark"

@@ -53,7 +53,7 @@ def test_all_names_are_offered_by_completion():
 
 
 def test_plots_show_the_data_and_the_chosen_tau(data):
-    assert "3 classes sorted by training images, from 120 down to 6" in keras_lt.plot_class_counts(data).alt
+    assert "3 classes sorted by training examples, from 120 down to 6" in keras_lt.plot_class_counts(data).alt
     candidates = [
         {"tau": tau, "many": 0.9 - tau / 4, "medium": 0.5, "few": tau / 2, "all": 0.5} for tau in (0.0, 0.5, 1.0)
     ]

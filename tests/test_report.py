@@ -129,7 +129,7 @@ def test_markdown_has_the_scores_as_printed_in_the_paper(written):
     lines = written["results.md"].read_text("utf-8").splitlines()
     assert [line for line in lines if line.startswith("| ")][2:] == ROWS
     assert "- validation split carved from train" in lines
-    assert "![Training images per class](plots/class_counts.png)" in lines
+    assert "![Training examples per class](plots/class_counts.png)" in lines
 
 
 def test_page_has_the_same_table(written):
@@ -151,7 +151,7 @@ def test_page_loads_nothing(written):
 def test_page_describes_every_plot_in_words(written):
     images = Page(written["report.html"].read_text("utf-8")).images
     assert len(images) == 6
-    assert images[0] == "4 classes sorted by training images, from 679 down to 5."
+    assert images[0] == "4 classes sorted by training examples, from 679 down to 5."
     assert images[1] == (
         "Test accuracy on many: Joint 45.7%, τ-normalized 37.8%, LWS 40.6%; few: Joint 8.2%, τ-normalized 31.8%, "
         "LWS 28.6%; all: Joint 30.2%, τ-normalized 37.9%, LWS 37.6%."
@@ -218,6 +218,34 @@ def test_a_search_is_drawn_in_the_order_of_tau():
     curve = run_details().curves["tau_norm"]
     backwards = plots.draw_tau_curve("tau_norm", curve[::-1], style=style.PALETTE[0], chosen_tau=0.7)
     assert "from 0 to 0.7; many goes from 50.0 to 40.0%" in backwards.alt
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "kept"),
+    [
+        ("tau_norm", "val", "the best τ on val is kept."),
+        ("tau_norm", "test", "the best τ on test is kept."),
+        (
+            "logit_adjusted:multiplicative=true",
+            "val",
+            "the best τ on val is kept, or the usual one where that is within a standard error of it.",
+        ),
+    ],
+)
+def test_a_curve_says_of_which_split_it_is_and_what_is_kept(name, split, kept):
+    plot = plots.draw_tau_curve(
+        name, run_details().curves["tau_norm"], style=style.PALETTE[0], chosen_tau=0.7, split=split
+    )
+    assert plot.caption.endswith(kept)
+    assert plot.alt.startswith(f"Accuracy on {split} for τ")
+
+
+def test_tau_that_was_chosen_on_test_is_not_said_to_be_chosen_on_val(tmp_path):
+    page = report.write_report(tmp_path, RESULTS, run_details(flags={"tau_split": "test"}))["report.html"]
+    text = page.read_text("utf-8")
+    assert "Accuracy on test for τ" in text
+    assert "τ, which is chosen on test" in text
+    assert "used once" not in text
 
 
 def test_every_classifier_differs_from_every_other_by_more_than_color():

@@ -122,6 +122,12 @@ def test_measures_have_only_columns_that_were_measured():
     assert tables.measure_table({"classifiers": {"joint": {"test": {"all": 0.5}}}}) == ([], [])
 
 
+def test_of_errors_none_at_all_is_best_and_of_means_it_is_not():
+    tests = {"joint": {"worst_class": 0.0, "ece": 0.0}, "crt": {"worst_class": 0.0, "ece": 0.1}}
+    _, rows = tables.measure_table({"classifiers": {name: {"test": test} for name, test in tests.items()}})
+    assert [row[1:] for row in rows] == [[("0.0", False), ("0.0", True)], [("0.0", False), ("10.0", False)]]
+
+
 def test_the_page_warns_of_the_confidence_of_ncm(page, tmp_path):
     assert "no estimate of a probability" not in page
     with_ncm = RESULTS | {"classifiers": RESULTS["classifiers"] | {"ncm": RESULTS["classifiers"]["crt"]}}
@@ -225,7 +231,7 @@ def test_the_exported_classifier_is_the_one_that_is_shown(page, tmp_path):
 
 def test_scores_of_other_images_are_refused():
     other = Scores(np.array([0]), np.array([[0]]), np.array([1.0], np.float32), GROUPS)
-    with pytest.raises(ValueError, match=r"same test images\. Received: other labels for 'crt' than for 'joint'"):
+    with pytest.raises(ValueError, match=r"same test examples\. Received: other labels for 'crt' than for 'joint'"):
         details(scores={"joint": SCORES["joint"], "crt": other})
 
 
@@ -275,3 +281,10 @@ def test_bins_of_too_few_images_leave_an_empty_panel():
     reliability = Reliability.of(np.linspace(0.2, 0.9, 7), np.ones(7, bool))
     plot = draw_reliability({"crt": {"all": reliability, "few": reliability}}, styles=styles_for(["crt"]))
     assert plot.alt == "Expected calibration error of cRT all 45.0%, few 45.0%."
+
+
+def test_names_with_many_parameters_leave_the_panels_their_room():
+    """A text wider than its panel would leave it none, of which the layout warns: an error here."""
+    name = "mislas:lr_factor=0.2:head_smoothing=0.4:tail_smoothing=0.1:shape=power:power=0.5"
+    of = SCORES["crt"].reliability
+    assert "smoothing 0.4" in draw_reliability({"joint": of, name: of}, styles=styles_for(["joint", name])).alt

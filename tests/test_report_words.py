@@ -13,7 +13,7 @@ from tests.test_report import RESULTS
 def test_headline_says_what_was_chosen_on_val_and_what_it_gains():
     assert tables.headline(RESULTS) == (
         "τ-normalized was best on val and reaches 37.9% (31.8% on few-shot classes) on test. Joint reaches 30.2% "
-        "(8.2% on few-shot classes): a difference of +7.7 points over all images and +23.6 on few-shot classes."
+        "(8.2% on few-shot classes): a difference of +7.7 points over all examples and +23.6 on few-shot classes."
     )
     without_best = {key: value for key, value in RESULTS.items() if key != "best"}
     assert tables.headline(without_best) == tables.headline(RESULTS)  # 0.38 is the highest on val
@@ -25,8 +25,8 @@ def test_headline_says_what_was_chosen_on_val_and_what_it_gains():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "Stage one: 30 epochs in 73 min, 412 images per second."),
-        ({"train_class_mean": 0.9134}, "412 images per second, 91.3% right in training (mean over classes)."),
+        ({}, "Stage one: 30 epochs in 73 min, 412 examples per second."),
+        ({"train_class_mean": 0.9134}, "412 examples per second, 91.3% right in training (mean over classes)."),
         ({"recipe": {"loss": "focal"}}, "Stage one: resnet10, focal loss, 30 epochs in"),
         (
             {"recipe": {"loss": "focal:gamma=1", "sampler": "power:q=0.3"}},
@@ -57,7 +57,7 @@ def test_headline_leaves_out_a_group_that_does_not_exist():
     }
     assert tables.headline({"classifiers": classifiers}) == (
         "cRT was best on val and reaches 47.5% on test. Joint reaches 50.0%: "
-        "a difference of -2.5 points over all images."
+        "a difference of -2.5 points over all examples."
     )
 
 

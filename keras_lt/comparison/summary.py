@@ -15,7 +15,7 @@ from keras_lt.report.figures import add_legend, lay_grid
 from keras_lt.report.style import GROUP_LINES, INK, RC, styles_for
 from keras_lt.report.tables import SCORES, display_name
 
-COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test images, all is the mean
+COMPARED = tuple(GROUP_LINES)  # many, medium, few, all; where classes have equally many test examples, all is the mean
 SUMMARY_FILES = ("summary.json", "summary.md", "differences.png")
 SMALLEST_P = 0.001  # of smaller ones only that is said
 
@@ -30,7 +30,7 @@ def tables(summary: Mapping) -> list[Table]:
     means, intervals = (list(zip(names, *cells, strict=True)) for cells in (means, intervals))
     found = [
         Table("Top-1 accuracy on test in %, mean ± standard deviation over seeds", header, means),
-        Table("95 % interval over test images, of the mean over seeds", header, intervals),
+        Table("95 % interval over test examples, of the mean over seeds", header, intervals),
     ]
     header = ["Classifier", *(f"Δ {score}" for score in COMPARED), "p"]
     for reference, comparisons in _comparisons(summary).items():
@@ -65,15 +65,15 @@ def markdown(summary: Mapping, *, plot: str) -> str:
     parts = [
         f"# {summary['dataset']}, one run per seed: {', '.join(map(str, summary['seeds']))}",
         f"Best on val, by the mean over seeds: {display_name(summary['best'])}.",
-        "The deviation is of training: same test images, other seeds (a sample's: over n - 1). The interval is of "
-        f"the test split: same classifiers, its {summary['test_images']:,} images drawn anew within their classes "
+        "The deviation is of training: same test examples, other seeds (a sample's: over n - 1). The interval is of "
+        f"the test split: same classifiers, its {summary['test_images']:,} examples drawn anew within their classes "
         f"{summary['resamples']:,} times. Neither contains the other.",
     ]
     for table in tables(summary):
         parts += [f"{table.title}:", markdown_table(table)]
     if _comparisons(summary):
         parts.append(
-            "In bold: the interval leaves out 0. p: McNemar's exact test over all test images, one seed at a time; "
+            "In bold: the interval leaves out 0. p: McNemar's exact test over all test examples, one seed at a time; "
             "the largest is shown. No figure is corrected for the number of comparisons."
         )
         parts.append(f"![Differences with 95 % intervals]({plot})")
@@ -104,7 +104,7 @@ def draw_differences(summary: Mapping) -> Figure:
     lay_grid(ax, "x")
     ax.set_xlabel(
         f"points of test accuracy above {display_name(reference)}\n"
-        "marker: mean; tick: one seed; line: 95 % interval over test images"
+        "marker: mean; tick: one seed; line: 95 % interval over test examples"
     )
     add_legend(figure, ax)
     return figure

@@ -16,7 +16,7 @@ from keras_lt.significance import proportion_interval
 NEAR_ZERO = 0.05  # accuracy on few-shot classes
 LEARNED_BY_HEART = 0.97  # accuracy in training, mean over classes
 FAR_BELOW = 0.25  # of it lies that on val
-CONFUSED, FEWEST = 0.25, 3  # share of a class's test images, and how many these are at least
+CONFUSED, FEWEST = 0.25, 3  # share of a class's test examples, and how many these are at least
 SHOWN = 3  # pairs of classes
 
 

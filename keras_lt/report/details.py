@@ -14,13 +14,13 @@ class RunDetails:
     """What a run's report draws; what is empty is left out of it.
 
     Attributes:
-      class_names, class_counts: name and training images of every class, [C].
+      class_names, class_counts: name and training examples of every class, [C].
       groups: many-, medium- and few-shot classes; classes are ranked by the list that these go by.
-      per_class: classifier -> test accuracy per class in [0, 1], [C]; NaN for a class without a test image.
+      per_class: classifier -> test accuracy per class in [0, 1], [C]; NaN for a class without a test example.
       curves: classifier -> points `{"tau", "many", "medium", "few", "all"}` measured on val.
       weight_norms: linear classifier -> norm of every class's weights, [C].
       flags: the resolved flags of the run, as a flag file has them.
-      scores: classifier -> what it says of every test image, all of the same images.
+      scores: classifier -> what it says of every test example, all of the same examples.
       exported: the classifier whose confidence and mistakes are shown; empty is the best.
       thumbnails: rows of the test split -> their images, small, uint8 [H, W, 3] each.
       val_examples: how many the val split has; 0 is not known.
@@ -55,6 +55,6 @@ class RunDetails:
         for name, other in zip(self.scores, labels, strict=True):
             if not np.array_equal(other, labels[0]):
                 raise ValueError(
-                    "scores must all be of the same test images. Received: other labels for "
+                    "scores must all be of the same test examples. Received: other labels for "
                     f"'{name}' than for '{next(iter(self.scores))}'"
                 )

@@ -1,4 +1,4 @@
-"""Test images that tell what the numbers mean: the classes most confused, and predictions of few-shot classes."""
+"""Test examples that tell what the numbers mean: the classes most confused, and predictions of few-shot classes."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from keras_lt.evaluation import Confusion, Scores
 from keras_lt.report.details import RunDetails
 
 PAIRS = 8
-MORE = 2  # times the training images of a rare class that a frequent one has at least
+MORE = 2  # times the training examples of a rare class that a frequent one has at least
 SAMPLES = 8  # correct, and as many incorrect
 PIXEL_ART = 32  # images up to this side are kept as they are
 JPEG_QUALITY = 85
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
 
 
 def confused_pairs(details: RunDetails, scored: Scores) -> list[tuple[Confusion, Picture, Picture]]:
-    """The most frequent confusions of a class with one of at least `MORE` times its training images.
+    """The most frequent confusions of a class with one of at least `MORE` times its training examples.
 
     Returns: each with one of the images, and one of the other class that is predicted correctly; without such, any.
     """
@@ -40,14 +40,14 @@ def confused_pairs(details: RunDetails, scored: Scores) -> list[tuple[Confusion,
 
 
 def _typical(scored: Scores, label: int) -> int:
-    """The first image of a class that is predicted correctly, else its first; -1 for a class without a test image."""
+    """The first image of a class that is predicted correctly, else its first; -1 for a class without a test example."""
     rows = np.flatnonzero(scored.labels == label)
     right = rows[scored.is_correct[rows]]
     return int([*right[:1], *rows[:1], -1][0])
 
 
 def samples(details: RunDetails, scored: Scores) -> tuple[str, dict[str, list[tuple[int, Picture]]]]:
-    """Predictions of the rarest group that has test images, drawn by chance with a fixed seed.
+    """Predictions of the rarest group that has test examples, drawn by chance with a fixed seed.
 
     Returns: the group's name, and "Correct" and "Incorrect" -> row and image, of as many classes as there can be.
     """

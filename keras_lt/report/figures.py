@@ -123,11 +123,11 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """Classes from most to fewest images of the training list; the first has rank 1.
+    """Classes from most to fewest examples of the training list; the first has rank 1.
 
     Attributes:
       order: class id at every rank, [C].
-      counts, names: training images and name at every rank, [C].
+      counts, names: training examples and name at every rank, [C].
       groups: number of many-, medium- and few-shot classes, which follow each other in rank.
     """
 
@@ -161,7 +161,7 @@ class Ranks:
         return np.linspace(0, len(self) - 1, min(len(self), MOST_POINTS)).round().astype(int)
 
     def draw_axis(self, ax: Axes) -> None:
-        """Shades the groups, with their sizes on top, and writes class names or training images below."""
+        """Shades the groups, with their sizes on top, and writes class names or training examples below."""
         edges = np.cumsum([0, *(self.groups[group] for group in GROUP_SHADES)])
         for (group, shade), start, stop in zip(GROUP_SHADES.items(), edges, edges[1:], strict=False):
             ax.axvspan(start + 0.5, stop + 0.5, color=INK, alpha=shade, linewidth=0)
@@ -178,7 +178,7 @@ class Ranks:
         else:
             ticks = self._ticks(edges)
             ax.set_xticks(ticks + 1, [f"{self.counts[t]:,}" for t in ticks])
-            ax.set_xlabel(f"training images ({len(self):,} classes, most first)")
+            ax.set_xlabel(f"training examples ({len(self):,} classes, most first)")
 
     def _ticks(self, edges: np.ndarray) -> np.ndarray:
         """Positions of the first, the last and each group's first class, then of others with room."""

@@ -1,4 +1,4 @@
-"""How much of a run's scores is chance: 95% intervals over test images."""
+"""How much of a run's scores is chance: 95% intervals over test examples."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from keras_lt.metrics import ShotGroups
 from keras_lt.report.systems import BASELINE
 from keras_lt.significance import interval, stratified_bootstrap
 
-RESAMPLES = 1000  # seconds for 36,500 images of 365 classes and ten classifiers
+RESAMPLES = 1000  # seconds for 36,500 examples of 365 classes and ten classifiers
 SCORES = ("many", "medium", "few", "all", "class_mean")
 
 Ends = Mapping[str, np.ndarray]
@@ -22,7 +22,7 @@ class Intervals:
 
     Attributes:
       accuracies: classifier -> score -> ends.
-      gains: classifier -> score -> ends of its difference to Joint, on the same images; empty without Joint.
+      gains: classifier -> score -> ends of its difference to Joint, on the same examples; empty without Joint.
     """
 
     accuracies: Mapping[str, Ends] = dataclasses.field(default_factory=dict)
@@ -30,10 +30,10 @@ class Intervals:
 
 
 def bootstrap_intervals(scores: Mapping[str, Scores], groups: ShotGroups, *, resamples: int = RESAMPLES) -> Intervals:
-    """Intervals of every classifier's accuracies, all from the same draws of test images, class by class.
+    """Intervals of every classifier's accuracies, all from the same draws of test examples, class by class.
 
     Args:
-      scores: classifier -> what it says of the test images.
+      scores: classifier -> what it says of the test examples.
       groups: of the classes.
     """
     if not scores:
@@ -50,11 +50,11 @@ def bootstrap_intervals(scores: Mapping[str, Scores], groups: ShotGroups, *, res
 def resampled_accuracies(
     is_correct: Mapping[str, np.ndarray], labels: np.ndarray, groups: ShotGroups, *, resamples: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Classifier -> score -> accuracy in each resample of the test images, [R]; all see the same draws.
+    """Classifier -> score -> accuracy in each resample of the test examples, [R]; all see the same draws.
 
     Args:
-      is_correct: classifier -> whether each image is predicted correctly, or how often of several seeds, [N].
-      labels: of the images, [N].
+      is_correct: classifier -> whether each example is predicted correctly, or how often of several seeds, [N].
+      labels: of the examples, [N].
     """
     weights, values = _weights(labels, groups), np.stack(list(is_correct.values()), axis=1)
     sums = stratified_bootstrap(values, labels, classes=weights.shape[1], resamples=resamples)
@@ -63,7 +63,7 @@ def resampled_accuracies(
 
 
 def _weights(labels: np.ndarray, groups: ShotGroups) -> np.ndarray:
-    """What a correct image of each class adds to each of `SCORES`, [S, C]; NaN for an empty group."""
+    """What a correct example of each class adds to each of `SCORES`, [S, C]; NaN for an empty group."""
     total = np.bincount(labels, minlength=len(groups.class_counts))
     shown = total > 0
     means = [*groups.values(), shown]

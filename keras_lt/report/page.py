@@ -137,7 +137,7 @@ def render_predictions(
         surest[label].append(probability)
     classes = [(label, len(own), float(np.mean(own))) for label, own in surest.items()]
     classes.sort(key=lambda row: (-row[1], row[0]))
-    headline = ", ".join(f"{size:,} {label}" for label, size, _ in classes[:SHOWN_CLASSES])
+    headline = ", ".join(f"{label} ({size:,})" for label, size, _ in classes[:SHOWN_CLASSES])
     others = len(classes) - SHOWN_CLASSES
     return template("predictions.html").render(
         model=model,

@@ -16,7 +16,7 @@ from keras_lt.report.figures import Plot, Ranks, add_legend, mark, new_axes, ren
 from keras_lt.report.intervals import Ends
 from keras_lt.report.score_plots import draw_group_accuracy, draw_reliability, draw_test_distributions
 from keras_lt.report.style import BARS, GROUP_LINES, INK, RC, Style, styles_for
-from keras_lt.report.systems import BASELINE
+from keras_lt.report.systems import BASELINE, classifier_facts
 from keras_lt.report.tables import as_number, best_classifier, display_name, percent
 from keras_lt.stages import Classifier
 from keras_lt.work_folder import file_name
@@ -48,9 +48,10 @@ def draw_plots(
         if details.per_class:
             plots.append(draw_class_accuracy(ranks, details.per_class, styles=styles))
             plots.append(draw_test_distributions(details.per_class, details.class_counts, styles=styles))
+        split = details.flags.get("tau_split", "val")
         for name, curve in details.curves.items():
             chosen = results["classifiers"][name].get("chosen") or {}
-            plots.append(draw_tau_curve(name, curve, style=styles[name], chosen_tau=chosen.get("tau")))
+            plots.append(draw_tau_curve(name, curve, style=styles[name], chosen_tau=chosen.get("tau"), split=split))
         if details.weight_norms:
             plots.append(draw_weight_norms(ranks, details.weight_norms, styles=styles))
         shown = dict.fromkeys(
@@ -62,10 +63,10 @@ def draw_plots(
 
 
 def draw_class_counts(ranks: Ranks) -> Plot:
-    """Training images of every class on a log scale."""
-    figure, ax = new_axes("training images")
+    """Training examples of every class on a log scale."""
+    figure, ax = new_axes("training examples")
     ranks.draw_axis(ax)
-    floor = 0.7  # below one image, so that a class with a single one is seen
+    floor = 0.7  # below one, so that a class with a single one is seen
     if ranks.named:
         bars = ax.bar(np.arange(len(ranks)) + 1, ranks.counts, width=0.7, color=BARS)
         ax.bar_label(bars, [f"{count:,}" for count in ranks.counts], size=7, padding=1)
@@ -78,9 +79,10 @@ def draw_class_counts(ranks: Ranks) -> Plot:
     return render(
         figure,
         name="class_counts",
-        title="Training images per class",
+        title="Training examples per class",
         caption="Log scale. Shades tell many-, medium- and few-shot classes apart, here and below.",
-        alt=f"{len(ranks):,} classes sorted by training images, from {ranks.counts[0]:,} down to {ranks.counts[-1]:,}.",
+        alt=f"{len(ranks):,} classes sorted by training examples, from {ranks.counts[0]:,} down to "
+        f"{ranks.counts[-1]:,}.",
     )
 
 
@@ -96,19 +98,21 @@ def draw_class_accuracy(ranks: Ranks, per_class: Mapping[str, np.ndarray], *, st
     return render(
         figure,
         name="class_accuracy",
-        title="Accuracy against training images",
+        title="Accuracy against training examples",
         caption="Balancing trades accuracy on the left for accuracy on the right." + smoothed,
         alt=f"Test accuracy per class against rank for {_listed(per_class)}; its means over many-, "
         "medium- and few-shot classes are in the table.",
     )
 
 
-def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_tau: float | None) -> Plot:
-    """Accuracy on val over tau for the groups and all, with the chosen tau."""
-    figure, ax = new_axes("accuracy on val in %")
+def draw_tau_curve(
+    name: str, curve: Sequence[Mapping], *, style: Style, chosen_tau: float | None, split: str = "val"
+) -> Plot:
+    """Accuracy over tau for the groups and all, on the split by which one was chosen, with the chosen tau."""
+    figure, ax = new_axes(f"accuracy on {split} in %")
     curve = sorted(curve, key=lambda point: point["tau"])  # a search does not go up in order
     taus = [point["tau"] for point in curve]
-    alt = f"Accuracy on val for τ from {taus[0]:g} to {taus[-1]:g}"
+    alt = f"Accuracy on {split} for τ from {taus[0]:g} to {taus[-1]:g}"
     for group, (marker, dashes) in GROUP_LINES.items():
         percents = [100 * as_number(point[group]) for point in curve]
         if np.isnan(percents).all():
@@ -123,11 +127,13 @@ def draw_tau_curve(name: str, curve: Sequence[Mapping], *, style: Style, chosen_
         mark(ax, chosen_tau, f"chosen τ = {chosen_tau:.4g}", color=style.color)
         alt += f"; chosen is {chosen_tau:.4g}"
     add_legend(figure, ax)
+    has_usual = classifier_facts(name).preferred
+    unless = ", or the usual one where that is within a standard error of it" if has_usual else ""
     return render(
         figure,
         name=f"tau_curve_{file_name(name)}",
         title=f"{display_name(name)}: accuracy over τ",
-        caption="A larger τ moves accuracy from frequent to rare classes; the best τ on val is kept.",
+        caption=f"A larger τ moves accuracy from frequent to rare classes; the best τ on {split} is kept{unless}.",
         alt=alt + ".",
     )
 
@@ -144,7 +150,7 @@ def draw_weight_norms(ranks: Ranks, weight_norms: Mapping[str, np.ndarray], *, s
         figure,
         name="weight_norms",
         title="Weight norms of the linear classifiers",
-        caption="A norm that falls with the training images favors the frequent classes. Each classifier is "
+        caption="A norm that falls with the training examples favors the frequent classes. Each classifier is "
         "divided by its mean, which changes no prediction." + shade,
         alt=f"Norm of the classifier weights per class against rank for {_listed(weight_norms)}.",
     )
@@ -152,11 +158,11 @@ def draw_weight_norms(ranks: Ranks, weight_norms: Mapping[str, np.ndarray], *, s
 
 @checked
 def plot_class_counts(data: LongTailed) -> Plot:
-    """The long tail: training images of every class, most first, on a log scale.
+    """The long tail: training examples of every class, most first, on a log scale.
 
     >>> plot = keras_lt.plot_class_counts(data)
     >>> plot.alt
-    '10 classes sorted by training images, from 1,000 down to 10.'
+    '10 classes sorted by training examples, from 1,000 down to 10.'
     """
     ranks = Ranks.sort(data.groups, class_counts=data.class_counts, class_names=data.class_names)
     with matplotlib.rc_context(RC):

@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from keras_lt.metrics import Reliability, accuracy_under, long_tailed_shares
+from keras_lt.report.cells import in_lines
 from keras_lt.report.figures import SIZE, Plot, accuracy_rows, add_legend, lay_grid, new_axes, render
 from keras_lt.report.intervals import Ends
 from keras_lt.report.style import GROUP_LINES, GROUP_SHADES, INK, PAPER, Style
@@ -15,7 +16,7 @@ from keras_lt.report.tables import as_number, display_name, percent
 ROW = 0.3  # inches
 BEHIND_TEXT = {"facecolor": PAPER, "alpha": 0.75, "linewidth": 0, "pad": 1.5}
 TEST_RATIOS = (50, 25, 10, 5, 2, 1)  # of SADE's tables
-LEAST_IMAGES = 5  # of a bin of confidence: of fewer, accuracy is chance
+LEAST_EXAMPLES = 5  # of a bin of confidence: of fewer, accuracy is chance
 
 
 def draw_group_accuracy(
@@ -47,7 +48,7 @@ def draw_group_accuracy(
     handles, labels = figure.axes[-1].get_legend_handles_labels()
     if handles:
         figure.legend(handles[:1], labels[:1], loc="outside upper right", fontsize=8)
-    lines = " Lines: 95% intervals over test images." if intervals else ""
+    lines = " Lines: 95% intervals over test examples." if intervals else ""
     return render(
         figure,
         name="group_accuracy",
@@ -67,8 +68,8 @@ def draw_test_distributions(
     """Accuracy over how the test set is distributed, from as long-tailed as in training to the other way round.
 
     Args:
-      per_class: classifier -> accuracy of each class, [C]; NaN for a class without test images.
-      class_counts: training images per class, [C].
+      per_class: classifier -> accuracy of each class, [C]; NaN for a class without test examples.
+      class_counts: training examples per class, [C].
     """
     ratios = [*((ratio, False) for ratio in TEST_RATIOS), *((ratio, True) for ratio in TEST_RATIOS[-2::-1])]
     distributions = [long_tailed_shares(class_counts, ratio=ratio, reverse=reverse) for ratio, reverse in ratios]
@@ -79,7 +80,7 @@ def draw_test_distributions(
         ax.plot(values, **styles[name].line, label=display_name(name))
         ends.append(f"{display_name(name)} {values[0]:.1f}%, {values[len(TEST_RATIOS) - 1]:.1f}%, {values[-1]:.1f}%")
     ax.set_xticks(range(len(ratios)), [f"{'1:' * reverse}{ratio:g}{':1' * (not reverse)}" for ratio, reverse in ratios])
-    ax.set_xlabel("test images of the largest training class : of the smallest")
+    ax.set_xlabel("test examples of the largest training class : of the smallest")
     add_legend(figure, ax)
     return render(
         figure,
@@ -93,7 +94,7 @@ def draw_test_distributions(
 
 
 def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: Mapping[str, Style]) -> Plot:
-    """Accuracy over confidence, a panel for all images and one for each group's; on the diagonal they agree.
+    """Accuracy over confidence, a panel for all examples and one for each group's; on the diagonal they agree.
 
     Args:
       bins: classifier -> "all" or group -> bins of confidence.
@@ -106,7 +107,7 @@ def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: M
     for ax, group in zip(panels, groups, strict=False):
         ax.plot([0, 100], [0, 100], color=INK, linewidth=0.8, dashes=(2, 2))
         for name, of in bins.items():
-            seen = of[group].count >= LEAST_IMAGES
+            seen = of[group].count >= LEAST_EXAMPLES
             ax.plot(
                 100 * of[group].confidence[seen],
                 100 * of[group].accuracy[seen],
@@ -114,7 +115,7 @@ def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: M
                 label=display_name(name),
                 clip_on=not seen.any(),  # a line without points that is not clipped has no size to lay out by
             )
-        errors = "\n".join(f"{display_name(name)} {percent(of[group].error)}%" for name, of in bins.items())
+        errors = "\n".join(in_lines(f"{display_name(name)} {percent(of[group].error)}%") for name, of in bins.items())
         ax.text(0.04, 0.96, f"ECE\n{errors}", transform=ax.transAxes, va="top", size=7.5, bbox=BEHIND_TEXT)
         ax.set_title(group, size=9)
         ax.set_facecolor(to_rgba(INK, GROUP_SHADES.get(group, 0.0)))
@@ -136,6 +137,6 @@ def draw_reliability(bins: Mapping[str, Mapping[str, Reliability]], *, styles: M
         name="reliability",
         title="Confidence against accuracy",
         caption="Below the diagonal a classifier is overconfident. ECE, the expected calibration error: mean "
-        f"distance to the diagonal over images. Bins of fewer than {LEAST_IMAGES} images are not drawn.",
+        f"distance to the diagonal over examples. Bins of fewer than {LEAST_EXAMPLES} are not drawn.",
         alt=f"Expected calibration error of {'; '.join(alt)}.",
     )

@@ -20,7 +20,7 @@ from keras_lt.report.cells import (
 from keras_lt.report.systems import BASELINE, FIELDS, display_name, has_own_row, in_words
 
 SCORES = {"many": "Many", "medium": "Medium", "few": "Few", "all": "All", "class_mean": "Class mean"}
-HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen on val", "Time"]
+HEADER = ["Classifier", *SCORES.values(), "Δ few", "Δ all", "Chosen", "Time"]
 NUMERIC = range(1, 8)  # the columns of HEADER that align right
 # What is measured beside top-1 accuracy, of `evaluation.Scores.summary`.
 OF_CLASSES = {
@@ -79,7 +79,8 @@ def _gain(scores: Mapping, joint: Mapping, score: str) -> str:
 def measure_table(results: Mapping, measures: Mapping[str, str] = MEASURES) -> tuple[list[str], list[list[Cell]]]:
     """Header and a row per classifier, without the columns that no classifier has a number in; both empty without any.
 
-    The best of a column is marked as printed. A mean that is 0 for all, as one class is never correct, is not.
+    The best of a column is marked as printed. A mean that is 0 for all, as one class is never correct, is not; an error
+    of 0 is.
 
     Args:
       measures: of a classifier's summary -> the column's name.
@@ -89,7 +90,7 @@ def measure_table(results: Mapping, measures: Mapping[str, str] = MEASURES) -> t
     for measure in measures:
         numbers = [as_number(test.get(measure)) for test in tests.values()]
         if not all(map(math.isnan, numbers)):
-            columns[measure] = column_cells(numbers, lowest=measure in ERRORS, zero=False)
+            columns[measure] = column_cells(numbers, lowest=measure in ERRORS, zero=measure in ERRORS)
     if not columns:
         return [], []
     rows = [[Cell(display_name(name)), *row] for name, *row in zip(tests, *columns.values(), strict=True)]
@@ -119,7 +120,7 @@ def headline(results: Mapping) -> str:
     if best == BASELINE or BASELINE not in classifiers:
         return sentence
     joint = classifiers[BASELINE]["test"]
-    gains = [f"{_gain(test, joint, 'all')} points over all images"]
+    gains = [f"{_gain(test, joint, 'all')} points over all examples"]
     if _gain(test, joint, "few") != DASH:
         gains.append(f"{_gain(test, joint, 'few')} on few-shot classes")
     return f"{sentence} Joint reaches {_reach(joint)}: a difference of {' and '.join(gains)}."
@@ -136,11 +137,11 @@ def facts(results: Mapping) -> str:
     stage_one = results["stage_one"]
     took, speed = duration(stage_one.get("seconds")), as_number(stage_one.get("images_per_second"))
     stage = [f"{stage_one['epochs']} epochs in {took}" if stage_one["epochs"] else "imported"]
-    stage += [] if math.isnan(speed) else [f"{speed:,.0f} images per second"]
+    stage += [] if math.isnan(speed) else [f"{speed:,.0f} examples per second"]
     learned = percent(stage_one.get("train_class_mean"))
     stage += [] if learned == DASH else [f"{learned}% right in training (mean over classes)"]
     return (
-        f"{results['train_images']:,} training images of {results['classes']:,} classes ({groups}-shot). "
+        f"{results['train_images']:,} training examples of {results['classes']:,} classes ({groups}-shot). "
         f"Stage one: {', '.join([*_what_was_trained(results), *stage])}."
     )
 
