@@ -53,7 +53,7 @@ def check_vector(name: str, values: npt.ArrayLike, *, classes: int | None = None
 
 
 def check_counts(class_counts: npt.ArrayLike, *, classes: int | None = None) -> np.ndarray:
-    """Images per class as float64, [C], once they are known to be finite, not negative and not all 0.
+    """Images per class as float64, [C], once they are known to be finite, none or at least one, and not all 0.
 
     Args:
       classes: C, where it is known.
@@ -61,4 +61,11 @@ def check_counts(class_counts: npt.ArrayLike, *, classes: int | None = None) -> 
     counts = check_vector("class_counts", class_counts, classes=classes)
     if not counts.any():
         raise ValueError(f"class_counts must be of at least one image. Received: class_counts={counts}")
+    refuse_shares(counts)
     return counts
+
+
+def refuse_shares(counts: np.ndarray):
+    """Raises ValueError for counts [C] below one: a group takes them all for few, a loss for classes of one image."""
+    if ((counts > 0) & (counts < 1)).any():
+        raise ValueError(f"class_counts must be images per class, and not shares of them. Received: {counts[:5]}")

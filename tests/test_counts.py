@@ -47,8 +47,8 @@ every_door = pytest.mark.parametrize("door", OF_COUNTS)
 @every_door
 @pytest.mark.parametrize(
     "counts",
-    [{0: 5, 1: 3, 2: 1}, collections.Counter("aab"), ["5", "3", "1"], 5, [[5, 3, 1]], [5, 3, -1]],
-    ids=["dict", "counter", "words", "one", "matrix", "negative"],
+    [{0: 5, 1: 3, 2: 1}, collections.Counter("aab"), ["5", "3", "1"], 5, [[5, 3, 1]], [5, 3, -1], [0.7, 0.2, 0.1]],
+    ids=["dict", "counter", "words", "one", "matrix", "negative", "shares"],
 )
 def test_what_is_no_number_per_class_is_refused(door, counts):
     with pytest.raises(ValueError, match=r"(class_counts|counts) must be .*Received: "):

@@ -8,7 +8,7 @@ from keras_lt.config import RunConfig
 from keras_lt.methods import balpoe, sade
 from keras_lt.optimization import Recipe
 from keras_lt.run import source_prior
-from keras_lt.serving import fit_temperature, logit_offset, read_prior, trained_prior
+from keras_lt.serving import estimate_prior, fit_temperature, logit_offset, read_prior, trained_prior
 
 COUNTS = [80, 40, 20, 20]
 AS_TRAINED = [0.5, 0.25, 0.125, 0.125]
@@ -145,6 +145,40 @@ def test_episodes_draw_classes_alike_whatever_other_classifiers_do():
     np.testing.assert_allclose(source_prior("fslwf", config, np.array(COUNTS)), [0.25] * 4)
     config = dataclasses.replace(config, classifier_loss="balanced_softmax")
     np.testing.assert_allclose(source_prior("fslwf", config, np.array(COUNTS)), np.array([1, 2, 4, 4]) / 11)
+
+
+def test_a_class_without_images_has_no_share_of_what_a_balanced_loss_leaves():
+    np.testing.assert_allclose(trained_prior(Recipe(loss="balanced_softmax"), [10, 0, 5]), [0.5, 0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weights": [0, 0]}, r"weights must be 2 finite numbers >= 0, not all 0\. Received: \[0\. 0\.\]"),
+        ({"weights": [1, -1]}, "weights must be"),
+        ({"weights": [1, np.nan]}, "weights must be"),
+        ({"weights": [1, 1, 1]}, "weights must be"),
+        ({"rounds": -1}, "rounds must be at least 0"),
+        ({"log_posteriors": [[0.0, np.inf]] * 2}, r"log_posteriors must be finite numbers \[N, C\]"),
+    ],
+)
+def test_what_no_prior_can_be_estimated_by_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_prior(**{"log_posteriors": [[0.0, 1.0]] * 2, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (np.zeros((0, 2)), [], r"logits must be finite numbers \[N, C\]\. Received: shape \(0, 2\)"),
+        ([[np.nan, 0.0]], [0], "logits must be finite numbers"),
+        ([[1.0, 0.0]], [2], r"class ids, whole numbers in \[0, 2\)"),
+        ([[1.0, 0.0]], [0, 1], "one label per example"),
+    ],
+)
+def test_what_no_temperature_can_be_fitted_to_is_refused(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        fit_temperature(logits, labels)
 
 
 def test_the_offset_turns_one_posterior_into_the_other():

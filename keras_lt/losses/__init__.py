@@ -102,8 +102,8 @@ class LossEntry(Entry):
         return self.head.format(**self.parameters)
 
     def prior_beside(self, class_counts: np.ndarray) -> np.ndarray:
-        """What the loss puts beside the classes' probabilities, [C]; ones where it does not."""
-        counts = np.asarray(class_counts, np.float64)
+        """What the loss puts beside the classes' probabilities, [C], ones where it does not; no image counts as one."""
+        counts = np.maximum(class_counts, 1.0)
         return np.ones(counts.size) if self.prior is None else self.prior(counts, **self.parameters)
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_lt.arguments import as_array, as_numbers, as_operand, checked
-from keras_lt.counts import number_per_class
+from keras_lt.counts import number_per_class, refuse_shares
 from keras_lt.labels import check_rows, ids_and_logits
 from keras_lt.registry import check_numbers
 
@@ -54,6 +54,7 @@ class ShotGroups(Mapping):
         if not counts.size or (counts < 0).any() or np.isinf(counts).any():
             expected = "[C], >= 0 and not infinite"
             raise ValueError(f"class_counts must be {expected}. Received: class_counts={self.class_counts}")
+        refuse_shares(counts)
         check_cuts(self.many_above, self.few_below)
         counts.flags.writeable = False
         object.__setattr__(self, "class_counts", counts)

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_lt.files import expanded, read_text
+from keras_lt.labels import labels_of
 from keras_lt.metrics import long_tailed_shares
 from keras_lt.recipe import Recipe
-from keras_lt.registry import Entry, member
+from keras_lt.registry import Entry, check_numbers, member
 from keras_lt.samplers import probability_table
 from keras_lt.significance import interval
 
@@ -112,10 +113,13 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
     Args:
       logits, labels: of examples that the classifier was not trained on, [N, C] and [N].
       source_prior: the class probabilities that the logits take for granted, [C]; None is uniform.
+    Raises:
+      ValueError: no examples, logits that are no finite numbers, or labels that do not fit them.
     """
-    logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
+    logits = np.asarray(logits, np.float32)
+    labels = labels_of(labels, len(logits), classes=logits.shape[-1])
     kept = fitted_rows(*logits.shape)
-    logits, labels = logits[kept], labels[kept]
+    logits, labels = _finite("logits", logits[kept]), labels[kept]
     counts = np.maximum(np.bincount(labels, minlength=logits.shape[1]), 0.5)  # a class may be missing
     offset = logit_offset(counts / counts.sum(), source_prior, classes=counts.size)
 
@@ -188,14 +192,16 @@ def estimate_prior(
       rounds: samples of the bootstrap over examples, for intervals.
       seed: of the bootstrap.
     Raises:
-      ValueError: no examples, or a source prior that is none.
+      ValueError: no examples, a source prior that is none, or weights that do not fit or are all 0.
     """
-    scores = np.asarray(log_posteriors, np.float64)
-    if scores.ndim != 2 or not len(scores) or not np.isfinite(scores).all():
-        raise ValueError(f"log_posteriors must be finite numbers [N, C]. Received: shape {scores.shape}")
+    scores = _finite("log_posteriors", np.asarray(log_posteriors, np.float64))
     examples, classes = scores.shape
     source = check_prior("source_prior", source_prior, classes)
-    shares = np.full(examples, 1 / examples) if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
+    check_numbers(rounds=rounds)
+    weights = np.ones(examples) if weights is None else np.asarray(weights, np.float64)
+    if weights.shape != (examples,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError(f"weights must be {examples} finite numbers >= 0, not all 0. Received: {weights[:5]}")
+    shares = weights / weights.sum()
     scores = scores - np.log(source)
     ratios = np.exp(scores - scores.max(axis=1, keepdims=True))
     prior = _maximised(ratios, shares, source / source.sum(), steps=STEPS)
@@ -204,6 +210,13 @@ def estimate_prior(
     for sample in samples:
         sample[:] = _maximised(ratios, generator.multinomial(examples, shares) / examples, prior, steps=BOOTSTRAP_STEPS)
     return PriorEstimate(prior, samples)
+
+
+def _finite(name: str, scores: np.ndarray) -> np.ndarray:
+    """Scores as they are, or a ValueError where they are no finite numbers [N, C] of one example or more."""
+    if scores.ndim != 2 or not len(scores) or not np.isfinite(scores).all():
+        raise ValueError(f"{name} must be finite numbers [N, C]. Received: shape {scores.shape}")
+    return scores
 
 
 def _maximised(ratios: np.ndarray, shares: np.ndarray, prior: np.ndarray, *, steps: int) -> np.ndarray:
