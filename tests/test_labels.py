@@ -19,6 +19,7 @@ from keras_lt.losses import (
     focal,
     ldam,
 )
+from keras_lt.methods import balpoe, oltr, ride, sade
 from keras_lt.metrics import ShotAccuracy, shot_accuracy
 from keras_lt.resampling import balance
 from keras_lt.stages import OnMixedLabels
@@ -176,10 +177,19 @@ def test_a_step_that_is_not_compiled_says_so_too(labels):
         balanced_softmax(IDS, np.zeros((5, 2), "f"), tf.constant([3.0, labels[1] - 6]))
 
 
-def test_losses_take_one_hot_rows_as_functions_too():
-    logits = logits_of(3)
-    for loss in (lambda labels: focal(labels, logits, 2.0), lambda labels: ldam(labels, logits, [3, 2, 1])):
-        np.testing.assert_array_equal(loss(np.eye(3)[IDS]), loss(IDS))
+def test_losses_take_ids_a_column_and_one_hot_rows_as_functions_too():
+    logits, experts = logits_of(3), {"class_counts": [3, 2, 1], "expert_logits": np.stack([logits_of(3)] * 3)}
+    for loss in (
+        lambda labels: focal(labels, logits, 2.0),
+        lambda labels: ldam(labels, logits, [3, 2, 1]),
+        lambda labels: balpoe.loss(labels, **experts, taus=[0.0, 1.0, 2.0]),
+        lambda labels: sade.loss(labels, **experts, tau=1.0),
+        lambda labels: ride.loss(labels, **experts, diversity=0.2, class_weights=[1, 2, 3]),
+        lambda labels: oltr.centroid_loss(labels, logits, np.eye(3, dtype=np.float32)),
+    ):
+        assert loss(IDS).shape == (len(IDS),)
+        for labels in (IDS[:, np.newaxis], np.eye(3)[IDS], IDS.astype(np.float32)):
+            np.testing.assert_array_equal(loss(labels), loss(IDS))
 
 
 def test_a_label_that_no_class_has_is_named_where_it_is_scored():

@@ -16,6 +16,7 @@ from keras_lt.classifiers.dense import Head, safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy
 from keras_lt.features import FeatureSet, extract_features
+from keras_lt.labels import class_ids
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers
 from keras_lt.stages import (
@@ -151,6 +152,7 @@ def centroid_loss(labels, features, centroids):
     """
     features, centroids = ops.convert_to_tensor(features), ops.convert_to_tensor(centroids)
     classes = centroids.shape[0]
+    labels = class_ids(labels, classes)
     counts = ops.sum(ops.one_hot(labels, classes, dtype=centroids.dtype), axis=0)
     # The same value with 1 / (1 + count) of the gradient.
     slowed = ops.stop_gradient(centroids)

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_lt.counts import check_counts
-from keras_lt.labels import MixedLabels
+from keras_lt.counts import check_counts, check_vector
+from keras_lt.labels import MixedLabels, class_ids
 from keras_lt.losses import ldam_of_logits
 from keras_lt.methods.experts import SCALE, Experts, ExpertsLoss, expert_hooks, mean_loss
 from keras_lt.recipe import Recipe
@@ -55,7 +55,8 @@ def loss(
     """
     ldam = of_margins(labels, expert_logits, class_counts, max_margin=max_margin, scale=scale)
     if class_weights is not None:
-        weights = ops.take(ops.convert_to_tensor(class_weights, "float32"), labels)
+        weights = check_vector("class_weights", class_weights, classes=np.shape(expert_logits)[-1])
+        weights = ops.take(weights.astype(np.float32), class_ids(labels, len(weights)))
         ldam = ldam * weights / ops.mean(weights)
     return ldam + disagreement(labels, expert_logits, diversity=diversity, temperatures=temperatures)
 
