@@ -30,7 +30,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt.report.cells import Cell, Table, as_number, markdown_table, mean_cells, rich_table, show
     from keras_lt.report.style import GROUP_LINES, RC
     from keras_lt.report.systems import display_name
-    from keras_lt.run import Run
+    from keras_lt.run import Run, flags_of
     from keras_lt.significance import mean_and_deviation
 
 TITLE = "# Runs compared"
@@ -56,9 +56,10 @@ class FinishedRun:
         run = Run(folder)
         results = run.results
         own = {field.name for field in dataclasses.fields(RunConfig) if field.metadata["of_the_run"]} - {"seed"}
-        flags = {name: value for name, value in run.config.as_flags().items() if name in own}
+        flags = flags_of(run.config, on_features=results.get("backbone") == "")
+        flags = {name: value for name, value in flags.items() if name in own}
         digest = run.recorded_data.digest if run.recorded_data else "unknown"  # of version 0.1, not gone on with
-        flags |= {"dataset": results["dataset"], "images": digest[:8]}  # arrays have many names, and a name many images
+        flags |= {"dataset": results["dataset"], "examples": digest[:8]}  # arrays have many names, a name many images
         return cls(run.folder, flags, run.config.seed, results)
 
 
@@ -68,10 +69,11 @@ def group_seeds(runs: Sequence[FinishedRun]) -> dict[tuple[tuple[str, str], ...]
     Raises:
       ValueError: two runs have the same flags and the same seed.
     """
-    differing = [name for name in runs[0].flags if len({run.flags[name] for run in runs}) > 1]
+    names = dict.fromkeys(name for run in runs for name in run.flags)
+    differing = [name for name in names if len({run.flags.get(name) for run in runs}) > 1]
     groups = {}
     for run in runs:
-        groups.setdefault(tuple((name, run.flags[name]) for name in differing), []).append(run)
+        groups.setdefault(tuple((name, run.flags.get(name, "")) for name in differing), []).append(run)
     for group in groups.values():
         seeds = [run.seed for run in group]
         if same := [str(run.folder) for run in group if seeds.count(run.seed) > 1]:

@@ -259,8 +259,8 @@ class Run(DataOfRun):
         backbone, classifier = self.classifier(name).backbone, self.classifier(name).model
         calibrated = target is not None or config.calibrate == "temperature"
         temperature = self.temperature(name) if calibrated else 1.0
-        not_its_own = OPTIONS if self.representation.preprocessing.image_size else (*OPTIONS, *NO_IMAGES)
-        flags = {flag: value for flag, value in config.as_flags().items() if flag not in not_its_own and value}
+        flags = flags_of(config, on_features=not self.representation.preprocessing.image_size)
+        flags = {flag: value for flag, value in flags.items() if flag not in OPTIONS and value}
         written = serving.export_saved_model(
             backbone,
             self.next_export(name),
@@ -321,6 +321,11 @@ def _other_than(version: pathlib.Path, made_by: dict) -> list[str]:
     """What of it a SavedModel was made otherwise by."""
     found = files.read_json(version / serving.MADE_BY, needs=["versions"])
     return [key for key, value in files.without_nan(made_by).items() if found.get(key) != value]
+
+
+def flags_of(config: RunConfig, *, on_features: bool) -> dict[str, str]:
+    """Every flag as it would be written, but those that say nothing where there are no images."""
+    return {flag: value for flag, value in config.as_flags().items() if not (on_features and flag in NO_IMAGES)}
 
 
 def source_prior(name: str, config: RunConfig, class_counts: np.ndarray) -> np.ndarray | None:

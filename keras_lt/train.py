@@ -35,7 +35,7 @@ with quietly(__name__, functools.partial(config.answer, config.define_flags)):
     from keras_lt.metrics import SHOT_CUTS
     from keras_lt.report import RunDetails, advise, shared_examples, show, terminal_table, write_report
     from keras_lt.resampling import resampled_counts
-    from keras_lt.run import Run
+    from keras_lt.run import Run, flags_of
     from keras_lt.serving.onnx_model import import_onnx
     from keras_lt.stages import CHOSEN_BY, DECOUPLING, learn_classifier, learn_representation
 
@@ -327,7 +327,7 @@ def report_details(run: Run, outcomes: dict, *, exported: str) -> RunDetails:
             if "tau" in row["chosen"] and len(row["candidates"]) > 1
         },
         weight_norms={name: np.array(row["weight_norms"]) for name, row in outcomes.items() if row["weight_norms"]},
-        flags=run.config.as_flags(),
+        flags=flags_of(run.config, on_features=run.data.of_features),
         scores={name: run.scores(name) for name in outcomes},
         exported=exported,
         thumbnails=None if run.data.of_features else functools.partial(thumbnails, run.data.test),

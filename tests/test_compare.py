@@ -1,4 +1,5 @@
 import math
+import pathlib
 
 import numpy as np
 import PIL.Image
@@ -7,7 +8,7 @@ import pytest
 from keras_lt.compare import FinishedRun, group_seeds, label, main, table_of
 from keras_lt.comparison.dots import draw_dots
 from keras_lt.config import RunConfig
-from keras_lt.files import write_json
+from keras_lt.files import read_json, write_json
 from tests.conftest import killed_in_write
 
 GROUPS = ("many", "medium", "few", "all")
@@ -65,6 +66,17 @@ def test_runs_are_told_apart_by_the_flags_that_decide_their_numbers(folder_of):
     assert [label(flags) for flags in grouped([runs[0], folder_of("c", row, seed=1)])] == ["run"]
     added = grouped([runs[0], folder_of("d", row, feature_loss="range")])
     assert [label(flags) for flags in added] == ["none", "range"]
+
+
+def test_a_run_on_features_has_no_backbone_to_differ_by(folder_of):
+    row = {"joint": (0.5, 0.5, 0.5, 0.5)}
+    folders = [folder_of("a", row, dataset="features"), folder_of("b", row, backbone="resnet32")]
+    path = pathlib.Path(folders[0], "results.json")
+    write_json(path, read_json(path) | {"backbone": ""})
+    for order in (folders, folders[::-1]):
+        table = table_of(grouped(order))
+        column = list(table.header).index("backbone")
+        assert {row[column].text for row in table.rows} == {"none", "resnet32"}
 
 
 def test_the_same_run_twice_and_an_unfinished_one_are_refused(folders, folder_of, tmp_path):

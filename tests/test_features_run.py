@@ -140,8 +140,9 @@ def test_the_saved_model_takes_features(run):
 
 def test_nothing_that_is_written_speaks_of_images(run, capsys):
     """But for the flags, which the page ends with, and the names of fields."""
-    page = (run.folder / "report.html").read_text("utf-8").partition("<h2>Flags</h2>")[0]
-    page = page.partition("<body>")[2]
+    page, _, listed = (run.folder / "report.html").read_text("utf-8").partition("<body>")[2].partition("<h2>Flags</h2>")
+    assert "--dataset=features" in listed
+    assert not re.search("--(backbone|image_size|augmentation|mixup)=", listed)
     for text in (page, (run.folder / "results.md").read_text("utf-8"), plot_class_counts(run.data).alt):
         assert "examples" in text
         assert not re.search("image|photo|picture", text.replace("<img", ""))
