@@ -51,7 +51,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt import backbones
     from keras_lt.classifiers import fresh_dense
     from keras_lt.datasets import LongTailed
-    from keras_lt.files import atomic
+    from keras_lt.files import atomic, check_own
     from keras_lt.preprocessing import Preprocessing
     from keras_lt.stages import Representation, join
     from keras_lt.work_folder import WorkFolder
@@ -162,6 +162,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         made = output if as_weights else WorkFolder(output).representation_folder
         if made.exists():
             raise ValueError(f"--output must be new. Received: {made}, which exists")
+        check_own(made, WEIGHTS)  # refuses what is no place for it
         if not arguments.checkpoint.is_file():
             raise ValueError(f"--checkpoint must be a file that torch.save wrote. Not found: {arguments.checkpoint}")
         if as_weights:

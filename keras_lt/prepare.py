@@ -64,7 +64,7 @@ with quietly(__name__, lambda: parser().parse_args()):
     from keras_lt.datasets import LongTailed, Split
     from keras_lt.datasets.long_tailed import OPEN
     from keras_lt.datasets.prepared import FORMAT, MANIFEST, SETTINGS, from_manifest
-    from keras_lt.files import expanded, holds_anything, read_json, sweep, write_json, write_text
+    from keras_lt.files import check_own, expanded, holds_anything, read_json, sweep, write_json, write_text
     from keras_lt.preparing.conversion import convert
     from keras_lt.preparing.shards import Example, bad_images, check_shard, describe_shard, is_finished, write_shard
 
@@ -154,7 +154,13 @@ def prepare(
 
 
 def verify(folder: pathlib.Path, *, workers: int = 1) -> list[str]:
-    """Reads a prepared folder through: a line per damaged shard, with the first damaged record of it."""
+    """Reads a prepared folder through: a line per damaged shard, with the first damaged record of it.
+
+    Raises:
+      FileNotFoundError: it is none, or is not finished.
+    """
+    if not (folder / MANIFEST).exists():
+        raise FileNotFoundError(f"--verify reads what keras_lt.prepare has finished. Not found: {folder / MANIFEST}")
 
     def damage(shard: Mapping) -> str:
         try:
@@ -192,6 +198,8 @@ def _begin(folder: pathlib.Path, settings: Mapping):
             )
     elif holds_anything(folder):
         raise ValueError(f"--output_dir must be a new or empty folder. Received: {folder}, which holds other files")
+    else:
+        check_own(folder / SETTINGS, "{")  # refuses what is no place for a folder
     write_json(folder / SETTINGS, settings)
     sweep(folder)
 

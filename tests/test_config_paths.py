@@ -67,6 +67,11 @@ def test_what_is_no_path_stays_as_it_is(here, flag, given):
     assert placed_flags(RunConfig(**{**fits, flag: given}))[flag] == given
 
 
+def test_the_name_of_what_was_prepared_stays_as_it_is(here):
+    (here / "photos/prepare.json").touch()
+    assert placed_flags(RunConfig(dataset="hf:photos", data_dir="photos"))["dataset"] == "hf:photos"
+
+
 def test_a_folder_that_would_be_read_as_a_parameter_stays_relative(here, monkeypatch):
     monkeypatch.chdir("k=v")
     assert placed_flags(RunConfig(dataset="hf:photos"))["dataset"] == "hf:photos"

@@ -225,6 +225,14 @@ def test_nothing_is_overwritten(saved, tmp_path):
             run(saved(), tmp_path / output)
 
 
+@pytest.mark.parametrize("output", ["file/run", "file/begin.weights.h5"])
+def test_a_place_below_a_file_is_refused_before_the_checkpoint_is_read(tmp_path, output):
+    for name in ("file", "checkpoint.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit, match=rf"Received: {tmp_path}/{output}.*, which is no place for one"):
+        run(tmp_path / "checkpoint.pth", tmp_path / output)
+
+
 def test_an_import_that_was_stopped_leaves_a_folder_that_is_new(monkeypatch, tmp_path):
     parameters = {"fc.weight": np.zeros((CLASSES, 4), "f"), "fc.bias": np.zeros(CLASSES, "f")}
     monkeypatch.setattr(import_checkpoint, "_read", lambda *_, **__: (tiny(), parameters))

@@ -243,6 +243,12 @@ def test_other_settings_do_not_go_into_the_same_folder(source, output, known_toy
         command.main([*flags, "--quality=80"])
     with pytest.raises(SystemExit, match="must be a new or empty folder"):
         command.main([*flags, f"--output_dir={source}"])
+    (source / "file").touch()
+    for place in ("file", "file/deeper"):
+        with pytest.raises(SystemExit, match=rf"Received: {source}/{place}/prepare\.json, which is no place for one"):
+            command.main([*flags, f"--output_dir={source}/{place}"])
+    with pytest.raises(SystemExit, match=r"^Error: --verify reads what .* has finished\. Not found: .*manifest\.json"):
+        command.main([f"--output_dir={source}", "--verify"])
 
 
 def test_other_images_do_not_go_into_the_same_folder(tmp_path, output):

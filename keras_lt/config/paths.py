@@ -4,6 +4,7 @@ import os
 
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import DATASETS, parse
+from keras_lt.datasets.prepared import is_prepared
 from keras_lt.files import expanded
 from keras_lt.serving.priors import PRIORS
 
@@ -20,6 +21,8 @@ def whole_paths(config: RunConfig) -> dict[str, str]:
             paths[flag] = _whole(value)
     for flag, prefixes in NAMED.items():
         value = getattr(config, flag)
+        if flag == "dataset" and "data_dir" in paths and is_prepared(paths["data_dir"]):
+            continue  # it is a name alone, of what was prepared
         name = parse(DATASETS, value)[0] if flag == "dataset" else value
         for prefix in prefixes:
             folder = name.removeprefix(prefix)
