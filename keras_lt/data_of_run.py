@@ -91,7 +91,8 @@ class DataOfRun(WorkFolder):
         weights = _digest(self.config.pretrained) or self._recorded.get("pretrained", "")
         made_by = self.begun_by if self.has_parts else versions()
         # The flags first: by them the folder is a run's, and what else is in it ours.
-        dataclasses.replace(self.config, overwrite=False, **whole_paths(self.config)).save(self.flags_file)
+        whole = {"workdir": str(self.folder), **whole_paths(self.config)}  # the default goes by the data set's name
+        dataclasses.replace(self.config, overwrite=False, **whole).save(self.flags_file)
         self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights, versions=made_by)
         files.sweep(self.folder)
 

@@ -3,12 +3,16 @@
 import dataclasses
 import os
 
+import numpy as np
 import pytest
 
 import keras_lt
 from keras_lt import config
 from keras_lt.config import RunConfig
 from keras_lt.config.paths import placed_flags, whole_paths
+from keras_lt.datasets import LongTailed, Split
+from keras_lt.datasets.data_record import record_of
+from tests.test_config import parse
 
 
 @pytest.fixture
@@ -65,6 +69,16 @@ def test_a_path_is_kept_as_it_is_from_every_folder(here, flag, given, whole):
 def test_what_is_no_path_stays_as_it_is(here, flag, given):
     fits = {"backbone": "keras_applications/ResNet50"} if given == "imagenet" else {}
     assert placed_flags(RunConfig(**{**fits, flag: given}))[flag] == given
+
+
+def test_the_kept_flags_replay_a_run_of_the_default_folder(here):
+    begun = RunConfig(dataset="hf:photos")
+    run = keras_lt.Run.of(begun)
+    run.current_data = record_of(LongTailed("toy", *[Split(np.zeros((2, 4, 4), np.uint8), [0, 1])] * 3, "ab"), {})
+    run.save_config()
+    again = config.from_flags(parse(f"--flagfile={run.flags_file}"))
+    assert again.folder == begun.folder
+    assert run.differences(again) == []
 
 
 def test_the_name_of_what_was_prepared_stays_as_it_is(here):

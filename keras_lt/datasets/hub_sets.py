@@ -78,7 +78,8 @@ def hugging_face(
         labelled["train"] = impose(
             labelled["train"], classes=len(class_names), imbalance_ratio=imbalance_ratio, profile=profile, seed=seed
         )
-    return LongTailed.from_splits(f"hf:{name}", labelled, class_names=class_names, seed=seed, notes=notes)
+    called = f"hf:{os.path.basename(root) or name}"  # a folder's own name, from wherever and however it is named
+    return LongTailed.from_splits(called, labelled, class_names=class_names, seed=seed, notes=notes)
 
 
 class ImageRows(Records):
