@@ -284,17 +284,17 @@ def test_runs_of_other_data_of_the_same_name_are_not_taken_for_seeds(run, tmp_pa
     flags_file.write_text(flags_file.read_text().replace("--seed=0", "--seed=1"))
     compare.main([str(run.folder), str(tmp_path / "run"), f"--output_dir={tmp_path}/compared"])
     page = (tmp_path / "compared/compare.md").read_text()
-    assert "| images |" in page
+    assert "| examples |" in page
     assert "±" not in page.partition("\n\n| ")[2]
 
 
 def test_what_goes_wrong_in_the_report_leaves_a_finished_run(run, tmp_path):
     shutil.copytree(run.folder, tmp_path / "run")
     (tmp_path / "run/results.json").unlink()
-    shutil.rmtree(tmp_path / "run/plots")
-    (tmp_path / "run/plots").write_text("no folder")
+    (tmp_path / "run/report.html").unlink()
+    (tmp_path / "run/report.html").mkdir()
     again = dataclasses.replace(run.config, workdir=str(tmp_path / "run"))
-    with pytest.raises(SystemExit, match=r"is finished, but not its report: FileExistsError: .* tries again$"):
+    with pytest.raises(SystemExit, match=r"is finished, but not its report: IsADirectoryError: .* tries again$"):
         train.run(again)
     assert keras_lt.Run(tmp_path / "run").results["best"] in ("joint", "lws")
 
