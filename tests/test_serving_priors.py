@@ -204,6 +204,14 @@ def test_the_temperature_is_what_log_posteriors_were_multiplied_by(scale):
     assert fit_temperature(scale * 1.5 * features, labels) == pytest.approx(scale, rel=0.05)
 
 
+@pytest.mark.parametrize(("examples", "margin"), [(2, 1.0), (40, 1e3), (400, 1e-3)])
+def test_where_all_are_correct_no_probability_is_surer_than_their_number(examples, margin):
+    """N are right by a margin, one may be of either class, so 1 / (2 N + 2) are wrong: T = margin / log(2 N + 1)."""
+    labels = np.arange(examples) % 2
+    temperature = fit_temperature(margin * np.eye(2)[labels], labels)
+    assert temperature == pytest.approx(margin / np.log(2 * examples + 1), rel=2e-3)  # float32, where the loss is flat
+
+
 def test_a_temperature_sees_through_the_prior_that_scores_have_in_them():
     """The same normals on classes as 8 : 1 : 1, whose log posteriors are under that prior; validated on even ones."""
     rng = np.random.default_rng(1)

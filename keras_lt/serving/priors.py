@@ -108,7 +108,8 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
     """The temperature that makes scores log posteriors: of logits / T the labels are most likely (Guo et al., 2017).
 
     Distances and normalised weights order the classes, but say nothing of how sure they are, so that a prior added to
-    them as they are would count too much or too little.
+    them as they are would count too much or too little. One example more, which may be of any class, counts as well:
+    where all others are predicted correctly, the likelihood would grow without end as T falls (Platt, 1999).
 
     Args:
       logits, labels: of examples that the classifier was not trained on, [N, C] and [N].
@@ -122,12 +123,14 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
     logits, labels = _finite("logits", logits[kept]), labels[kept]
     counts = np.maximum(np.bincount(labels, minlength=logits.shape[1]), 0.5)  # a class may be missing
     offset = logit_offset(counts / counts.sum(), source_prior, classes=counts.size)
+    unsure = 1 / (len(labels) + 1)
 
     def loss(log_temperature):
         scores = logits * np.float32(np.exp(-log_temperature)) + offset
         scores -= scores.max(axis=1, keepdims=True)
         own = np.take_along_axis(scores, labels[:, np.newaxis], axis=1)[:, 0]
-        return np.mean(np.log(np.exp(scores).sum(axis=1)) - own, dtype=np.float64)
+        expected = (1 - unsure) * own + unsure * scores.mean(axis=1)
+        return np.mean(np.log(np.exp(scores).sum(axis=1)) - expected, dtype=np.float64)
 
     # Convex in 1 / T, so that it has one valley, which a golden-section search halves its way into.
     low, high = LOG_TEMPERATURES
