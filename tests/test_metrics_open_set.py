@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_lt.metrics import auroc, open_f_measure
+from keras_lt.metrics import Reliability, auroc, open_f_measure
 
 
 def test_f_measure_worked_by_hand():
@@ -42,3 +42,17 @@ def test_without_images_on_both_sides_there_is_no_score(known, unknown):
     known, unknown = np.array(known), np.array(unknown)
     assert math.isnan(auroc(known, unknown))
     assert math.isnan(open_f_measure(np.ones(len(known), bool), known, unknown))
+
+
+@pytest.mark.parametrize("wrong", [[0.5, np.nan], ["a", "b"]])
+def test_what_is_no_confidence_is_refused(wrong):
+    """NaN would be larger than any number, and an image of no class recognized by it."""
+    hits, fine = np.array([True, False]), np.array([0.4, 0.6])
+    for measure in (
+        lambda: auroc(wrong, fine),
+        lambda: auroc(fine, wrong),
+        lambda: open_f_measure(hits, fine, wrong),
+        lambda: Reliability.of(wrong, hits),
+    ):
+        with pytest.raises(ValueError, match="confidences must be numbers"):
+            measure()

@@ -3,6 +3,9 @@
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
+
+from keras_lt.arguments import as_numbers
 
 ECE_BINS = 15  # of equal width, as Guo et al. (2017)
 OPEN_THRESHOLD = 0.1  # confidence below which Liu et al. (2019) take an image for open
@@ -33,7 +36,7 @@ class Reliability:
     def of(cls, confidences: np.ndarray, is_correct: np.ndarray) -> "Reliability":
         """The bins of examples with these confidences in (0, 1], correct where `is_correct`, both [N]."""
         edges = np.linspace(0, 1, ECE_BINS + 1)
-        bins = np.digitize(confidences, edges[1:-1], right=True)
+        bins = np.digitize(_known(confidences), edges[1:-1], right=True)
         return cls(
             count=np.bincount(bins, minlength=ECE_BINS),
             correct=np.bincount(bins[is_correct], minlength=ECE_BINS),
@@ -63,6 +66,13 @@ class Reliability:
         return np.divide(sums, self.count, out=np.full(ECE_BINS, np.nan), where=self.count > 0)
 
 
+def _known(confidences: npt.ArrayLike) -> np.ndarray:
+    confidences = as_numbers("confidences", confidences)
+    if np.isnan(confidences).any():
+        raise ValueError(f"confidences must be numbers. Received: NaN for example {np.isnan(confidences).argmax()}")
+    return confidences
+
+
 def open_f_measure(
     is_correct: np.ndarray, confidences: np.ndarray, open_confidences: np.ndarray, *, threshold: float = OPEN_THRESHOLD
 ) -> float:
@@ -78,11 +88,14 @@ def open_f_measure(
       confidences: largest softmax probability of the known images, [N].
       open_confidences: of the open images, [M].
     Returns: in [0, 1]; NaN without known or without open images.
+    Raises:
+      ValueError: a confidence that is NaN.
     """
+    confidences, open_confidences = _known(confidences), _known(open_confidences)
     if not len(confidences) or not len(open_confidences):
         return float("nan")
-    correct = np.count_nonzero(np.asarray(is_correct) & (np.asarray(confidences) >= threshold))
-    taken = np.count_nonzero(np.asarray(open_confidences) >= threshold)
+    correct = np.count_nonzero(np.asarray(is_correct) & (confidences >= threshold))
+    taken = np.count_nonzero(open_confidences >= threshold)
     return float(2 * correct / (correct + len(confidences) + taken))
 
 
@@ -95,7 +108,10 @@ def auroc(confidences: np.ndarray, open_confidences: np.ndarray) -> float:
     Args:
       confidences, open_confidences: of the known images, [N], and of the open ones, [M].
     Returns: in [0, 1]; NaN without known or without open images.
+    Raises:
+      ValueError: a confidence that is NaN, which would be larger than any other.
     """
+    confidences, open_confidences = _known(confidences), _known(open_confidences)
     if not len(confidences) or not len(open_confidences):
         return float("nan")
     ordered = np.sort(open_confidences)
