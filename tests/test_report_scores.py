@@ -4,6 +4,7 @@ import base64
 import io
 import re
 
+import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
@@ -15,7 +16,7 @@ from keras_lt.evaluation import Scores, thumbnails
 from keras_lt.metrics import Reliability, ShotGroups
 from keras_lt.report import examples, intervals, tables
 from keras_lt.report.score_plots import draw_reliability
-from keras_lt.report.style import styles_for
+from keras_lt.report.style import RC, styles_for
 from keras_lt.significance import interval, stratified_bootstrap
 
 COUNTS = np.array([500, 50, 30, 10, 5])  # one many-, two medium-, two few-shot classes
@@ -279,7 +280,8 @@ def test_thumbnails_of_grey_images_have_three_channels():
 def test_bins_of_too_few_images_leave_an_empty_panel():
     """Seven images in seven bins: nothing is drawn, and the layout holds (a warning would be an error here)."""
     reliability = Reliability.of(np.linspace(0.2, 0.9, 7), np.ones(7, bool))
-    plot = draw_reliability({"crt": {"all": reliability, "few": reliability}}, styles=styles_for(["crt"]))
+    with matplotlib.rc_context(RC):
+        plot = draw_reliability({"crt": {"all": reliability, "few": reliability}}, styles=styles_for(["crt"]))
     assert plot.alt == "Expected calibration error of cRT all 45.0%, few 45.0%."
 
 
@@ -287,4 +289,6 @@ def test_names_with_many_parameters_leave_the_panels_their_room():
     """A text wider than its panel would leave it none, of which the layout warns: an error here."""
     name = "mislas:lr_factor=0.2:head_smoothing=0.4:tail_smoothing=0.1:shape=power:power=0.5"
     of = SCORES["crt"].reliability
-    assert "smoothing 0.4" in draw_reliability({"joint": of, name: of}, styles=styles_for(["joint", name])).alt
+    with matplotlib.rc_context(RC):
+        plot = draw_reliability({"joint": of, name: of}, styles=styles_for(["joint", name]))
+    assert "smoothing 0.4" in plot.alt
