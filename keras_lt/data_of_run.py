@@ -94,7 +94,7 @@ class DataOfRun(WorkFolder):
         whole = {"workdir": str(self.folder), **whole_paths(self.config)}  # the default goes by the data set's name
         dataclasses.replace(self.config, overwrite=False, **whole).save(self.flags_file)
         self.current_data.save(facts=self.data_file, images=self.data_images_file, pretrained=weights, versions=made_by)
-        files.sweep(self.folder)
+        self.sweep()
 
     def check_emptiable(self, *data_dirs: str | os.PathLike):
         """As `WorkFolder`'s, and of the run's own data set."""

@@ -181,6 +181,12 @@ class WorkFolder:
         for path in self.features_folder.glob("*") if anew else ():
             files.check_replaceable(path, FEATURE_FILES)
 
+    def sweep(self):
+        """Removes what killed processes left of a run's files; what else lies in the folder is not walked through."""
+        files.sweep(self.folder, f"{files.SCRATCH}*")
+        for part in {name.split("/")[0] for name in RUN_FILES if "/" in name}:
+            files.sweep(self.folder / part)
+
     def check_emptiable(self, *data_dirs: str | os.PathLike):
         """Raises ValueError where it is no run's, holds links, or is or holds the current folder or a data set's."""
         if not self.folder.exists():

@@ -1,6 +1,8 @@
 """A finished run in one line, and what belongs together in it."""
 
 import dataclasses
+import os
+import platform
 import shutil
 import warnings
 
@@ -228,6 +230,17 @@ def write_all(folder, names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
+
+
+def test_what_a_kill_left_is_removed_where_a_run_writes_and_nowhere_else(tmp_path):
+    """A work folder may hold a million photographs, or another run that is being written."""
+    scratch = f".unfinished~{platform.node()}~{os.getpid()}~x"  # of our own number, which no write of ours has now
+    ours = [tmp_path / place / scratch for place in (".", "features", "classifiers/crt", "export/crt", "plots")]
+    theirs = [tmp_path / place / scratch for place in ("photos", "other/features")]
+    for path in (*ours, *theirs):
+        path.mkdir(parents=True)
+    WorkFolder(tmp_path).sweep()
+    assert [path.exists() for path in (*ours, *theirs)] == [False] * len(ours) + [True] * len(theirs)
 
 
 def test_what_a_run_did_not_write_stays_when_its_folder_is_emptied(tmp_path):

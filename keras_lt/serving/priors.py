@@ -108,8 +108,8 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
     """The temperature that makes scores log posteriors: of logits / T the labels are most likely (Guo et al., 2017).
 
     Distances and normalised weights order the classes, but say nothing of how sure they are, so that a prior added to
-    them as they are would count too much or too little. One example more, which may be of any class, counts as well:
-    where all others are predicted correctly, the likelihood would grow without end as T falls (Platt, 1999).
+    them as they are would count too much or too little. Where all examples have their class's logit the largest, the
+    likelihood grows without end as T falls; one example more, which may be of any class, counts there (Platt, 1999).
 
     Args:
       logits, labels: of examples that the classifier was not trained on, [N, C] and [N].
@@ -123,7 +123,8 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike, source_prior: 
     logits, labels = _finite("logits", logits[kept]), labels[kept]
     counts = np.maximum(np.bincount(labels, minlength=logits.shape[1]), 0.5)  # a class may be missing
     offset = logit_offset(counts / counts.sum(), source_prior, classes=counts.size)
-    unsure = 1 / (len(labels) + 1)
+    all_correct = (np.take_along_axis(logits, labels[:, np.newaxis], axis=1)[:, 0] == logits.max(axis=1)).all()
+    unsure = all_correct / (len(labels) + 1)
 
     def loss(log_temperature):
         scores = logits * np.float32(np.exp(-log_temperature)) + offset
