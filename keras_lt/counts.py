@@ -22,10 +22,10 @@ def number_per_class(name: str, values: npt.ArrayLike) -> np.ndarray:
             f"Received: {dict(values)}"
         )
     index = getattr(values, "index", None)  # a pandas Series, such as `value_counts`, which sorts by frequency
-    if getattr(index, "dtype", np.dtype(object)).kind in "iu" and list(index) != list(range(len(index))):
+    if hasattr(index, "dtype") and list(index) != list(range(len(index))):
         raise ValueError(
             f"{name} must be in the order of the class ids, with every class: sort_index, and fill those that are "
-            f"missing. Received: a Series by {list(index)[:5]}"
+            f"missing; of names, take to_numpy() in that order. Received: a Series by {list(index)[:5]}"
         )
     vector = np.array(as_array(name, values))
     if vector.ndim != 1 or vector.dtype.kind not in "biuf":
@@ -52,20 +52,32 @@ def check_vector(name: str, values: npt.ArrayLike, *, classes: int | None = None
     return vector
 
 
+def check_whole(name: str, counts: np.ndarray):
+    """Raises ValueError for shares in place of images, which would count as no image or one."""
+    if (fractions := np.flatnonzero(counts % 1 > 0)).size:  # NaN, not known, is none
+        first = fractions[0]
+        raise ValueError(f"{name} must be whole numbers, of images. Received: {counts[first]} for class {first}")
+
+
 def check_counts(class_counts: npt.ArrayLike, *, classes: int | None = None) -> np.ndarray:
-    """Images per class as float64, [C], once they are known to be finite, none or at least one, and not all 0.
+    """Images per class as float64, [C], once they are known to be finite, whole, not negative and not all 0.
 
     Args:
       classes: C, where it is known.
     """
     counts = check_vector("class_counts", class_counts, classes=classes)
+    check_whole("class_counts", counts)
     if not counts.any():
         raise ValueError(f"class_counts must be of at least one image. Received: class_counts={counts}")
-    refuse_shares(counts)
     return counts
 
 
-def refuse_shares(counts: np.ndarray):
-    """Raises ValueError for counts [C] below one: a group takes them all for few, a loss for classes of one image."""
-    if ((counts > 0) & (counts < 1)).any():
-        raise ValueError(f"class_counts must be images per class, and not shares of them. Received: {counts[:5]}")
+def effective_numbers(counts: np.ndarray, beta: float) -> np.ndarray:
+    """Effective number of images per class, (1 - beta^n) / (1 - beta) (Cui et al., 2019), [C]; n itself is beta 1.
+
+    Args:
+      counts: images per class, [C]; a class without images counts as one of a single image.
+      beta: in [0, 1).
+    """
+    counts = np.maximum(counts, 1)
+    return np.expm1(counts * np.log(beta)) / (beta - 1) if beta else np.ones(counts.size)  # near 1 with all digits

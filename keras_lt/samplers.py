@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_lt.arguments import as_numbers, check_kind, checked
-from keras_lt.counts import check_counts, check_vector
+from keras_lt.counts import check_counts, check_vector, effective_numbers
 from keras_lt.registry import Entry, check_choice, check_numbers, member
 
 Sampler = Callable[[npt.ArrayLike, float], np.ndarray]
@@ -71,8 +71,7 @@ def effective_number_probabilities(
     """
     check_numbers(beta=beta, below=1)
     counts = _counts(class_counts, absent)
-    effective = (1 - beta ** np.maximum(counts, 1)) / (1 - beta)
-    return _normalized(counts, counts / effective)
+    return _normalized(counts, counts / effective_numbers(counts, beta))
 
 
 def reversed_probabilities(class_counts: npt.ArrayLike, progress: float = 0.0, *, absent: str = "zero") -> np.ndarray:

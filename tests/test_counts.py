@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_lt import losses, metrics, samplers
 from keras_lt.classifiers import adjust_logits
-from keras_lt.counts import check_counts, number_per_class
+from keras_lt.counts import check_counts, effective_numbers, number_per_class
 from keras_lt.methods import balpoe, ride, sade
 from keras_lt.metrics import long_tailed_shares
 from keras_lt.resampling import balance, rejection_resample
@@ -26,7 +26,7 @@ OF_COUNTS |= {
     "metric": metrics.ShotAccuracy,
     "adjusted": lambda counts: adjust_logits(LOGITS, counts, tau=1.0),
     "shares": long_tailed_shares,
-    "balance": lambda counts: balance((LOGITS, LABELS), class_counts=counts),
+    "balance": lambda counts: balance((np.arange(9), np.repeat(LABELS, [5, 3, 1])), class_counts=counts),
     "balpoe": lambda counts: balpoe.loss(LABELS, LOGITS[None], counts, taus=[1.0]),
     "sade": lambda counts: sade.loss(LABELS, np.stack([LOGITS] * 3), counts, tau=1.0),
     "ride": lambda counts: ride.loss(LABELS, LOGITS[None], counts, diversity=0.2),
@@ -38,8 +38,6 @@ OF_LOGITS += ("balpoe", "sade", "ride")
 class Series(np.ndarray):
     """As pandas has it: numbers with an index."""
 
-    index = np.array([2, 0, 1])
-
 
 every_door = pytest.mark.parametrize("door", OF_COUNTS)
 
@@ -47,7 +45,7 @@ every_door = pytest.mark.parametrize("door", OF_COUNTS)
 @every_door
 @pytest.mark.parametrize(
     "counts",
-    [{0: 5, 1: 3, 2: 1}, collections.Counter("aab"), ["5", "3", "1"], 5, [[5, 3, 1]], [5, 3, -1], [0.7, 0.2, 0.1]],
+    [{0: 5, 1: 3, 2: 1}, collections.Counter("aab"), ["5", "3", "1"], 5, [[5, 3, 1]], [5, 3, -1], [0.6, 0.3, 0.1]],
     ids=["dict", "counter", "words", "one", "matrix", "negative", "shares"],
 )
 def test_what_is_no_number_per_class_is_refused(door, counts):
@@ -56,10 +54,15 @@ def test_what_is_no_number_per_class_is_refused(door, counts):
 
 
 @every_door
-def test_counts_in_another_order_than_the_classes_are_refused(door):
+@pytest.mark.parametrize("index", [np.array([2, 0, 1]), np.array(["cat", "ant", "bee"], object)], ids=["ids", "names"])
+def test_counts_in_another_order_than_the_classes_are_refused(door, index):
     """Such as `value_counts` of pandas, which sorts by frequency."""
-    with pytest.raises(ValueError, match=r"in the order of the class ids.*Received: a Series by \[.*2.*0.*1.*\]"):
-        OF_COUNTS[door](np.array([5, 3, 1]).view(Series))
+    counts = np.array([5, 3, 1]).view(Series)
+    counts.index = index
+    with pytest.raises(
+        ValueError, match=rf"in the order of the class ids.*Received: a Series by .*{index[0]}.*{index[2]}"
+    ):
+        OF_COUNTS[door](counts)
 
 
 @pytest.mark.parametrize("door", OF_LOGITS)
@@ -72,7 +75,9 @@ def test_counts_of_other_classes_than_the_logits_are_refused(door, counts):
 
 @every_door
 def test_counts_are_numbers_in_any_array(door):
-    for counts in ((5, 3, 1), np.array([5, 3, 1], np.uint8), tf.constant([5.0, 3.0, 1.0])):
+    series = np.array([5, 3, 1]).view(Series)
+    series.index = np.arange(3)
+    for counts in ((5, 3, 1), np.array([5, 3, 1], np.uint8), tf.constant([5.0, 3.0, 1.0]), series):
         OF_COUNTS[door](counts)
 
 
@@ -89,3 +94,10 @@ def test_counts_are_checked_by_hand():
             probabilities=[1 / 3] * 3,
             seed=0,
         )
+
+
+def test_effective_numbers_by_hand():
+    np.testing.assert_allclose(effective_numbers(np.array([0, 1, 2, 3]), 0.5), [1, 1, 1.5, 1.75])
+    np.testing.assert_allclose(effective_numbers(np.array([1, 900]), 0.0), [1, 1])
+    # 1 + beta + beta^2 + ...: nearly n where beta is nearly 1, of which a plain difference has no digits left.
+    np.testing.assert_allclose(effective_numbers(np.array([1, 10, 1000]), 1 - 2**-52), [1, 10, 1000], rtol=1e-12)

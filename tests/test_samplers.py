@@ -69,6 +69,7 @@ def test_effective_number():
 def test_effective_number_lies_between_instance_and_class_balanced():
     np.testing.assert_allclose(samplers.effective_number_probabilities(COUNTS, beta=0), [0.5, 0.25, 0.125, 0.125])
     np.testing.assert_allclose(samplers.effective_number_probabilities(COUNTS, beta=1 - 1e-9), [0.25] * 4, rtol=1e-6)
+    np.testing.assert_allclose(samplers.effective_number_probabilities(COUNTS, beta=1 - 1e-15), [0.25] * 4, rtol=1e-9)
 
 
 def test_reversed():

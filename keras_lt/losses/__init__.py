@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_lt.counts import number_per_class
+from keras_lt.counts import check_counts
 from keras_lt.losses.class_weights import (
     CLASS_WEIGHTS,
     WeightsEntry,
@@ -118,8 +118,7 @@ def _logit_of_one_in(classes: int) -> float:
 
 
 def _of_counts(function: Callable, class_counts: np.ndarray, **arguments) -> PerExampleLoss:
-    counts = number_per_class("class_counts", class_counts)
-    return PerExampleLoss(function, class_counts=counts.tolist(), **arguments)
+    return PerExampleLoss(function, class_counts=check_counts(class_counts).tolist(), **arguments)
 
 
 def _label_aware_smoothing(

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_lt.counts import check_counts
+from keras_lt.counts import check_counts, effective_numbers
 from keras_lt.registry import Entry, check_numbers, member
 
 
@@ -28,8 +28,7 @@ def effective_number_weights(class_counts: np.ndarray, beta: float) -> np.ndarra
     """
     check_numbers(beta=beta, below=1)
     class_counts = check_counts(class_counts)
-    counts = np.maximum(class_counts, 1)
-    return _with_mean_one(1 / -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts)), class_counts)
+    return _with_mean_one(1 / effective_numbers(class_counts, beta), class_counts)
 
 
 def power_weights(class_counts: np.ndarray, rho: float) -> np.ndarray:
