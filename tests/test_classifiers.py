@@ -148,7 +148,9 @@ def test_a_linear_head_folds_into_one_dense_layer(name):
 def test_other_heads_do_not_fold():
     softmax = keras.layers.Dense(C, activation="softmax")
     softmax.build((None, D))
-    assert fold(softmax) is fold(built("ncm")) is fold(built("cosine")) is None
+    quantised = dense(KERNEL, BIAS)
+    quantised.quantize("int8")  # whose kernel is whole numbers, to be scaled
+    assert fold(softmax) is fold(quantised) is fold(built("ncm")) is fold(built("cosine")) is None
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,17 @@ def test_what_starts_from_dense_weights_refuses_another_head(name):
             CLASSIFIERS[name](head, seed=0)
     else:
         assert CLASSIFIERS[name](head, seed=0)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("features", [FEATURES[:, :1], FEATURES[:, :4], FEATURES.reshape(2, 6, D), FEATURES[0]])
+def test_features_of_another_width_or_rank_are_refused(name, features):
+    """Those of width 1 NCM would take for D equal ones."""
+    layer = built(name)
+    if features.shape[-1] == D and isinstance(getattr(layer, "head", layer), keras.layers.Dense):
+        return  # Keras's own takes any rank
+    with pytest.raises(ValueError, match="incompatible with the layer"):
+        layer(features)
 
 
 # Joint and cRT

@@ -65,6 +65,19 @@ def test_what_does_not_fit_is_refused(kind, features, labels, message):
         layer.adapt(features, labels)
 
 
+@every_layer
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_it_is_as_trainable_once_it_is_saved(kind, suffix, tmp_path):
+    layer = LAYERS[kind]()
+    layer.adapt(FEATURES, LABELS)
+    keras.Sequential([keras.Input((D,)), layer]).save(tmp_path / f"model{suffix}")
+    restored = keras.models.load_model(tmp_path / f"model{suffix}")
+    np.testing.assert_array_equal(restored(FEATURES), layer(FEATURES))
+    assert [weight.shape for weight in restored.trainable_weights] == [
+        weight.shape for weight in layer.trainable_weights
+    ]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
 def test_a_prior_in_half_precision_moves_the_logits_of_a_head_in_float32(dtype):
     layer = classifiers.LogitAdjustment(fresh_dense(D, C, seed=0), dtype=dtype)

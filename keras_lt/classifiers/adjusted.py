@@ -67,7 +67,7 @@ class LogitAdjustment(SavedByArguments, keras.layers.Layer):
         check_choice(PRIORS, prior=prior)
         check_numbers(tau=tau)
         super().__init__(dtype=dtype, **kwargs)
-        self.head = copied(head, trainable=False) if head.built else head
+        self.head = copied(head, trainable=False)
         self.units = head.units
         self.tau = tau
         self.prior = prior

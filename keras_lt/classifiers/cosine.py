@@ -32,6 +32,7 @@ class CosineDense(Head):
 
     def build(self, input_shape):
         """Makes the kernel [D, C]."""
+        super().build(input_shape)
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units), initializer=self.kernel_initializer, name="kernel"
         )

@@ -25,6 +25,10 @@ class Head(SavedByArguments, keras.layers.Layer):
         super().__init__(dtype=dtype, **kwargs)
         self.units = units
 
+    def build(self, input_shape):
+        """Holds the features to [B, D]: those of width 1 would be broadcast, and more axes taken for others."""
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: input_shape[-1]})
+
 
 class OnDense(Head):
     """What layers on stage one's kernel [D, C] and bias [C] have in common, which are frozen unless they say else."""
@@ -44,6 +48,7 @@ class OnDense(Head):
 
     def build(self, input_shape):
         """Makes room for kernel and bias; `from_dense` fills it."""
+        super().build(input_shape)
         made = {"initializer": "zeros", "trainable": self.trains_dense}
         self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel", **made)
         self.bias = self.add_weight(shape=(self.units,), name="bias", **made)
@@ -118,11 +123,12 @@ def fine_tuned(head: keras.layers.Layer, *, seed: int) -> Candidates:
 
 
 def copied(head: keras.layers.Layer, *, trainable: bool) -> keras.layers.Layer:
-    """A built layer with the same weights, which nothing adapts to the training features once more."""
+    """A layer with the same weights, if it has any yet, which nothing adapts to the training features once more."""
     kind = getattr(head, "once_learned", type(head))
     layer = kind.from_config({**head.get_config(), "trainable": trainable})
-    layer.build((None, head.kernel.shape[0]))
-    layer.set_weights(head.get_weights())
+    if head.built:
+        layer.build((None, head.kernel.shape[0]))
+        layer.set_weights(head.get_weights())
     return layer
 
 
@@ -136,7 +142,8 @@ def linear(head: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
     if weights is None:
         raise ValueError(
             "tau-normalisation, weight scaling and all that adjusts a linear classifier start from a dense layer's "
-            f"weights; for another head take joint, ncm, crt or cosine. Received: a head of type {type(head).__name__}"
+            "weights, without an activation and not quantised; for another head take joint, ncm, crt or cosine. "
+            f"Received: a head of type {type(head).__name__}"
         )
     return weights
 
@@ -147,8 +154,8 @@ def fold(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray] | None:
     Returns: None for a head that is no affine map of the features, or has no `fold` of its own.
     """
     if isinstance(layer, keras.layers.Dense):
-        if layer.activation is not keras.activations.linear:
-            return None
+        if layer.activation is not keras.activations.linear or layer.dtype_policy.quantization_mode:
+            return None  # a quantised one rounds the features, too
         kernel = keras.ops.convert_to_numpy(layer.kernel)
         bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else np.zeros(layer.units, kernel.dtype)
         return kernel, bias

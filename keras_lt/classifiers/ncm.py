@@ -36,6 +36,7 @@ class NearestClassMean(Head):
 
     def build(self, input_shape):
         """Makes room for the mean feature [D], 0 without use, and the class means [C, D]; `adapt` fills them."""
+        super().build(input_shape)
         width = input_shape[-1]
         self.center = self.add_weight(shape=(width,), initializer="zeros", trainable=False, name="center")
         self.means = self.add_weight(shape=(self.units, width), initializer="zeros", trainable=False, name="means")

@@ -69,6 +69,7 @@ class TauNormalizedDense(Head):
 
     def build(self, input_shape):
         """Makes room for the kernel [D, C]; `from_dense` fills it."""
+        super().build(input_shape)
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units), initializer="zeros", trainable=False, name="kernel"
         )
