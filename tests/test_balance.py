@@ -168,12 +168,16 @@ def test_the_example_of_the_docs_runs():
         ((X, Y), {"schedule": "balanced"}, "class_balanced.*'balanced'"),
         ((X, Y[:-1]), {}, r"\[385\] and 384"),
         ((X, np.eye(4)[Y]), {}, r"one-hot rows, y.argmax\(1\) makes them.*\(385, 4\)"),
-        ((X, Y), {"class_counts": [300, 60, 25]}, r"\[0, 3\).*3 for example"),
+        ((X, Y), {"class_counts": [300, 60, 25]}, "must be those of the data.*300  60  25"),
+        ((X, Y), {"class_counts": [5, 20, 60, 300]}, "must be those of the data, in the order of the class ids"),
+        (EXAMPLES, {"class_counts": [300, 60, 20, 4]}, "must be those of the data"),
+        (EXAMPLES, {"class_counts": [0.6, 0.2, 0.1, 0.1]}, "whole numbers, of images. Received: 0.6 for class 0"),
         ((X, Y), {"class_counts": [300, 60, 20, -5]}, r"-5\.0 for class 3"),
-        ((X, Y), {"class_counts": [300, 60, 20, 5, 1]}, "no label 4"),
+        ((X, Y), {"class_counts": [300, 60, 20, 5, 0], "schedule": lambda *_: [0.2] * 5}, "no label 4"),
         ((X, Y), {"num_samples": 0}, "num_samples=0"),
         ((X, Y), {"batch_size": 0}, "batch_size=0"),
         ((X, Y), {"seed": -1}, "seed=-1"),
+        (EXAMPLES, {"seed": 2**63}, f"seed={2**63}"),
         ((X, Y), {"epochs": 0}, "epochs=0"),
         (np.zeros(3), {}, "ndarray"),
         (EXAMPLES.repeat(), {}, "finite.*-1"),
@@ -245,6 +249,24 @@ def test_python_lists_are_arrays():
     images, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     assert np.bincount(labels).tolist() == [20, 20]
     np.testing.assert_array_equal(labels, images >= 30)
+
+
+class TwoInputs(keras.utils.PyDataset):
+    """Batches of [x, 2 x], a list, and y."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        rows = slice(50 * index, 50 * index + 50)
+        return [[ROWS[rows], 2 * ROWS[rows]], COLUMN[rows, 0]]
+
+
+@pytest.mark.parametrize("data", [([ROWS, 2 * ROWS], COLUMN[:, 0]), TwoInputs()], ids=["arrays", "batches"])
+def test_a_list_of_arrays_stays_several_inputs(data):
+    for (x, doubled), y in keras_lt.balance(data):
+        np.testing.assert_array_equal(doubled, 2 * x)
+        np.testing.assert_array_equal(COLUMN[x[:, 0] // 4, 0], y)
 
 
 def test_kept_counts_of_other_data_are_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import numbers
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from keras_lt.labels import OPEN, labels_of
 from keras_lt.metrics import FEW_SHOT_BELOW, MANY_SHOT_ABOVE, ShotGroups
 from keras_lt.registry import member
 from keras_lt.resampling import RESAMPLING
+from keras_lt.resampling.indices import SEED, check_integers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, on images in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -307,8 +307,7 @@ def divide(split: Split, fractions: Mapping[str, float], *, seed: int = 0) -> li
     Args:
       fractions: of each class, by name.
     """
-    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be at least 0 and of 64 bits. Received: seed={seed}")
+    check_integers(seed=(seed, *SEED))
     if (split.labels < 0).any():
         raise ValueError(f"Labels must be class ids from 0; {OPEN}, no class, is of an open set. Received: {OPEN}")
     keys = split.examples.key_hashes(seed)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,9 +16,9 @@ from keras_lt import samplers
 from keras_lt.arguments import as_array, checked
 from keras_lt.counts import number_per_class
 from keras_lt.files import atomic, expanded, reading
-from keras_lt.labels import MOST_CLASSES
+from keras_lt.labels import MOST_CLASSES, labels_of
 from keras_lt.resampling import plans
-from keras_lt.resampling.indices import check_integers, checked_classes
+from keras_lt.resampling.indices import SEED, check_integers, checked_classes
 from keras_lt.resampling.rejection import expected_copies, resampled_epochs
 
 COUNTING_BATCH = 1024  # labels
@@ -73,15 +72,21 @@ def balance(
     Returns: dataset of the data's own element spec (for arrays, of batches), whose cardinality is known.
 
     Raises:
-      ValueError: for data of another form, labels outside `class_counts`, or a schedule that changes without `epochs`.
+      ValueError: for data of another form, other `class_counts` than theirs as far as that is known, or a schedule that
+        changes without `epochs`.
     """
-    check_integers(batch_size=(batch_size, 1), shuffle_buffer=(shuffle_buffer, 1), seed=(seed, 0))
+    check_integers(batch_size=(batch_size, 1), shuffle_buffer=(shuffle_buffer, 1), seed=(seed, *SEED))
     check_integers(epochs=(1 if epochs is None else epochs, 1))
     if isinstance(data, keras.utils.PyDataset):
         data = _in_order(data)
     source = _stream(data, shuffle_buffer) if isinstance(data, tf.data.Dataset) else _arrays(data, batch_size)
     counts = _counts(source, class_counts, counts_file)
     table = _table(schedule, counts, epochs)
+    if not source.fits(counts):  # or the draws would follow another schedule
+        raise ValueError(
+            "class_counts must be those of the data, in the order of the class ids; None counts them. "
+            f"Received: class_counts={counts}"
+        )
     size = source.batch_size or 1
     num_samples = int(np.sum(counts)) if num_samples is None else num_samples
     check_integers(num_samples=(num_samples, 1))
@@ -104,11 +109,7 @@ def count_classes(label_batches: Iterable[npt.ArrayLike]) -> np.ndarray:
     counts = np.zeros(0, np.int64)
     for labels in label_batches:
         flat = np.reshape(labels, -1)
-        if flat.min(initial=0) < 0:
-            raise ValueError(f"labels must be >= 0. Received: {flat.min()}")
-        if flat.max(initial=0) >= MOST_CLASSES:
-            raise ValueError(f"labels must be class ids below {MOST_CLASSES:,}. Received: {flat.max()}")
-        more = np.bincount(flat, minlength=counts.size)
+        more = np.bincount(labels_of(flat, flat.size, classes=MOST_CLASSES), minlength=counts.size)
         more[: counts.size] += counts
         counts = more
     return counts
@@ -121,6 +122,10 @@ class _Arrays:
     examples: tuple
     batch_size: int
     static_batches: bool = False
+
+    def fits(self, counts: np.ndarray) -> bool:
+        """Whether the counts are those of the examples."""
+        return np.array_equal(np.bincount(self.examples[1].reshape(-1), minlength=counts.size), counts)
 
     def label_batches(self) -> Iterable[np.ndarray]:
         return [self.examples[1]]
@@ -146,6 +151,14 @@ class _Stream:
     batch_size: int | None
     static_batches: bool
     shuffle_buffer: int
+
+    def fits(self, counts: np.ndarray) -> bool:
+        """Whether the counts can be those of as many examples as there are, as far as that is known."""
+        known, batches = int(self.examples.cardinality()), int(self.labels.cardinality())
+        size = self.batch_size or COUNTING_BATCH
+        fewest, most = (known, known) if known >= 0 else ((batches - 1) * size + 1, batches * size)
+        most += self.static_batches * (size - 1)  # a last batch that is not full may have been dropped
+        return max(known, batches) < 0 or fewest <= counts.sum() <= most
 
     def label_batches(self) -> Iterable[np.ndarray]:
         known = int(self.labels.cardinality())
@@ -196,7 +209,8 @@ def _arrays(data: Any, batch_size: int) -> _Arrays:
         ) from error
     if lengths != {len(y)}:
         raise ValueError(f"x and y must have the same length. Received: {sorted(lengths)} and {len(y)}")
-    return _Arrays((arrays[0], y, *arrays[1:]), batch_size)
+    x, *weights = keras.tree.lists_to_tuples(arrays)  # tf.data would make one tensor of a list
+    return _Arrays((x, y, *weights), batch_size)
 
 
 def _stream(dataset: tf.data.Dataset, shuffle_buffer: int) -> _Stream:
@@ -255,11 +269,11 @@ def _in_order(data: keras.utils.PyDataset) -> tf.data.Dataset:
 
     def batches() -> Iterable[tuple]:
         for index in range(data.num_batches):
-            yield tuple(data[index])
+            yield keras.tree.lists_to_tuples(data[index])
         data.on_epoch_end()
 
     signature = tf.nest.map_structure(
-        lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), tuple(data[0])
+        lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), keras.tree.lists_to_tuples(data[0])
     )
     stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return stream.apply(tf.data.experimental.assert_cardinality(data.num_batches))
@@ -277,27 +291,16 @@ def _counts(source: _Arrays | _Stream, class_counts: npt.ArrayLike | None, count
     if path.exists():
         with reading(path, instead="remove it, and the classes are counted again"):
             counts = np.load(path)
-        _check_counts(path, counts, source)
+        if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or not source.fits(counts):
+            raise ValueError(
+                f"counts_file must hold the class counts of these data. Received: {path} of {int(np.sum(counts))} "
+                "examples; remove it where the data have changed"
+            )
         return counts
     counts = count_classes(source.label_batches())
     with atomic(path) as scratch, scratch.open("wb") as file:
         np.save(file, counts)
     return counts
-
-
-def _check_counts(path: pathlib.Path, counts: np.ndarray, source: "_Stream"):
-    """Raises ValueError where counts that were kept cannot be those of the data: other data, or data that grew."""
-    known, batches = int(source.examples.cardinality()), int(source.labels.cardinality())
-    if known < 0 and batches >= 0:
-        size = source.batch_size or COUNTING_BATCH
-        fits = (batches - 1) * size < counts.sum() <= batches * size
-    else:
-        fits = known < 0 or known == counts.sum()
-    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or not fits:
-        raise ValueError(
-            f"counts_file must hold the class counts of these data. Received: {path} of {int(np.sum(counts))} "
-            "examples; remove it where the data have changed"
-        )
 
 
 def _table(schedule: str | samplers.Sampler, counts: np.ndarray, epochs: int | None) -> np.ndarray:

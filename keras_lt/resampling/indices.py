@@ -13,6 +13,7 @@ from keras_lt.registry import check_choice
 from keras_lt.resampling import plans
 
 ENDLESS = 2**62
+SEED = (0, 2**63)  # at least, and below: TensorFlow takes no more
 
 
 @checked
@@ -63,7 +64,7 @@ def sample_indices(
     """
     labels, probabilities = checked_classes(labels, probabilities)
     check_integers(
-        num_samples=(num_samples, 1), seed=(seed, 0), start=(start, 0), workers=(workers, 1), worker=(worker, 0)
+        num_samples=(num_samples, 1), seed=(seed, *SEED), start=(start, 0), workers=(workers, 1), worker=(worker, 0)
     )
     if batch_size is not None:
         check_integers(batch_size=(batch_size, 1))
@@ -150,8 +151,9 @@ def checked_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tupl
     return labels, probabilities
 
 
-def check_integers(**limits: tuple[int, int]) -> None:
-    """Raises a ValueError for a value, by name, that is not an integer of at least its limit: name=(value, limit)."""
-    for name, (value, lowest) in limits.items():
-        if not isinstance(value, numbers.Integral) or value < lowest:
-            raise ValueError(f"{name} must be an integer >= {lowest}. Received: {name}={value!r}")
+def check_integers(**limits: tuple[int, ...]) -> None:
+    """Raises a ValueError for a value, by name, that is no integer in its limits: name=(value, at least[, below])."""
+    for name, (value, lowest, *below) in limits.items():
+        if not isinstance(value, numbers.Integral) or value < lowest or any(value >= limit for limit in below):
+            most = "".join(f" and < {limit:,}" for limit in below)
+            raise ValueError(f"{name} must be an integer >= {lowest}{most}. Received: {name}={value!r}")

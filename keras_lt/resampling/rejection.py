@@ -8,7 +8,7 @@ from absl import logging
 from keras_lt import samplers
 from keras_lt.arguments import checked
 from keras_lt.counts import check_counts
-from keras_lt.resampling.indices import check_integers
+from keras_lt.resampling.indices import SEED, check_integers
 
 BLOCK = 64  # records decided upon together: one by one, tf.data's overhead would be 20 times the work
 
@@ -48,7 +48,7 @@ def rejection_resample(
       tf.errors.InvalidArgumentError: while reading, for a label that is not among the C classes.
     """
     _check_dataset(dataset)
-    check_integers(seed=(seed, 0), shuffle_buffer=(shuffle_buffer, 1))
+    check_integers(seed=(seed, *SEED), shuffle_buffer=(shuffle_buffer, 1))
     copies = expected_copies(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     fraction = accepted_fraction(class_counts, probabilities, samples_per_epoch=samples_per_epoch)
     logging.info("rejection_resample accepts %.1f %% of the records it reads", 100 * np.mean(fraction))

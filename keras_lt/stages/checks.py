@@ -13,7 +13,7 @@ from keras_lt.optimization import check_optimizer
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_choice, check_numbers, member, parsed, split
 from keras_lt.resampling import check_resampling, resampled_counts
-from keras_lt.resampling.indices import check_integers
+from keras_lt.resampling.indices import SEED, check_integers
 from keras_lt.stages.hooks import DECOUPLING, Hooks
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -67,7 +67,7 @@ def check_stage_one(
     check_choice(PRECISIONS, precision=precision)
     check_choice(STAGE_ONE_INPUTS, stage_one=stage_one)
     check_numbers(backbone_lr_multiplier=backbone_lr_multiplier)
-    check_integers(seed=(seed, 0))
+    check_integers(seed=(seed, *SEED))
     check_optimizer(recipe)
     hooks.check_backbone(backbone)
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}

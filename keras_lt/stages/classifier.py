@@ -21,7 +21,7 @@ from keras_lt.features import FeatureSet, extract_features, extract_splits
 from keras_lt.keras_settings import plain_settings
 from keras_lt.metrics import ShotGroups
 from keras_lt.recipe import Recipe
-from keras_lt.resampling.indices import check_integers
+from keras_lt.resampling.indices import SEED, check_integers
 from keras_lt.stages import checks
 from keras_lt.stages.choosing import as_chosen, best_of, chooses, each_judged, scores_of
 from keras_lt.stages.fitting import fit_on_features, fit_on_images, load_model, on_features, save_model
@@ -145,7 +145,7 @@ def learn_classifier(
       ValueError: a name or number that does not fit, before any training.
     """
     entry, recipe = checks.classifier_entry(name, recipe)
-    check_integers(seed=(seed, 0))
+    check_integers(seed=(seed, *SEED))
     checks.check_stage_two(name, recipe, stage_two=stage_two, batch_norm=batch_norm, tau_split=tau_split)
     on_images = checks.trains_on_images(entry, stage_two)
     without_images = on_images and (representation is None or (data is not None and data.of_features))
