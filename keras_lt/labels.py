@@ -56,6 +56,22 @@ def ids_and_logits(labels, logits, *, classes: int | None = None):
     return ids, keras.ops.cast(logits, "float32")
 
 
+def ids_and_features(labels, features, *, classes: int | None = None):
+    """Class ids, int32 [B], and features, float32 [B, D], of the same examples.
+
+    Args:
+      labels, classes: as `class_ids` takes them.
+    Raises:
+      ValueError: another shape, or another number of labels than of rows of features.
+    """
+    features = as_operand("features", features)
+    if len(features.shape) != 2:
+        raise ValueError(f"Features must be [B, D]. Received: shape {tuple(features.shape)}")
+    ids = class_ids(labels, classes)
+    check_rows(ids, features.shape[0], "row of features")
+    return ids, keras.ops.cast(features, "float32")
+
+
 def check_rows(ids, rows: int | None, what: str):
     """Raises ValueError where there is another number of class ids [B] than of what they are of, as far as known."""
     if None not in (ids.shape[0], rows) and ids.shape[0] != rows:
@@ -75,11 +91,11 @@ class MixedLabels(NamedTuple):
     weight: object
 
 
-def class_ids(labels, classes: int):
+def class_ids(labels, classes: int | None):
     """Class ids, int32 [B], of labels that are ids, [B] or a column [B, 1], or one-hot rows, [B, C].
 
     Args:
-      classes: C, two or more.
+      classes: C, two or more; None is any number.
     Raises:
       ValueError: another shape, or a single class, of which one-hot rows and a column of ids are the same; or, but
         within a graph, words, fractions, numbers that are no class and rows that are not one-hot.
@@ -87,10 +103,12 @@ def class_ids(labels, classes: int):
     if classes == 1:
         raise ValueError("There must be two classes or more. Received: 1")
     values = known_values("labels", labels)
+    shape = tuple((labels if values is None else values).shape)
+    if classes is None:
+        classes = MOST_CLASSES if shape[1:] in ((), (1,)) else shape[-1]
     if values is not None:
         _check_values(values, classes)
     labels = keras.ops.convert_to_tensor(labels if values is None else values)
-    shape = tuple(labels.shape)
     if len(shape) == 1:
         return keras.ops.cast(labels, "int32")
     if len(shape) == 2 and shape[-1] == 1:

@@ -18,10 +18,12 @@ from keras_lt.losses import (
     effective_number_weights,
     focal,
     ldam,
+    lifted_structured,
+    range_loss,
 )
 from keras_lt.methods import balpoe, oltr, ride, sade
 from keras_lt.metrics import ShotAccuracy, shot_accuracy
-from keras_lt.resampling import balance
+from keras_lt.resampling import balance, count_classes
 from keras_lt.stages import OnMixedLabels
 from tests.conftest import some_of
 
@@ -147,11 +149,15 @@ def test_a_single_class_is_refused():
 
 IN_ANY_DOOR = {
     "loss": lambda labels: focal(labels, np.zeros((len(labels), 3), "f"), 2.0),
+    "lifted": lambda labels: lifted_structured(labels, np.ones((len(labels), 2), "f")),
+    "range": lambda labels: range_loss(labels, np.ones((len(labels), 2), "f")),
+    "centroids": lambda labels: oltr.centroid_loss(labels, np.ones((len(labels), 2), "f"), np.eye(3, 2, dtype="f")),
     "margins": lambda labels: ldam(labels, np.zeros((len(labels), 3), "f"), [3, 2, 1]),
     "metric": lambda labels: ShotAccuracy([3, 2, 1]).update_state(labels, np.zeros((len(labels), 3), "f")),
     "features": lambda labels: FeatureSet(np.zeros((len(labels), 2), "f"), labels),
     "split": lambda labels: Split(np.zeros((len(labels), 2), "f"), labels),
     "balance": lambda labels: balance((np.zeros(len(labels)), labels)),
+    "counting": lambda labels: count_classes([labels]),
     "class means": lambda labels: NearestClassMean(3).adapt(np.zeros((len(labels), 2), "f"), labels),
 }
 
@@ -166,6 +172,24 @@ IN_ANY_DOOR = {
 def test_what_is_no_label_is_refused_in_plain_words(door, labels, of):
     with pytest.raises(ValueError, match=r"Received: "):
         IN_ANY_DOOR[door](of(labels))
+
+
+FEATURES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+COMPARED = {
+    "lifted": lambda labels: lifted_structured(labels, FEATURES),
+    "range": lambda labels: range_loss(labels, FEATURES),
+    "centroids": lambda labels: oltr.centroid_loss(labels, FEATURES, np.eye(2, 3, dtype="f")),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_what_compares_examples_takes_labels_in_every_form_and_one_for_each(name):
+    expected = COMPARED[name](IDS)
+    for labels in (IDS[:, np.newaxis], np.eye(2)[IDS], IDS.astype("f"), IDS.astype(np.uint8), IDS.tolist()):
+        np.testing.assert_array_equal(COMPARED[name](labels), expected)
+    for labels in (IDS[:1], IDS[:4]):
+        with pytest.raises(ValueError, match=r"one label per row of .*Received: \d labels, 5 of them"):
+            COMPARED[name](labels)
 
 
 @pytest.mark.parametrize("labels", [[0, 5, 1], [0, 0.5, 1], [0, np.nan, 1]])

@@ -6,6 +6,7 @@ the batch, so that the functions compile.
 
 import keras
 
+from keras_lt.labels import ids_and_features
 from keras_lt.registry import NOT_NEGATIVE, Entry
 
 ABSENT = -1.0  # below every squared distance
@@ -24,8 +25,8 @@ def lifted_structured(labels, features, margin=1.0):
       margin: in units of the distance.
     Returns: [B]; 0 where no two examples are of one class, or all are.
     """
+    labels, features = ids_and_features(labels, features)
     same = _same_class(labels)
-    features = keras.ops.cast(features, "float32")
     distances = _distances(_squared_distances(features))
     # -1e9, not -inf: a row without other classes keeps a finite slope, which the hinge then stops.
     near = keras.ops.logsumexp(keras.ops.where(same, -1e9, margin - distances), axis=1)
@@ -53,9 +54,9 @@ def range_loss(labels, features, *, k=2, margin=5.0, intra_weight=1e-4, inter_we
       intra_weight, inter_weight: of the two terms.
     Returns: [B]; a class's term is shared by its examples, the other by all.
     """
+    labels, features = ids_and_features(labels, features)
     same = _same_class(labels)
     members = keras.ops.cast(same, "float32")
-    features = keras.ops.cast(features, "float32")
     widths = _harmonic_means(_largest_within_classes(same, _squared_distances(features), k))
     means = keras.ops.matmul(members, features) / keras.ops.sum(members, axis=1, keepdims=True)
     nearest = keras.ops.min(keras.ops.where(same, float("inf"), _squared_distances(means)))
@@ -77,7 +78,6 @@ FEATURE_LOSSES: dict[str, Entry] = {
 
 def _same_class(labels):
     """Whether two examples are of one class, [B, B]; an example is of its own."""
-    labels = keras.ops.reshape(labels, (-1,))
     return keras.ops.equal(labels[:, None], labels[None])
 
 

@@ -16,7 +16,7 @@ from keras_lt.classifiers.dense import Head, safe_norms
 from keras_lt.datasets import LongTailed
 from keras_lt.distribution import Strategy
 from keras_lt.features import FeatureSet, extract_features
-from keras_lt.labels import class_ids
+from keras_lt.labels import ids_and_features
 from keras_lt.recipe import Recipe
 from keras_lt.registry import check_numbers
 from keras_lt.stages import (
@@ -150,9 +150,9 @@ def centroid_loss(labels, features, centroids):
       centroids: [C, D].
     Returns: loss per example, [B]; its mean is the published loss of the batch.
     """
-    features, centroids = ops.convert_to_tensor(features), ops.convert_to_tensor(centroids)
+    centroids = ops.convert_to_tensor(centroids)
     classes = centroids.shape[0]
-    labels = class_ids(labels, classes)
+    labels, features = ids_and_features(labels, features, classes=classes)
     counts = ops.sum(ops.one_hot(labels, classes, dtype=centroids.dtype), axis=0)
     # The same value with 1 / (1 + count) of the gradient.
     slowed = ops.stop_gradient(centroids)
