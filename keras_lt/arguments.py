@@ -115,19 +115,20 @@ def as_array(name: str, values: npt.ArrayLike) -> np.ndarray:
 
 
 def in_place(name: str, values: Any) -> Any:
-    """Arrays as they are, memory-mapped or rows of these; `as_array` of tensors, lists and tables."""
+    """Arrays as they are, memory-mapped or rows of these; `as_numbers` of tensors, lists and tables."""
     check_unmasked(**{name: values})
     dtype = getattr(values, "dtype", None)
-    return values if isinstance(dtype, np.dtype) and dtype.kind != "O" else as_array(name, values)
+    return values if isinstance(dtype, np.dtype) and dtype.kind not in "OV" else as_numbers(name, values)
 
 
 def as_numbers(name: str, values: npt.ArrayLike) -> np.ndarray:
-    """`as_array` of numbers.
+    """`as_array` of numbers, in float32 of bfloat16, which NumPy does not compute with.
 
     Raises:
       ValueError: it holds others, too.
     """
     array = as_array(name, values)
+    array = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be numbers. Received: {array.dtype}, shape={array.shape}")
     return array

@@ -15,6 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("Estimators need scikit-learn: pip install 'keras_lt[sklearn]'") from error
 
+from keras_lt.arguments import check_kind
 from keras_lt.classifiers import CLASSIFIERS, fold, fresh_dense
 from keras_lt.classifiers.chunks import in_chunks
 from keras_lt.features import FeatureSet
@@ -98,6 +99,7 @@ class LongTailClassifier(ClassifierMixin, BaseEstimator):
         """
         _check_method(self.method)
         check_numbers(validation_fraction=self.validation_fraction, below=1)
+        check_kind("standardize", self.standardize, bool)
         X, y = validate_data(self, X, y, dtype=NUMBERS)
         try:
             check_classification_targets(y)

@@ -64,8 +64,6 @@ class FeatureSet:
 
     def __post_init__(self):
         features = in_place("features", self.features)
-        if str(features.dtype) == "bfloat16":  # which NumPy does not compute with
-            features = np.asarray(features, np.float32)
         if features.ndim != 2 or features.dtype.kind != "f" or not features.shape[1]:
             raise ValueError(
                 f"features must be floating-point numbers [N, D]. Received: {features.dtype}, shape {features.shape}"

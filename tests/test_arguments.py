@@ -175,6 +175,7 @@ FORMS = {
     "Fortran": np.asfortranarray,
     "objects": lambda array: array.astype(object),
     "tensor": tf.constant,
+    "bfloat16": lambda array: array.astype(tf.bfloat16.as_numpy_dtype) if array.dtype.kind == "f" else array,
     "variable": lambda array: keras.Variable(array, dtype=array.dtype.name),
 }
 

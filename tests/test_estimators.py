@@ -158,6 +158,7 @@ def test_it_is_searched_in_a_pipeline(train, test):
         ({"epochs": 0}, "epochs"),
         ({"epochs": "many"}, "epochs must be a whole number or 'auto'. Received: epochs='many'"),
         ({"batch_size": 0}, "batch_size"),
+        ({"standardize": "no"}, "standardize must be True or False. Received: standardize='no'"),
         ({"validation_fraction": 1.0}, r"validation_fraction must lie in \[0, 1\). Received: validation_fraction=1.0"),
         ({"method": "ncm", "validation_fraction": 0.0}, "ncm is chosen on held-out examples: .* 280 examples of 3"),
     ],
