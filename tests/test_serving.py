@@ -199,10 +199,20 @@ def test_without_the_serving_package_warmup_is_left_out(backbone, tmp_path, monk
     assert not (path / WARMUP).exists()
 
 
+ENDING = {
+    "activation": keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]),
+    "layer": keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Softmax()]),
+}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"class_names": NAMES[:2]}, r"one logit per class name.*2 class names"),
+        ({"class_names": ("a", "b", "a ")}, r"Class names must differ.*Received: 'a' and 'a '"),
+        ({"class_names": ("a\nb", "c", "d")}, r"one line of text\. Received: 'a\\nb'"),
+        ({"classifier": ENDING["activation"]}, r"must give logits: leave out its last softmax\. Received: "),
+        ({"classifier": ENDING["layer"]}, r"must give logits: leave out its last softmax\. Received: "),
         ({"on_bad_request": "skip"}, r"on_bad_request must be one of.*'skip'"),
         ({"target_prior": (0.5, 0.5)}, r"target_prior must be 3 probabilities"),
         ({"target_prior": TARGET, "source_prior": (1, 0, 0)}, r"source_prior must be 3 .* above 0"),

@@ -116,7 +116,7 @@ class LongTailed:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
-        _check_names(self.name, self.class_names)
+        check_class_names(self.class_names, of=f"data set '{self.name}' with ")
         object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, *_capitals_note(self.class_names)))))
         if not self.image_size:
             object.__setattr__(self, "image_size", self.train.examples.image_size)
@@ -221,19 +221,19 @@ class LongTailed:
         return dataclasses.replace(self, train=self.train.subset(resampling(self.train.labels, seed=seed)))
 
 
-def _check_names(name: str, class_names: Sequence[str]):
-    """Raises ValueError where names of classes cannot be written, or told apart."""
+def check_class_names(class_names: Sequence[str], *, of: str = ""):
+    """Raises ValueError where names of classes, `of` somebody, cannot be written or told apart."""
     seen: dict[str, str] = {}
     for written in class_names:
         if written.encode("utf-8", "replace").decode() != written:
             raise ValueError(f"Class names must be UTF-8: rename their folders. Received: {written!a}")
         alike = unicodedata.normalize("NFC", written).strip()
         if not written or len(written.splitlines()) > 1:
-            raise ValueError(f"A class name must be one line of text. Received: data set '{name}' with {written!r}")
+            raise ValueError(f"A class name must be one line of text. Received: {of}{written!r}")
         if alike in seen:
             raise ValueError(
                 "Class names must differ, also without blanks around them. "
-                f"Received: data set '{name}' with {seen[alike]!a} and {written!a}"
+                f"Received: {of}{seen[alike]!a} and {written!a}"
             )
         seen[alike] = written
 

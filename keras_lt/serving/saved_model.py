@@ -15,7 +15,7 @@ from keras_lt.arguments import checked
 from keras_lt.backbones import folded as folded_adapters
 from keras_lt.classifiers import dense_of, fold
 from keras_lt.compat import versions
-from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD
+from keras_lt.datasets.long_tailed import IMAGENET_MEAN, IMAGENET_STD, check_class_names
 from keras_lt.extras import library
 from keras_lt.files import atomic, check_loadable, expanded, write_json, write_text
 from keras_lt.forward import traced
@@ -107,12 +107,9 @@ def export_saved_model(
     takes = tuple(getattr(model, "input_shape", (None, image_size, image_size, 3)))[1:]
     check_loadable(path)
     _check_request(takes, image_size=image_size, on_bad_request=on_bad_request)
-    output_shape = (classifier or model).output_shape
-    if output_shape[-1] != len(class_names):
-        raise ValueError(
-            "The model must give one logit per class name. "
-            f"Received: output shape {output_shape}, {len(class_names)} class names"
-        )
+    class_names = tuple(map(str, class_names))
+    check_class_names(class_names)
+    _check_logits(classifier or model, len(class_names))
     check_numbers(temperature=temperature, at_least=1e-30)
     offset = logit_offset(target_prior, source_prior, classes=len(class_names))
     if onnx:
@@ -170,6 +167,21 @@ def _check_request(takes: tuple[int, ...], *, image_size: int, on_bad_request: s
         )
     if on_bad_request != "error" and not image_size:
         raise ValueError(f"A model of features decodes no image. Received: on_bad_request={on_bad_request}")
+
+
+def _check_logits(model: keras.Model, classes: int):
+    """Raises ValueError for a model of other classes, or one that ends in probabilities, which logits give here."""
+    if model.output_shape[-1] != classes:
+        raise ValueError(
+            "The model must give one logit per class name. "
+            f"Received: output shape {model.output_shape}, {classes} class names"
+        )
+    last = model
+    while getattr(last, "outputs", None):  # of a subclassed model the last layer is not known
+        last = last.layers[-1]
+    ends_in = keras.activations.softmax if isinstance(last, keras.layers.Softmax) else getattr(last, "activation", None)
+    if ends_in in (keras.activations.softmax, keras.activations.sigmoid):
+        raise ValueError(f"The model must give logits: leave out its last {ends_in.__name__}. Received: {last.name}")
 
 
 def _signatures(
