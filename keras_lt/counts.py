@@ -52,21 +52,23 @@ def check_vector(name: str, values: npt.ArrayLike, *, classes: int | None = None
     return vector
 
 
-def check_whole(name: str, counts: np.ndarray):
-    """Raises ValueError for shares in place of images, which would count as no image or one."""
-    if (fractions := np.flatnonzero(counts % 1 > 0)).size:  # NaN, not known, is none
-        first = fractions[0]
-        raise ValueError(f"{name} must be whole numbers, of images. Received: {counts[first]} for class {first}")
+def refuse_shares(name: str, counts: np.ndarray):
+    """Raises ValueError for shares in place of images, which would count as no image or as one."""
+    if (shares := np.flatnonzero((counts > 0) & (counts < 1))).size:
+        first = shares[0]
+        raise ValueError(
+            f"{name} must be of images, and not shares of them. Received: {counts[first]} for class {first}"
+        )
 
 
 def check_counts(class_counts: npt.ArrayLike, *, classes: int | None = None) -> np.ndarray:
-    """Images per class as float64, [C], once they are known to be finite, whole, not negative and not all 0.
+    """Images per class as float64, [C], once they are known to be finite, no shares, not negative and not all 0.
 
     Args:
       classes: C, where it is known.
     """
     counts = check_vector("class_counts", class_counts, classes=classes)
-    check_whole("class_counts", counts)
+    refuse_shares("class_counts", counts)
     if not counts.any():
         raise ValueError(f"class_counts must be of at least one image. Received: class_counts={counts}")
     return counts

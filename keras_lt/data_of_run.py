@@ -14,7 +14,7 @@ from keras_lt import files
 from keras_lt.compat import versions
 from keras_lt.config import RunConfig, read_flag_file
 from keras_lt.config.fitted import FITTED, fitted
-from keras_lt.config.paths import whole_paths
+from keras_lt.config.paths import differences, whole_paths
 from keras_lt.config.renamed import is_of_version_01, renamed_classifiers
 from keras_lt.datasets import LongTailed, folder_of
 from keras_lt.datasets.data_record import DataRecord, other_data, record_of
@@ -106,7 +106,7 @@ class DataOfRun(WorkFolder):
         """The flags by which a config would be another run than the one in the folder; none where there is no run."""
         if not self.flags_file.exists():
             return []
-        return read_flag_file(self.flags_file, workdir=str(self.folder)).differences(config)
+        return differences(read_flag_file(self.flags_file, workdir=str(self.folder)), config)
 
     def other_weights(self, config: RunConfig) -> list[str]:
         """Says so where the file that a config begins with is another than the one that the run began with."""

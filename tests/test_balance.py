@@ -171,7 +171,7 @@ def test_the_example_of_the_docs_runs():
         ((X, Y), {"class_counts": [300, 60, 25]}, "must be those of the data.*300  60  25"),
         ((X, Y), {"class_counts": [5, 20, 60, 300]}, "must be those of the data, in the order of the class ids"),
         (EXAMPLES, {"class_counts": [300, 60, 20, 4]}, "must be those of the data"),
-        (EXAMPLES, {"class_counts": [0.6, 0.2, 0.1, 0.1]}, "whole numbers, of images. Received: 0.6 for class 0"),
+        (EXAMPLES, {"class_counts": [0.6, 0.2, 0.1, 0.1]}, "and not shares of them. Received: 0.6 for class 0"),
         ((X, Y), {"class_counts": [300, 60, 20, -5]}, r"-5\.0 for class 3"),
         ((X, Y), {"class_counts": [300, 60, 20, 5, 0], "schedule": lambda *_: [0.2] * 5}, "no label 4"),
         ((X, Y), {"num_samples": 0}, "num_samples=0"),

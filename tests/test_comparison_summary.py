@@ -72,7 +72,7 @@ def test_markdown_has_rows_of_one_length_and_bold_for_what_stands_out(summary):
     text = markdown(summary, plot="p.png")
     assert text.startswith("# toy, one run per seed: 0, 1\n")
     assert "| cRT | 0.0 (-2.0…+2.0) | — | **+20.0 (+18.0…+22.0)** | **+10.0 (+8.0…+12.0)** | 0.043 |" in text
-    assert "its 1,000 images" in text
+    assert "its 1,000 examples" in text
     assert "![Differences with 95 % intervals](p.png)" in text
     for table in text.split("\n\n"):
         if table.startswith("|"):

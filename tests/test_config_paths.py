@@ -9,7 +9,7 @@ import pytest
 import keras_lt
 from keras_lt import config
 from keras_lt.config import RunConfig
-from keras_lt.config.paths import placed_flags, whole_paths
+from keras_lt.config.paths import differences, placed_flags, whole_paths
 from keras_lt.datasets import LongTailed, Split
 from keras_lt.datasets.data_record import record_of
 from tests.test_config import parse
@@ -50,7 +50,7 @@ def test_a_path_is_kept_as_it_is_from_every_folder(here, flag, given, whole):
     there = given.replace("photos", "../photos") if flag == "dataset" else f"../{given}"
     if flag == "backbone":
         there = given.replace("preset", "../preset")
-    assert kept.differences(dataclasses.replace(kept, **{flag: there})) == []
+    assert differences(kept, dataclasses.replace(kept, **{flag: there})) == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from keras_lt import config, repeat, train
 from keras_lt.comparison import runs as several_runs
 from keras_lt.comparison.runs import check_folder_of_runs, train_all, train_apart
 from keras_lt.config import RunConfig
-from keras_lt.files import read_json, write_json
+from keras_lt.files import read_json, write_json, write_text
 from keras_lt.metrics import ShotGroups
 from keras_lt.repeat import best_on_val, compare, runs_of, summarize
 from tests.programs import command
@@ -138,14 +138,14 @@ def test_a_run_killed_behind_its_results_goes_on_and_is_left_alone_when_it_is_co
     (run,) = runs_of(run_config, [0])
     run.save(run.folder / "flags.cfg")
     results = {"classifiers": {name: {} for name in run.systems}, "best": "crt"}
-    versions, report = run.folder / "export/crt/1", {"advice": []}
+    model, report = run.folder / "export/crt/1/saved_model.pb", {"advice": []}
     write_json(run.folder / "results.json", results | (report if missing == "SavedModel" else {}))
     if missing == "report":
-        versions.mkdir(parents=True)
+        write_text(model, "")
 
     def goes_on(config):
         write_json(config.folder / "results.json", results | report)
-        versions.mkdir(parents=True, exist_ok=True)
+        write_text(model, "")
 
     train_all([run], train_one=lambda config: None)  # as where the data are gone: it is finished all the same
     done = []

@@ -1,5 +1,6 @@
 """Flags that are paths, or hold one: a run is gone on with from other folders than it was begun in."""
 
+import dataclasses
 import os
 
 from keras_lt.config.run_config import RunConfig
@@ -35,6 +36,16 @@ def whole_paths(config: RunConfig) -> dict[str, str]:
 def placed_flags(config: RunConfig) -> dict[str, str]:
     """Every flag as it would be written, its path a whole one."""
     return {**config.as_flags(), **whole_paths(config)}
+
+
+def differences(there: RunConfig, now: RunConfig) -> list[str]:
+    """The flags by which the one would be another run than the other: "--seed=0 there, --seed=1 now"."""
+    ours, theirs = map(placed_flags, (there, now))
+    return [
+        f"--{f.name}={ours[f.name]} there, --{f.name}={theirs[f.name]} now"
+        for f in dataclasses.fields(RunConfig)
+        if f.metadata["of_the_run"] and ours[f.name] != theirs[f.name]
+    ]
 
 
 def _whole(path: str) -> str:

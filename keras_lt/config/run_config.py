@@ -338,14 +338,3 @@ class RunConfig(_RecipeFlags):
             k: ",".join(map(str, v)) if isinstance(v, tuple) else str(v).lower() if isinstance(v, bool) else str(v)
             for k, v in dataclasses.asdict(self).items()
         }
-
-    def differences(self, other: "RunConfig") -> list[str]:
-        """The flags by which the other would be another run: "--seed=0 there, --seed=1 now"."""
-        from keras_lt.config.paths import placed_flags  # noqa: PLC0415 - imports Keras
-
-        ours, theirs = map(placed_flags, (self, other))
-        return [
-            f"--{f.name}={ours[f.name]} there, --{f.name}={theirs[f.name]} now"
-            for f in dataclasses.fields(self)
-            if f.metadata["of_the_run"] and ours[f.name] != theirs[f.name]
-        ]

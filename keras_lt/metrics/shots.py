@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_lt.arguments import as_array, as_numbers, as_operand, checked
-from keras_lt.counts import check_whole, number_per_class
+from keras_lt.counts import number_per_class, refuse_shares
 from keras_lt.labels import check_rows, ids_and_logits
 from keras_lt.registry import check_numbers
 
@@ -42,7 +42,7 @@ class ShotGroups(Mapping):
         group.
       many_above, few_below: both strict, so that by the defaults 100 and 20 images are medium-shot.
     Raises:
-      ValueError: counts that are not a vector of whole numbers >= 0, or cuts that overlap.
+      ValueError: counts that are not a vector of numbers >= 0, or shares, or cuts that overlap.
     """
 
     class_counts: np.ndarray
@@ -54,7 +54,7 @@ class ShotGroups(Mapping):
         if not counts.size or (counts < 0).any() or np.isinf(counts).any():
             expected = "[C], >= 0 and not infinite"
             raise ValueError(f"class_counts must be {expected}. Received: class_counts={self.class_counts}")
-        check_whole("class_counts", counts)
+        refuse_shares("class_counts", counts)
         check_cuts(self.many_above, self.few_below)
         counts.flags.writeable = False
         object.__setattr__(self, "class_counts", counts)
