@@ -9,6 +9,7 @@ from absl import flags
 from keras_lt import config, train
 from keras_lt.config import RunConfig
 from keras_lt.config.flags import check_places
+from keras_lt.config.paths import differences
 from keras_lt.recipe import SAME, Recipe
 from tests.conftest import some_of
 
@@ -56,9 +57,9 @@ def test_saved_flags_replay_the_run(tmp_path):
 def test_differences_name_the_flags_that_make_another_run():
     run_config = RunConfig()
     same = dataclasses.replace(run_config, workdir="/elsewhere", classifiers=("lws",), export_classifier="lws")
-    assert run_config.differences(same) == []
+    assert differences(run_config, same) == []
     other = dataclasses.replace(run_config, seed=1, sampler="square_root")
-    assert sorted(run_config.differences(other)) == [
+    assert sorted(differences(run_config, other)) == [
         "--sampler=instance_balanced there, --sampler=square_root now",
         "--seed=0 there, --seed=1 now",
     ]
