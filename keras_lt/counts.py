@@ -57,7 +57,7 @@ def refuse_shares(name: str, counts: np.ndarray):
     if (shares := np.flatnonzero((counts > 0) & (counts < 1))).size:
         first = shares[0]
         raise ValueError(
-            f"{name} must be of images, and not shares of them. Received: {counts[first]} for class {first}"
+            f"{name} must be numbers of images, and not shares of them. Received: {counts[first]} for class {first}"
         )
 
 

@@ -152,18 +152,14 @@ def of_a_run(flag_values: flags.FlagValues = flags.FLAGS, *, but: str = "") -> d
     Args:
       but: a topic, flags of which say something else here.
     """
-    from keras_lt.config.paths import placed_flags  # noqa: PLC0415 - imports Keras
+    from keras_lt.config.paths import differences  # noqa: PLC0415 - imports Keras
 
-    given, changes, other = from_flags(flag_values), {}, []
+    given = from_flags(flag_values)
     flags_file = WorkFolder(given.folder).flags_file
     begun = read_flag_file(flags_file, workdir=given.workdir) if flags_file.exists() else given
-    for field in dataclasses.fields(RunConfig):
-        name = field.name
-        if flag_values[name].present and not field.metadata["of_the_run"]:
-            changes[name] = getattr(given, name)
-        elif flag_values[name].present and field.metadata["topic"] != but:
-            there, now = (placed_flags(config)[name] for config in (begun, given))
-            other += [f"--{name}={there} there, --{name}={now} now"] * (there != now)
+    present = [field for field in dataclasses.fields(RunConfig) if flag_values[field.name].present]
+    changes = {field.name: getattr(given, field.name) for field in present if not field.metadata["of_the_run"]}
+    other = differences(begun, given, among=[field.name for field in present if field.metadata["topic"] != but])
     if other:
         print(f"{given.folder} is taken as it was trained, not as is said now: {'; '.join(other)}")
     return {**changes, "folder": given.folder}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Collection
 
 from keras_lt.config.run_config import RunConfig
 from keras_lt.datasets import DATASETS, parse
@@ -38,13 +39,18 @@ def placed_flags(config: RunConfig) -> dict[str, str]:
     return {**config.as_flags(), **whole_paths(config)}
 
 
-def differences(there: RunConfig, now: RunConfig) -> list[str]:
-    """The flags by which the one would be another run than the other: "--seed=0 there, --seed=1 now"."""
+def differences(there: RunConfig, now: RunConfig, *, among: Collection[str] | None = None) -> list[str]:
+    """The flags by which the one would be another run than the other: "--seed=0 there, --seed=1 now".
+
+    Args:
+      among: the flags that are looked at; None is all.
+    """
     ours, theirs = map(placed_flags, (there, now))
+    names = [f.name for f in dataclasses.fields(RunConfig) if f.metadata["of_the_run"]]
     return [
-        f"--{f.name}={ours[f.name]} there, --{f.name}={theirs[f.name]} now"
-        for f in dataclasses.fields(RunConfig)
-        if f.metadata["of_the_run"] and ours[f.name] != theirs[f.name]
+        f"--{name}={ours[name]} there, --{name}={theirs[name]} now"
+        for name in names
+        if ours[name] != theirs[name] and (among is None or name in among)
     ]
 
 

@@ -82,7 +82,7 @@ def balance(
     source = _stream(data, shuffle_buffer) if isinstance(data, tf.data.Dataset) else _arrays(data, batch_size)
     counts = _counts(source, class_counts, counts_file)
     table = _table(schedule, counts, epochs)
-    if not source.fits(counts):  # or the draws would follow another schedule
+    if class_counts is not None and not source.fits(counts):  # or the draws would follow another schedule
         raise ValueError(
             "class_counts must be those of the data, in the order of the class ids; None counts them. "
             f"Received: class_counts={counts}"

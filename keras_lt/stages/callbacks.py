@@ -124,7 +124,7 @@ class FiniteLoss(keras.callbacks.Callback):
         self.recipe = recipe
         self.passes = passes
         self.folder = folder
-        self._epoch = self._batch = 0
+        self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None):
         """Keras's hook."""
@@ -132,7 +132,6 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None):
         """Keras's hook: the logged loss is a mean over the epoch, which one bad batch spoils for good."""
-        self._batch = batch
         if np.isfinite(logs["loss"]):
             return
         kept = ""
@@ -148,7 +147,7 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None):
         """Keras's hook: of what the last step did, no loss tells."""
-        check_weights(self.model, epoch=epoch, batch=self._batch, rate=float(self.model.optimizer.learning_rate))
+        check_weights(self.model, epoch=epoch, batch=self.passes - 1, rate=float(self.model.optimizer.learning_rate))
 
 
 def check_weights(model: keras.layers.Layer, *, epoch: int, batch: int, rate: float):
